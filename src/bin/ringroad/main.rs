@@ -1,0 +1,3 @@
+//! The `ringroad` command.
+
+fn main() {}

@@ -1,0 +1,178 @@
+//! The memory that frames lie in.
+
+use super::Frame;
+use core::any::Any;
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Arc;
+
+/// A region of equally large frames, shared by every worker and thread.
+///
+/// It hands out bytes only against a [`Frame`] token: exclusive bytes against
+/// an exclusive borrow of the token. As there is one token for each frame, that
+/// makes it safe to share.
+pub struct Arena {
+    base: NonNull<u8>,
+    stride: usize,
+    capacity: u16,
+    count: u32,
+    id: u16,
+    _owner: Box<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the region is plain memory that lives as long as `_owner`; access to a
+// frame's bytes needs its token, and tokens are unique (made only by `mint`).
+unsafe impl Send for Arena {}
+// SAFETY: as above: shared access to the arena gives no access to bytes.
+unsafe impl Sync for Arena {}
+
+static NEXT_ID: AtomicU16 = AtomicU16::new(1);
+
+/// Page-aligned memory on the heap.
+struct Heap {
+    base: NonNull<u8>,
+    layout: std::alloc::Layout,
+}
+
+// SAFETY: it only owns the allocation; the bytes are reached through the arena.
+unsafe impl Send for Heap {}
+// SAFETY: as above.
+unsafe impl Sync for Heap {}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `Arena::heap` with this layout, and freed once.
+        unsafe { std::alloc::dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+impl Arena {
+    /// An arena on the heap: `count` frames of `capacity` bytes, zeroed.
+    ///
+    /// # Panics
+    /// If either is zero or the memory cannot be had.
+    pub fn heap(count: u32, capacity: u16) -> Arc<Self> {
+        assert!(count > 0 && capacity > 0, "an arena needs frames");
+        let stride = usize::from(capacity).next_multiple_of(64);
+        let layout = std::alloc::Layout::from_size_align(stride * count as usize, 4096)
+            .expect("the size of an arena fits in memory");
+        // SAFETY: the layout's size is not zero.
+        let base = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(base) else { std::alloc::handle_alloc_error(layout) };
+        let owner = Box::new(Heap { base, layout });
+        // SAFETY: `owner` keeps stride * count bytes at `base`, initialised, for
+        // its whole life, and nobody else reaches them.
+        unsafe { Self::new(base, stride, capacity, count, owner) }
+    }
+
+    /// An arena over memory that somebody else mapped (a UMEM).
+    ///
+    /// # Safety
+    /// While `owner` lives, `base + i * stride ..+ capacity` for `i < count` must
+    /// be initialised memory, valid for reads and writes, that nothing in this
+    /// process reaches but through this arena. (The kernel writes only to frames
+    /// in the fill ring, of which no token is out.)
+    pub unsafe fn new(
+        base: NonNull<u8>,
+        stride: usize,
+        capacity: u16,
+        count: u32,
+        owner: Box<dyn Any + Send + Sync>,
+    ) -> Arc<Self> {
+        assert!(stride >= capacity.into());
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { base, stride, capacity, count, id, _owner: owner })
+    }
+
+    /// Bytes in each frame.
+    pub fn capacity(&self) -> usize {
+        self.capacity.into()
+    }
+
+    /// Frames in the arena.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Makes the token of a frame.
+    ///
+    /// Only the pool calls this, and only for a frame of which no token is out.
+    pub(super) fn mint(&self, index: u32, offset: u16, len: u16) -> Frame {
+        debug_assert!(index < self.count);
+        Frame { index, offset, len, arena: self.id }
+    }
+
+    /// Whether the frame is one of this arena's.
+    pub fn owns(&self, frame: &Frame) -> bool {
+        frame.arena == self.id
+    }
+
+    #[inline]
+    fn start(&self, frame: &Frame) -> *mut u8 {
+        assert!(frame.arena == self.id, "a frame of another arena");
+        debug_assert!(frame.index < self.count);
+        // SAFETY: tokens are minted with index < count, so this stays inside.
+        unsafe { self.base.as_ptr().add(frame.index as usize * self.stride) }
+    }
+
+    /// The bytes of the frame's range.
+    ///
+    /// # Panics
+    /// If the frame belongs to another arena or its range ends beyond the frame.
+    #[inline]
+    pub fn bytes<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
+        let start = self.start(frame);
+        assert!(u32::from(frame.offset) + u32::from(frame.len) <= u32::from(self.capacity));
+        // SAFETY: inside the frame (checked); the token is borrowed, so nobody
+        // writes to it meanwhile.
+        unsafe { core::slice::from_raw_parts(start.add(frame.offset.into()), frame.len.into()) }
+    }
+
+    /// The bytes of the frame's range, to write.
+    ///
+    /// # Panics
+    /// As [`Arena::bytes`].
+    #[inline]
+    pub fn bytes_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        let start = self.start(frame);
+        assert!(u32::from(frame.offset) + u32::from(frame.len) <= u32::from(self.capacity));
+        // SAFETY: inside the frame (checked); the token is exclusively borrowed.
+        unsafe { core::slice::from_raw_parts_mut(start.add(frame.offset.into()), frame.len.into()) }
+    }
+
+    /// The whole frame, whatever its range, to write.
+    ///
+    /// # Panics
+    /// If the frame belongs to another arena.
+    #[inline]
+    pub fn buffer_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        let start = self.start(frame);
+        // SAFETY: the whole frame, of which the token is exclusively borrowed.
+        unsafe { core::slice::from_raw_parts_mut(start, self.capacity.into()) }
+    }
+
+    /// The bytes that a transmission descriptor names, for a device that copies.
+    ///
+    /// # Panics
+    /// If the descriptor does not lie in this arena.
+    pub fn tx_bytes(&self, desc: &super::TxDesc) -> &[u8] {
+        assert!(desc.index < self.count && desc.len <= self.capacity);
+        // SAFETY: inside the region (checked). The frame's transmission is
+        // pending, and a pending frame is never rewritten (the pool asserts it).
+        unsafe {
+            let start = self.base.as_ptr().add(desc.index as usize * self.stride);
+            core::slice::from_raw_parts(start, desc.len.into())
+        }
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena")
+            .field("id", &self.id)
+            .field("count", &self.count)
+            .field("capacity", &self.capacity)
+            .finish()
+    }
+}

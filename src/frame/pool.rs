@@ -1,0 +1,428 @@
+//! One worker's share of an arena, and its books.
+
+use super::{Arena, Frame};
+use arrayvec::ArrayVec;
+use std::sync::Arc;
+
+/// A transmission was handed to the device and has not completed.
+const TX_PENDING: u8 = 1;
+/// The holder gave the frame up while its transmission was pending.
+const RELEASED: u8 = 2;
+/// The frame lies in the free list (checked against double release).
+const FREE: u8 = 4;
+/// The frame is the device's to fill.
+const FILL: u8 = 8;
+
+/// What the device is to send: the first `len` bytes of a frame.
+///
+/// Every descriptor ends in [`Pool::complete`], whether it was sent or not.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a descriptor that is dropped leaves its frame pending for ever"]
+pub struct TxDesc {
+    pub(super) index: u32,
+    pub(super) len: u16,
+    /// The packet goes on in the next descriptor.
+    pub more: bool,
+}
+
+impl TxDesc {
+    /// The frame's number in its arena.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Bytes to send, from the frame's first.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len.into()
+    }
+}
+
+/// What waits for the device, oldest first. The device takes from the front as
+/// much as its ring holds.
+#[derive(Debug, Default)]
+pub struct TxQueue {
+    queue: std::collections::VecDeque<TxDesc>,
+    limit: usize,
+}
+
+impl TxQueue {
+    /// A queue of at most `limit` descriptors.
+    pub fn new(limit: usize) -> Self {
+        Self { queue: std::collections::VecDeque::with_capacity(limit), limit }
+    }
+
+    /// Descriptors that still fit.
+    pub fn room(&self) -> usize {
+        self.limit - self.queue.len()
+    }
+
+    /// Descriptors that wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// True where nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Adds a descriptor.
+    ///
+    /// # Panics
+    /// If there is no [room](Self::room): whoever sends asks first.
+    pub fn push(&mut self, desc: TxDesc) {
+        assert!(self.queue.len() < self.limit, "the transmit queue is full");
+        self.queue.push_back(desc);
+    }
+
+    /// Takes the oldest descriptor.
+    pub fn pop(&mut self) -> Option<TxDesc> {
+        self.queue.pop_front()
+    }
+
+    /// Puts one back at the front (the device had no room after all).
+    pub fn unpop(&mut self, desc: TxDesc) {
+        self.queue.push_front(desc);
+    }
+
+    /// Looks at the waiting descriptors, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &TxDesc> {
+        self.queue.iter()
+    }
+}
+
+/// How many frames are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// In the free list.
+    pub free: u32,
+    /// The device's to fill: in the fill ring or the RX ring.
+    pub fill: u32,
+    /// Tokens that are out.
+    pub held: u32,
+    /// Given up while their transmission is pending.
+    pub tx: u32,
+}
+
+/// One worker's frames.
+#[derive(Debug)]
+pub struct Pool {
+    arena: Arc<Arena>,
+    first: u32,
+    count: u32,
+    free: Vec<u32>,
+    state: Vec<u8>,
+    fill: u32,
+    held: u32,
+    tx: u32,
+    /// Frames of other pools that ended here, to be carried home.
+    foreign: Vec<Frame>,
+}
+
+impl Pool {
+    /// The pool of frames `first .. first + count` of the arena.
+    ///
+    /// # Panics
+    /// If the range is not in the arena. Two pools over one range would break
+    /// the arena's promise; the runtime cuts the arena once, at start.
+    pub fn new(arena: Arc<Arena>, first: u32, count: u32) -> Self {
+        assert!(first + count <= arena.count());
+        Self {
+            arena,
+            first,
+            count,
+            free: (first..first + count).rev().collect(),
+            state: vec![FREE; count as usize],
+            fill: 0,
+            held: 0,
+            tx: 0,
+            foreign: Vec::new(),
+        }
+    }
+
+    /// A pool of its own, on the heap (simulation, tests).
+    pub fn heap(count: u32, capacity: u16) -> Self {
+        Self::new(Arena::heap(count, capacity), 0, count)
+    }
+
+    /// The memory behind the frames.
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// Frames in this pool.
+    pub fn capacity(&self) -> u32 {
+        self.count
+    }
+
+    /// Frames in the free list.
+    pub fn available(&self) -> u32 {
+        self.free.len() as u32
+    }
+
+    /// How many frames are where.
+    pub fn counts(&self) -> PoolCounts {
+        PoolCounts {
+            free: self.free.len() as u32,
+            fill: self.fill,
+            held: self.held,
+            tx: self.tx,
+        }
+    }
+
+    /// Checks the books.
+    ///
+    /// # Panics
+    /// If a frame is missing, or in two places.
+    pub fn assert_conserved(&self) {
+        let c = self.counts();
+        assert_eq!(c.free + c.fill + c.held + c.tx, self.count, "frames are missing: {c:?}");
+        let flagged = |bit| self.state.iter().filter(|s| *s & bit != 0).count() as u32;
+        assert_eq!(flagged(FREE), c.free, "the free list and the books differ");
+        assert_eq!(flagged(FILL), c.fill, "the fill ring and the books differ");
+        assert_eq!(flagged(RELEASED), c.tx, "pending transmissions and the books differ");
+    }
+
+    fn slot(&self, index: u32) -> Option<usize> {
+        let slot = index.wrapping_sub(self.first);
+        (slot < self.count).then_some(slot as usize)
+    }
+
+    /// A free frame with an empty range at its start, if there is one.
+    #[inline]
+    pub fn alloc(&mut self) -> Option<Frame> {
+        let index = self.free.pop()?;
+        let slot = (index - self.first) as usize;
+        debug_assert_eq!(self.state[slot], FREE);
+        self.state[slot] = 0;
+        self.held += 1;
+        Some(self.arena.mint(index, 0, 0))
+    }
+
+    /// Takes a frame back. Where its transmission is pending it becomes free
+    /// when that completes; where it belongs to another pool it waits to be
+    /// carried home ([`Pool::take_foreign`]).
+    #[inline]
+    pub fn free(&mut self, frame: Frame) {
+        assert!(self.arena.owns(&frame), "a frame of another arena");
+        let Some(slot) = self.slot(frame.index) else {
+            self.foreign.push(frame);
+            return;
+        };
+        self.held -= 1;
+        let state = &mut self.state[slot];
+        if *state & TX_PENDING != 0 {
+            *state |= RELEASED;
+            self.tx += 1;
+        } else {
+            *state = FREE;
+            self.free.push(frame.index);
+        }
+    }
+
+    /// Frames of other pools that ended here since the last call.
+    pub fn take_foreign(&mut self) -> impl Iterator<Item = Frame> + '_ {
+        self.foreign.drain(..)
+    }
+
+    /// True where the frame is one of this pool's.
+    pub fn is_home(&self, frame: &Frame) -> bool {
+        self.slot(frame.index).is_some()
+    }
+
+    /// Names the first `len` bytes of the frame for transmission. The holder
+    /// keeps the token (to send it again after a loss), but may not write to the
+    /// frame or name it again before the transmission completes.
+    ///
+    /// # Panics
+    /// If it is pending already, foreign, or `len` is zero or too large.
+    #[inline]
+    pub fn transmit(&mut self, frame: &Frame, len: usize) -> TxDesc {
+        assert!(len > 0 && len <= self.arena.capacity(), "a transmission of {len} bytes");
+        let slot = self.slot(frame.index).expect("only home frames are sent");
+        assert_eq!(self.state[slot] & TX_PENDING, 0, "sent while pending");
+        self.state[slot] |= TX_PENDING;
+        TxDesc { index: frame.index, len: len as u16, more: false }
+    }
+
+    /// As [`Pool::transmit`], and gives the frame up at once: it is free when
+    /// the transmission completes.
+    #[inline]
+    pub fn transmit_and_free(&mut self, frame: Frame, len: usize) -> TxDesc {
+        let desc = self.transmit(&frame, len);
+        self.free(frame);
+        desc
+    }
+
+    /// True while the frame's transmission is pending.
+    #[inline]
+    pub fn is_pending(&self, frame: &Frame) -> bool {
+        self.slot(frame.index).is_some_and(|s| self.state[s] & TX_PENDING != 0)
+    }
+
+    /// A transmission is over (the device's completion ring said so).
+    #[inline]
+    pub fn complete(&mut self, index: u32) {
+        let Some(slot) = self.slot(index) else {
+            debug_assert!(false, "a completion of a foreign frame");
+            return;
+        };
+        let state = &mut self.state[slot];
+        debug_assert!(*state & TX_PENDING != 0, "a completion that nobody awaits");
+        if *state & RELEASED != 0 {
+            *state = FREE;
+            self.tx -= 1;
+            self.free.push(index);
+        } else {
+            *state &= !TX_PENDING;
+        }
+    }
+
+    /// Ends a descriptor that the device could not take.
+    pub fn cancel(&mut self, desc: TxDesc) {
+        self.complete(desc.index);
+    }
+
+    /// Takes up to `max` free frames for the device to fill.
+    pub fn take_for_fill<const N: usize>(&mut self, max: usize) -> ArrayVec<u32, N> {
+        let mut taken = ArrayVec::new();
+        while taken.len() < max.min(N) {
+            let Some(index) = self.free.pop() else { break };
+            self.state[(index - self.first) as usize] = FILL;
+            self.fill += 1;
+            taken.push(index);
+        }
+        taken
+    }
+
+    /// Frames that were taken for filling and did not get into the ring.
+    pub fn untake_fill(&mut self, index: u32) {
+        let slot = self.slot(index).expect("a fill of a foreign frame");
+        debug_assert_eq!(self.state[slot], FILL);
+        self.state[slot] = FREE;
+        self.fill -= 1;
+        self.free.push(index);
+    }
+
+    /// The device filled a frame: `len` bytes at `offset`. `None` (and a debug
+    /// assertion) if the frame was not the device's to fill.
+    #[inline]
+    pub fn filled(&mut self, index: u32, offset: usize, len: usize) -> Option<Frame> {
+        let slot = self.slot(index)?;
+        debug_assert_eq!(self.state[slot], FILL, "filled, but not ours to be filled");
+        if self.state[slot] != FILL || offset + len > self.arena.capacity() {
+            return None;
+        }
+        self.state[slot] = 0;
+        self.fill -= 1;
+        self.held += 1;
+        Some(self.arena.mint(index, offset as u16, len as u16))
+    }
+
+    /// The bytes of the frame's range.
+    #[inline]
+    pub fn bytes<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
+        self.arena.bytes(frame)
+    }
+
+    /// The bytes of the frame's range, to write.
+    #[inline]
+    pub fn bytes_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        debug_assert!(!self.is_pending(frame), "written to while its transmission is pending");
+        self.arena.bytes_mut(frame)
+    }
+
+    /// The whole frame, to write.
+    #[inline]
+    pub fn buffer_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        debug_assert!(!self.is_pending(frame), "written to while its transmission is pending");
+        self.arena.buffer_mut(frame)
+    }
+
+    /// The bytes a descriptor names, for a device that copies.
+    pub fn tx_bytes(&self, desc: &TxDesc) -> &[u8] {
+        self.arena.tx_bytes(desc)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_given_up_while_pending_is_free_only_after_completion() {
+        let mut pool = Pool::heap(2, 128);
+        let frame = pool.alloc().unwrap();
+        let desc = pool.transmit_and_free(frame, 60);
+        assert_eq!(pool.counts(), PoolCounts { free: 1, fill: 0, held: 0, tx: 1 });
+        pool.assert_conserved();
+        pool.complete(desc.index());
+        assert_eq!(pool.available(), 2);
+        pool.assert_conserved();
+    }
+
+    #[test]
+    fn a_frame_kept_for_retransmission_can_be_sent_again_after_completion() {
+        let mut pool = Pool::heap(1, 128);
+        let frame = pool.alloc().unwrap();
+        let desc = pool.transmit(&frame, 60);
+        assert!(pool.is_pending(&frame));
+        pool.complete(desc.index());
+        assert!(!pool.is_pending(&frame));
+        let desc = pool.transmit(&frame, 61);
+        pool.cancel(desc);
+        pool.free(frame);
+        pool.assert_conserved();
+        assert_eq!(pool.available(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "sent while pending")]
+    fn a_pending_frame_is_not_sent_again() {
+        let mut pool = Pool::heap(1, 128);
+        let frame = pool.alloc().unwrap();
+        let _desc = pool.transmit(&frame, 60);
+        let _again = pool.transmit(&frame, 60);
+    }
+
+    #[test]
+    fn fill_and_receive_keep_the_books() {
+        let mut pool = Pool::heap(4, 128);
+        let taken = pool.take_for_fill::<8>(8);
+        assert_eq!(taken.len(), 4);
+        assert!(pool.alloc().is_none());
+        let frame = pool.filled(taken[0], 0, 100).unwrap();
+        pool.untake_fill(taken[1]);
+        pool.assert_conserved();
+        assert_eq!(pool.bytes(&frame).len(), 100);
+        pool.free(frame);
+        assert_eq!(pool.counts(), PoolCounts { free: 2, fill: 2, held: 0, tx: 0 });
+    }
+
+    #[test]
+    fn a_foreign_frame_waits_to_be_carried_home() {
+        let arena = Arena::heap(4, 128);
+        let mut one = Pool::new(arena.clone(), 0, 2);
+        let mut two = Pool::new(arena, 2, 2);
+        let frame = one.alloc().unwrap();
+        two.free(frame);
+        two.assert_conserved();
+        let home: Vec<_> = two.take_foreign().collect();
+        for frame in home {
+            assert!(one.is_home(&frame));
+            one.free(frame);
+        }
+        one.assert_conserved();
+        assert_eq!(one.available(), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "another arena")]
+    fn a_frame_of_another_arena_is_refused() {
+        let mut one = Pool::heap(1, 64);
+        let two = Pool::heap(1, 64);
+        let frame = one.alloc().unwrap();
+        let _bytes = two.bytes(&frame);
+    }
+}

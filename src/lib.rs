@@ -1,0 +1,8 @@
+//! ringroad: a TCP, UDP and IP stack in user space over AF_XDP.
+
+pub mod device;
+pub mod errno;
+pub mod frame;
+pub mod telemetry;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,79 @@
+//! Counters: what came, what went, and why anything was dropped.
+
+mod drops;
+
+pub use drops::DropReason;
+
+/// One core's counters. They only grow (and wrap after 2^64).
+#[derive(Clone, Debug)]
+pub struct Counters {
+    drops: [u64; DropReason::COUNT],
+    /// Packets taken from the device.
+    pub rx_packets: u64,
+    /// Bytes of those packets.
+    pub rx_bytes: u64,
+    /// Packets handed to the device.
+    pub tx_packets: u64,
+    /// Bytes of those packets.
+    pub tx_bytes: u64,
+    /// Payload bytes copied on the way in (from a frame to a frame or to the program).
+    pub rx_copied_bytes: u64,
+    /// Payload bytes copied on the way out.
+    pub tx_copied_bytes: u64,
+    /// TCP segments accepted.
+    pub tcp_segments_in: u64,
+    /// TCP segments sent, retransmissions included.
+    pub tcp_segments_out: u64,
+    /// TCP segments sent again.
+    pub tcp_retransmits: u64,
+    /// Expirations of the retransmission timer.
+    pub tcp_timeouts: u64,
+    /// Challenge ACKs sent (RFC 5961).
+    pub tcp_challenge_acks: u64,
+    /// RSTs sent.
+    pub tcp_resets_out: u64,
+    /// Connections opened, both ways.
+    pub tcp_opened: u64,
+    /// Connections ended by RST, time-out or abort.
+    pub tcp_aborted: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            drops: [0; DropReason::COUNT],
+            rx_packets: 0,
+            rx_bytes: 0,
+            tx_packets: 0,
+            tx_bytes: 0,
+            rx_copied_bytes: 0,
+            tx_copied_bytes: 0,
+            tcp_segments_in: 0,
+            tcp_segments_out: 0,
+            tcp_retransmits: 0,
+            tcp_timeouts: 0,
+            tcp_challenge_acks: 0,
+            tcp_resets_out: 0,
+            tcp_opened: 0,
+            tcp_aborted: 0,
+        }
+    }
+}
+
+impl Counters {
+    /// Counts a drop.
+    #[inline]
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// How often something was dropped for this reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// Every reason with its count, zeros included.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|&r| (r, self.drops[r as usize]))
+    }
+}

@@ -1,0 +1,132 @@
+//! The internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! A [`Sum`] is a one's complement sum not yet inverted, in the byte order of
+//! the wire. Sums of parts that begin at even distances add up.
+
+/// A partial one's complement sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u32);
+
+impl Sum {
+    /// The sum of nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// From a folded 16-bit sum.
+    pub const fn from_u16(v: u16) -> Self {
+        Self(v as u32)
+    }
+
+    /// Folded to 16 bits.
+    #[inline]
+    pub const fn fold(self) -> u16 {
+        let v = (self.0 & 0xffff) + (self.0 >> 16);
+        ((v & 0xffff) + (v >> 16)) as u16
+    }
+
+    /// Adds a 16-bit word.
+    #[inline]
+    pub const fn add_u16(self, v: u16) -> Self {
+        Self(self.0 + v as u32)
+    }
+
+    /// Adds a 32-bit word.
+    #[inline]
+    pub const fn add_u32(self, v: u32) -> Self {
+        Self(self.0 + (v >> 16) + (v & 0xffff))
+    }
+
+    /// Adds another sum (of bytes at an even distance).
+    #[inline]
+    pub const fn add(self, other: Self) -> Self {
+        Self(self.0 + other.fold() as u32)
+    }
+
+    /// Adds the sum of bytes that begin at an odd distance.
+    #[inline]
+    pub const fn add_odd(self, other: Self) -> Self {
+        Self(self.0 + other.fold().swap_bytes() as u32)
+    }
+
+    /// The checksum: folded and inverted.
+    #[inline]
+    pub const fn finish(self) -> u16 {
+        !self.fold()
+    }
+}
+
+/// The sum of `bytes`; an odd last byte counts as if a zero followed.
+#[inline]
+pub fn sum(bytes: &[u8]) -> Sum {
+    let mut acc = 0u64;
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for c in chunks {
+        let v = u64::from_ne_bytes(*c);
+        let (s, carry) = acc.overflowing_add(v);
+        acc = s + u64::from(carry);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let (s, carry) = acc.overflowing_add(u64::from_ne_bytes(last));
+        acc = s + u64::from(carry);
+    }
+    let v = (acc & 0xffff_ffff) + (acc >> 32);
+    let v = (v & 0xffff_ffff) + (v >> 32);
+    let v = ((v & 0xffff) + (v >> 16)) as u32;
+    let v = (v & 0xffff) + (v >> 16);
+    Sum(u32::from((v as u16).to_be()))
+}
+
+/// Copies `src` to the front of `dst` and sums it on the way.
+///
+/// # Panics
+/// If `dst` is shorter than `src`.
+#[inline]
+pub fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> Sum {
+    dst[..src.len()].copy_from_slice(src);
+    sum(src)
+}
+
+/// The sum of the pseudo-header of IPv4 (RFC 9293, 3.1).
+#[inline]
+pub fn pseudo_v4(src: [u8; 4], dst: [u8; 4], protocol: u8, len: u16) -> Sum {
+    Sum::ZERO
+        .add_u32(u32::from_be_bytes(src))
+        .add_u32(u32::from_be_bytes(dst))
+        .add_u16(protocol.into())
+        .add_u16(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scalar(bytes: &[u8]) -> u16 {
+        let mut s = 0u64;
+        for pair in bytes.chunks(2) {
+            s += u64::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+        }
+        while s > 0xffff {
+            s = (s & 0xffff) + (s >> 16);
+        }
+        s as u16
+    }
+
+    #[test]
+    fn equals_the_definition_at_every_length() {
+        let bytes: Vec<u8> = (0..2000u32).map(|i| (i * 131 + 7) as u8).collect();
+        for len in 0..bytes.len() {
+            assert_eq!(sum(&bytes[..len]).fold(), scalar(&bytes[..len]), "length {len}");
+        }
+    }
+
+    #[test]
+    fn parts_add_up() {
+        let bytes: Vec<u8> = (0..999u32).map(|i| (i * 57 + 3) as u8).collect();
+        for cut in 0..bytes.len() {
+            let (a, b) = (sum(&bytes[..cut]), sum(&bytes[cut..]));
+            let whole = if cut % 2 == 0 { a.add(b) } else { a.add_odd(b) };
+            assert_eq!(whole.fold(), scalar(&bytes), "cut {cut}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Headers as they stand on the wire: checked views for reading, builders for
+//! writing. Nothing here keeps state, and nothing panics on bytes from the wire.
+
+pub mod arp;
+pub mod checksum;
+pub mod ethernet;
+pub mod icmpv4;
+pub mod ipv4;
+pub mod tcp;
+pub mod udp;
