@@ -2,6 +2,8 @@
 
 use crate::frame::{Batch, Pool, TxQueue};
 
+pub mod memory;
+
 /// What a device can do, and how it was set up.
 #[derive(Clone, Debug)]
 pub struct Capabilities {
