@@ -1,6 +1,8 @@
 //! Counters: what came, what went, and why anything was dropped.
 
 mod drops;
+pub mod latency;
+pub mod plot;
 
 pub use drops::DropReason;
 
