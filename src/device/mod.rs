@@ -3,6 +3,7 @@
 use crate::frame::{Batch, Pool, TxQueue};
 
 pub mod memory;
+pub mod pcap;
 
 /// What a device can do, and how it was set up.
 #[derive(Clone, Debug)]
