@@ -1,0 +1,161 @@
+//! Limits and times of TCP: for all connections, and for one.
+
+use super::congestion::Algorithm;
+use crate::time::Duration;
+
+/// What all connections of a stack have in common.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What a connection starts with where its socket says nothing else.
+    pub options: ConnOptions,
+    /// Largest receive buffer that a socket may ask for, in bytes; the window
+    /// scale announced at the start can carry it. Default 6 MiB.
+    pub max_receive_buffer: u32,
+    /// Largest send buffer that a socket may ask for, in bytes. Default 4 MiB.
+    pub max_send_buffer: u32,
+    /// Initial congestion window in segments (RFC 6928). Default 10.
+    pub initial_window: u32,
+    /// RTO before the first measurement (RFC 6298, 2.1). Default 1 s.
+    pub initial_rto: Duration,
+    /// Least RTO. Default 200 ms, as Linux; RFC 6298's SHOULD is 1 s.
+    pub min_rto: Duration,
+    /// Largest RTO, probe intervals included (at least 60 s by RFC 6298, 2.5).
+    /// Default 120 s.
+    pub max_rto: Duration,
+    /// How often data is sent again before the connection is given up (R2,
+    /// RFC 9293, 3.8.3). Default 15: at least 100 s (SHLD-11).
+    pub retries: u8,
+    /// The same after the program closed the socket. Default 8.
+    pub orphan_retries: u8,
+    /// How often a SYN is sent again. Default 7: over 3 minutes (MUST-23).
+    pub syn_retries: u8,
+    /// How often a SYN-ACK is sent again. Default 5.
+    pub synack_retries: u8,
+    /// The delayed ACK timer, under 500 ms (MUST-59). Default 40 ms.
+    pub delayed_ack: Duration,
+    /// Segments acknowledged at once at the start of a connection. Default 16.
+    pub quick_acks: u8,
+    /// How long TIME-WAIT lasts: 2 MSL (MUST-13). Default 60 s.
+    pub time_wait: Duration,
+    /// How long FIN-WAIT-2 may last after the program closed. Default 60 s.
+    pub fin_wait_2: Duration,
+    /// How long a corked partial segment is held back. Default 200 ms.
+    pub cork: Duration,
+    /// How long the sender waits for a window of a full segment before it sends
+    /// what fits (RFC 9293, 3.8.6.2.1). Default 200 ms.
+    pub override_sws: Duration,
+    /// Segments kept out of order, at most, per connection. Default 1,024; their
+    /// bytes are bounded by the receive buffer.
+    pub out_of_order_segments: u32,
+    /// Challenge ACKs per connection and second (RFC 5961, 7). Default 10; the
+    /// limit of each second is drawn between half and one and a half of it.
+    pub challenge_acks: u32,
+    /// Least time between ACKs to empty segments outside of the window.
+    /// Default 500 ms.
+    pub invalid_ack_interval: Duration,
+    /// Frames that sending data leaves in the pool, so that ACKs can leave.
+    /// Default 64.
+    pub frame_reserve: u32,
+    /// Below this many free frames payloads are copied together instead of kept
+    /// in the frames they came in, and nothing is kept out of order. Default 256.
+    pub frames_low: u32,
+    /// Payloads of at most this many bytes are copied to the end of the receive
+    /// queue's last frame where one waits. Default 512.
+    pub coalesce: u32,
+    /// Smallest segment size that a peer or router may force on us, in payload
+    /// and option bytes. Default 88.
+    pub min_mss: u16,
+}
+
+/// What can differ from connection to connection.
+#[derive(Clone, Debug)]
+pub struct ConnOptions {
+    /// Bytes that wait to be sent or acknowledged, at most. Default 256 KiB.
+    pub send_buffer: u32,
+    /// Bytes that wait to be read, at most; the largest window that is
+    /// announced. Default 256 KiB.
+    pub receive_buffer: u32,
+    /// Nagle's algorithm is off (MUST-17).
+    pub nodelay: bool,
+    /// Only full segments leave (TCP_CORK).
+    pub cork: bool,
+    /// ACKs are not delayed (TCP_QUICKACK, lasting).
+    pub quick_ack: bool,
+    /// Keepalive probes are sent (off by default, MUST-25).
+    pub keepalive: bool,
+    /// Idle seconds before the first probe. Default 7,200 (MUST-28).
+    pub keep_idle: u32,
+    /// Seconds between probes. Default 75.
+    pub keep_interval: u32,
+    /// Unanswered probes that end the connection. Default 9.
+    pub keep_count: u8,
+    /// Milliseconds that data may stay unacknowledged (RFC 5482's user timeout,
+    /// TCP_USER_TIMEOUT); 0: the retry limits alone.
+    pub user_timeout: u32,
+    /// Largest segment size to send and announce (TCP_MAXSEG); 0: by the MTU.
+    pub max_segment: u16,
+    /// SYNs sent again before giving up (TCP_SYNCNT); 0: the stack's.
+    pub syn_retries: u8,
+    /// Offer or accept timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Offer or accept selective acknowledgment (RFC 2018).
+    pub sack: bool,
+    /// Offer or accept window scaling (RFC 7323).
+    pub window_scaling: bool,
+    /// Congestion control.
+    pub congestion: Algorithm,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            options: ConnOptions::default(),
+            max_receive_buffer: 6 << 20,
+            max_send_buffer: 4 << 20,
+            initial_window: 10,
+            initial_rto: Duration::from_secs(1),
+            min_rto: Duration::from_millis(200),
+            max_rto: Duration::from_secs(120),
+            retries: 15,
+            orphan_retries: 8,
+            syn_retries: 7,
+            synack_retries: 5,
+            delayed_ack: Duration::from_millis(40),
+            quick_acks: 16,
+            time_wait: Duration::from_secs(60),
+            fin_wait_2: Duration::from_secs(60),
+            cork: Duration::from_millis(200),
+            override_sws: Duration::from_millis(200),
+            out_of_order_segments: 1024,
+            challenge_acks: 10,
+            invalid_ack_interval: Duration::from_millis(500),
+            frame_reserve: 64,
+            frames_low: 256,
+            coalesce: 512,
+            min_mss: 88,
+        }
+    }
+}
+
+impl Default for ConnOptions {
+    fn default() -> Self {
+        Self {
+            send_buffer: 256 << 10,
+            receive_buffer: 256 << 10,
+            nodelay: false,
+            cork: false,
+            quick_ack: false,
+            keepalive: false,
+            keep_idle: 7200,
+            keep_interval: 75,
+            keep_count: 9,
+            user_timeout: 0,
+            max_segment: 0,
+            syn_retries: 0,
+            timestamps: true,
+            sack: true,
+            window_scaling: true,
+            congestion: Algorithm::Reno,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Initial sequence numbers (RFC 6528; MUST-8, SHLD-1) and timestamp offsets
+//! (RFC 7323, 5.4) that cannot be guessed from outside.
+
+use crate::rng::Rng;
+use crate::time::Instant;
+use core::hash::Hasher;
+use core::net::{IpAddr, SocketAddr};
+use siphasher::sip::SipHasher24;
+
+/// What a connection starts with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Initial {
+    /// Initial send sequence number.
+    pub iss: u32,
+    /// Added to the millisecond clock to make timestamp values. The same for
+    /// all connections of one pair of addresses and ports, so that timestamps
+    /// grow from one incarnation to the next (RFC 6191).
+    pub ts_offset: u32,
+}
+
+/// Makes initial sequence numbers: M + F(addresses, ports, secret), M being a
+/// clock of 4 microseconds, F SipHash-2-4.
+#[derive(Clone, Debug)]
+pub struct Generator {
+    key: [u8; 16],
+}
+
+impl Generator {
+    /// A generator with a secret of its own.
+    pub fn new(rng: &mut Rng) -> Self {
+        Self { key: rng.key() }
+    }
+
+    /// The start of a connection between these two at this time.
+    pub fn initial(&self, now: Instant, local: SocketAddr, remote: SocketAddr) -> Initial {
+        let mut hash = SipHasher24::new_with_key(&self.key);
+        for end in [local, remote] {
+            match end.ip() {
+                IpAddr::V4(ip) => hash.write(&ip.octets()),
+                IpAddr::V6(ip) => hash.write(&ip.octets()),
+            }
+            hash.write(&end.port().to_be_bytes());
+        }
+        let f = hash.finish();
+        let m = (now.as_nanos() / 4_000) as u32;
+        Initial { iss: m.wrapping_add(f as u32), ts_offset: (f >> 32) as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+
+    #[test]
+    fn numbers_follow_the_clock_for_one_pair_and_differ_between_pairs() {
+        let generator = Generator::new(&mut Rng::new(3));
+        let at = |ms, port| {
+            let now = Instant::ZERO + Duration::from_millis(ms);
+            let local = SocketAddr::from(([10, 0, 0, 1], port));
+            generator.initial(now, local, SocketAddr::from(([10, 0, 0, 2], 80)))
+        };
+        let (a, b) = (at(0, 1000), at(4, 1000));
+        assert_eq!(b.iss.wrapping_sub(a.iss), 1000);
+        assert_eq!(a.ts_offset, b.ts_offset);
+        assert_ne!(a, at(0, 1001));
+        let other = Generator::new(&mut Rng::new(4));
+        let ends = SocketAddr::from(([10, 0, 0, 1], 1000));
+        assert_ne!(
+            a,
+            other.initial(Instant::ZERO, ends, SocketAddr::from(([10, 0, 0, 2], 80)))
+        );
+    }
+}

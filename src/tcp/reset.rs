@@ -1,0 +1,53 @@
+//! What a segment gets that no connection is there for.
+
+use super::Reply;
+use crate::wire::tcp::{Flags, Segment};
+
+/// The RST that answers a segment for which there is no connection (RFC 9293,
+/// 3.10.7.1); none for an RST.
+pub fn reset_reply(seg: &Segment) -> Option<Reply> {
+    if seg.flags.contains(Flags::RST) {
+        return None;
+    }
+    let (seq, ack) = if seg.flags.contains(Flags::ACK) {
+        (seg.ack, None)
+    } else {
+        (0, Some(seg.seq.wrapping_add(seg.seq_len())))
+    };
+    Some(Reply { seq, ack, reset: true, window: 0, timestamp: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tcp::Options;
+
+    fn segment(flags: Flags, payload_len: usize) -> Segment {
+        Segment {
+            src_port: 1,
+            dst_port: 2,
+            seq: u32::MAX,
+            ack: 77,
+            flags,
+            window: 0,
+            urgent: 0,
+            options: Options::default(),
+            header_len: 20,
+            payload_len,
+        }
+    }
+
+    #[test]
+    fn an_rst_gets_no_answer() {
+        assert_eq!(reset_reply(&segment(Flags::RST, 0)), None);
+        assert_eq!(reset_reply(&segment(Flags::RST | Flags::ACK, 0)), None);
+    }
+
+    #[test]
+    fn the_answer_is_acceptable_to_the_sender() {
+        let with_ack = reset_reply(&segment(Flags::ACK, 10)).unwrap();
+        assert_eq!((with_ack.seq, with_ack.ack), (77, None));
+        let syn = reset_reply(&segment(Flags::SYN | Flags::FIN, 10)).unwrap();
+        assert_eq!((syn.seq, syn.ack), (0, Some(11)));
+    }
+}
