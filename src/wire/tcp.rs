@@ -1,9 +1,11 @@
-//! TCP headers and options (RFC 9293, 3.1 and 3.2; RFC 7323; RFC 2018).
+//! TCP headers (RFC 9293, 3.1).
 
+use super::checksum::{self, Sum};
 use crate::telemetry::DropReason;
-use arrayvec::ArrayVec;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+pub use super::tcp_options::{Options, Order, SackBlock, parse_options};
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
@@ -57,78 +59,8 @@ pub struct Header {
     pub urgent: U16,
 }
 
-/// A SACK block: received bytes from `left` up to but not including `right`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SackBlock {
-    /// First sequence number.
-    pub left: u32,
-    /// Sequence number after the last.
-    pub right: u32,
-}
-
-/// The options that the stack knows; others are skipped.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Maximum segment size.
-    pub mss: Option<u16>,
-    /// Window scale (RFC 7323), as sent: values above 14 count as 14 for the user.
-    pub window_scale: Option<u8>,
-    /// SACK permitted (RFC 2018).
-    pub sack_permitted: bool,
-    /// Timestamp value and echo reply (RFC 7323).
-    pub timestamp: Option<(u32, u32)>,
-    /// SACK blocks, in the order received.
-    pub sack: ArrayVec<SackBlock, 4>,
-}
-
-/// Reads the options. An option that runs past the end makes them malformed; an
-/// unknown kind is skipped by its length (MUST-6, MUST-7).
-///
-/// # Errors
-/// [`DropReason::TcpBadOptions`].
-pub fn parse_options(mut bytes: &[u8]) -> Result<Options, DropReason> {
-    let mut options = Options::default();
-    // What nearly every segment carries: two NOPs and a timestamp.
-    if let [1, 1, 8, 10, a, b, c, d, e, f, g, h] = *bytes {
-        let pair = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
-        options.timestamp = Some(pair);
-        return Ok(options);
-    }
-    let be32 = |b: &[u8]| u32::from_be_bytes([b[0], b[1], b[2], b[3]]);
-    while let [kind, rest @ ..] = bytes {
-        match kind {
-            0 => break,
-            1 => {
-                bytes = rest;
-                continue;
-            }
-            _ => {}
-        }
-        let len = usize::from(*rest.first().ok_or(DropReason::TcpBadOptions)?);
-        if len < 2 || len > bytes.len() {
-            return Err(DropReason::TcpBadOptions);
-        }
-        let value = &bytes[2..len];
-        match (kind, value.len()) {
-            (2, 2) => options.mss = Some(u16::from_be_bytes([value[0], value[1]])),
-            (3, 1) => options.window_scale = Some(value[0]),
-            (4, 0) => options.sack_permitted = true,
-            (5, n) if n % 8 == 0 => {
-                for block in value.chunks_exact(8).take(4) {
-                    let block = SackBlock { left: be32(block), right: be32(&block[4..]) };
-                    let _ = options.sack.try_push(block);
-                }
-            }
-            (8, 8) => options.timestamp = Some((be32(value), be32(&value[4..]))),
-            _ => {}
-        }
-        bytes = &bytes[len..];
-    }
-    Ok(options)
-}
-
 /// A received segment's header, read once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Source port.
     pub src_port: u16,
@@ -185,4 +117,72 @@ pub fn parse(bytes: &[u8]) -> Result<Segment, DropReason> {
         header_len,
         payload_len: bytes.len() - header_len,
     })
+}
+
+/// Writes a whole segment to the front of `out`: header, options in `order`,
+/// payload, and the checksum over `pseudo` (the sum of the pseudo-header) and all
+/// of it. Says how long it is. The lengths in `segment` are not looked at.
+///
+/// This is the plain road, for resets and tests; connections send from a template.
+///
+/// # Panics
+/// If `out` is too short.
+pub fn build(out: &mut [u8], segment: &Segment, order: Order, pseudo: Sum, payload: &[u8]) -> usize {
+    let options = segment.options.encode(order);
+    let header_len = HEADER_LEN + options.len();
+    let header = Header {
+        src_port: U16::new(segment.src_port),
+        dst_port: U16::new(segment.dst_port),
+        seq: U32::new(segment.seq),
+        ack: U32::new(segment.ack),
+        offset_reserved: (header_len as u8 / 4) << 4,
+        flags: segment.flags.bits(),
+        window: U16::new(segment.window),
+        checksum: U16::ZERO,
+        urgent: U16::new(segment.urgent),
+    };
+    let len = header_len + payload.len();
+    out[..HEADER_LEN].copy_from_slice(header.as_bytes());
+    out[HEADER_LEN..header_len].copy_from_slice(&options);
+    let sum = checksum::copy_and_sum(&mut out[header_len..len], payload);
+    let sum = pseudo.add(checksum::sum(&out[..header_len])).add(sum);
+    out[16..18].copy_from_slice(&sum.finish().to_be_bytes());
+    len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_is_built_reads_back_the_same() {
+        let segment = Segment {
+            src_port: 40_000,
+            dst_port: 80,
+            seq: 7,
+            ack: 9,
+            flags: Flags::ACK | Flags::PSH,
+            window: 502,
+            urgent: 3,
+            options: Options { timestamp: Some((5, 6)), ..Default::default() },
+            header_len: 32,
+            payload_len: 5,
+        };
+        let mut out = [0; 64];
+        let pseudo = checksum::pseudo_v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 37);
+        let len = build(&mut out, &segment, Order::Linux, pseudo, b"hello");
+        assert_eq!(pseudo.add(checksum::sum(&out[..len])).finish(), 0);
+        assert_eq!(parse(&out[..len]).unwrap(), segment);
+        assert_eq!(&out[32..len], b"hello");
+    }
+
+    #[test]
+    fn an_offset_that_cannot_be_is_malformed() {
+        let mut bytes = [0u8; 24];
+        for (offset, good) in [(4, false), (5, true), (6, true), (7, false)] {
+            bytes[12] = offset << 4;
+            assert_eq!(parse(&bytes).is_ok(), good, "{offset}");
+        }
+        assert_eq!(parse(&bytes[..19]).unwrap_err(), DropReason::TcpMalformed);
+    }
 }
