@@ -5,6 +5,7 @@ pub mod errno;
 pub mod frame;
 pub mod rng;
 pub mod tcp;
+pub mod runtime;
 pub mod telemetry;
 pub mod time;
 pub mod wire;
