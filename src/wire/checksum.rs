@@ -97,6 +97,19 @@ pub fn pseudo_v4(src: [u8; 4], dst: [u8; 4], protocol: u8, len: u16) -> Sum {
         .add_u16(len)
 }
 
+/// The sum of the pseudo-header of IPv6 (RFC 8200, 8.1).
+#[inline]
+pub fn pseudo_v6(src: [u8; 16], dst: [u8; 16], protocol: u8, len: u32) -> Sum {
+    sum(&src).add(sum(&dst)).add_u32(len).add_u16(protocol.into())
+}
+
+/// The checksum after a 16-bit word that it covers changed from `old` to `new`
+/// (RFC 1624, equation 3).
+#[inline]
+pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
+    Sum::from_u16(!checksum).add_u16(!old).add_u16(new).finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +140,17 @@ mod tests {
             let (a, b) = (sum(&bytes[..cut]), sum(&bytes[cut..]));
             let whole = if cut % 2 == 0 { a.add(b) } else { a.add_odd(b) };
             assert_eq!(whole.fold(), scalar(&bytes), "cut {cut}");
+        }
+    }
+
+    #[test]
+    fn an_updated_checksum_is_that_of_the_changed_bytes() {
+        let mut bytes: Vec<u8> = (0..40u8).collect();
+        for word in [0, 1, 0x1234, 0xfffe, 0xffff] {
+            let before = sum(&bytes).finish();
+            let old = u16::from_be_bytes([bytes[6], bytes[7]]);
+            bytes[6..8].copy_from_slice(&u16::to_be_bytes(word));
+            assert_eq!(update(before, old, word), sum(&bytes).finish());
         }
     }
 }
