@@ -4,7 +4,6 @@ pub mod device;
 pub mod errno;
 pub mod frame;
 pub mod rng;
-pub mod stack;
 pub mod tcp;
 pub mod runtime;
 pub mod telemetry;

@@ -112,13 +112,21 @@ impl Latency {
     /// Whatever `out` gives.
     pub fn write_hgrm(&self, out: &mut impl Write) -> io::Result<()> {
         const US: f64 = 1_000.0;
-        writeln!(out, "{:>12} {:>14} {:>10} {:>14}\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)")?;
+        writeln!(
+            out,
+            "{:>12} {:>14} {:>10} {:>14}\n",
+            "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+        )?;
         let mut total = 0;
         for v in self.histogram.iter_quantiles(TICKS_PER_HALF) {
             total += v.count_since_last_iteration();
             let (value, quantile) = (v.value_iterated_to() as f64 / US, v.quantile_iterated_to());
             if quantile < 1.0 {
-                writeln!(out, "{value:12.3} {quantile:2.12} {total:10} {:14.2}", 1.0 / (1.0 - quantile))?;
+                writeln!(
+                    out,
+                    "{value:12.3} {quantile:2.12} {total:10} {:14.2}",
+                    1.0 / (1.0 - quantile)
+                )?;
             } else {
                 // The last line has no fourth column: it would be infinite.
                 writeln!(out, "{value:12.3} {quantile:2.12} {total:10}")?;
@@ -188,19 +196,42 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let connections = plural(self.connections, if self.protocol == "udp" { "socket" } else { "connection" });
-        let what = if self.protocol == "http" { String::new() } else { format!(" x {} bytes", self.size) };
+        let connections =
+            plural(self.connections, if self.protocol == "udp" { "socket" } else { "connection" });
+        let what =
+            if self.protocol == "http" { String::new() } else { format!(" x {} bytes", self.size) };
         let pace = match self.rate {
-            Some(rate) => format!("open loop at {} requests/s, corrected for coordinated omission", thousands(rate as u64)),
+            Some(rate) => format!(
+                "open loop at {} requests/s, corrected for coordinated omission",
+                thousands(rate as u64)
+            ),
             None => "closed loop".to_string(),
         };
         writeln!(f, "{} to {}, {connections}{what}, {pace}", self.protocol, self.target)?;
-        writeln!(f, "over {}; {:.1} s measured, after {:.1} s of warm-up\n", self.over, self.seconds, self.warm_up)?;
-        writeln!(f, "  requests    {:>14}   {:>12} /s", thousands(self.requests), thousands(self.requests_per_second as u64))?;
+        writeln!(
+            f,
+            "over {}; {:.1} s measured, after {:.1} s of warm-up\n",
+            self.over, self.seconds, self.warm_up
+        )?;
+        writeln!(
+            f,
+            "  requests    {:>14}   {:>12} /s",
+            thousands(self.requests),
+            thousands(self.requests_per_second as u64)
+        )?;
         let rate = self.bytes_received as f64 / self.seconds.max(1e-9);
-        writeln!(f, "  received    {:>14}   {:>12.1} MB/s", bytes(self.bytes_received), rate / 1e6)?;
+        writeln!(
+            f,
+            "  received    {:>14}   {:>12.1} MB/s",
+            bytes(self.bytes_received),
+            rate / 1e6
+        )?;
         if self.unanswered > 0 {
-            writeln!(f, "  unanswered  {:>14}   (due, no answer by the end; their wait so far is counted)", thousands(self.unanswered))?;
+            writeln!(
+                f,
+                "  unanswered  {:>14}   (due, no answer by the end; their wait so far is counted)",
+                thousands(self.unanswered)
+            )?;
         }
         writeln!(f, "  errors      {:>14}", thousands(self.error_count()))?;
         for (kind, count) in &self.errors {
@@ -309,7 +340,9 @@ mod tests {
         assert!(rest.iter().all(|l| l.len() == 4), "four columns");
         assert_eq!(last.len(), 3, "the last line has no 1/(1-p)");
         assert_eq!(last[2], 100_000.0, "the last line counts everything");
-        assert!(rest.windows(2).all(|w| w[0][0] <= w[1][0] && w[0][1] <= w[1][1] && w[0][2] <= w[1][2]));
+        assert!(
+            rest.windows(2).all(|w| w[0][0] <= w[1][0] && w[0][1] <= w[1][1] && w[0][2] <= w[1][2])
+        );
         assert_eq!(text.lines().filter(|l| l.starts_with("#[")).count(), 3);
         assert!(text.contains("SubBuckets     =         2048]"), "{text}");
     }

@@ -18,11 +18,12 @@ pub struct Series {
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 540.0;
 const LEFT: f64 = 84.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 44.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 56.0;
 /// Okabe and Ito's colours: told apart by every kind of eye, also in print.
-const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555"];
+const COLOURS: [&str; 7] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555"];
 
 /// Where values lie in the picture.
 struct Axes {
@@ -71,7 +72,15 @@ fn step_above(v: f64) -> f64 {
     }
     let decade = below.floor();
     let lead = 10f64.powf(below - decade).round();
-    decade + if lead < 2.0 { 2f64 } else if lead < 5.0 { 5.0 } else { 10.0 }.log10()
+    decade
+        + if lead < 2.0 {
+            2f64
+        } else if lead < 5.0 {
+            5.0
+        } else {
+            10.0
+        }
+        .log10()
 }
 
 /// Draw the series under `title`; `subtitle` says what was measured and where.
@@ -224,8 +233,12 @@ mod tests {
 
     #[test]
     fn percentiles_lie_ever_farther_right_and_inside() {
-        let axes = Axes::of(&[Series { name: "a".into(), curve: vec![(0.0, 1_000), (99.999, 50_000), (100.0, 60_000)] }]);
-        let xs: Vec<f64> = [0.0, 50.0, 90.0, 99.0, 99.9, 100.0].into_iter().map(|p| axes.x(p)).collect();
+        let axes = Axes::of(&[Series {
+            name: "a".into(),
+            curve: vec![(0.0, 1_000), (99.999, 50_000), (100.0, 60_000)],
+        }]);
+        let xs: Vec<f64> =
+            [0.0, 50.0, 90.0, 99.0, 99.9, 100.0].into_iter().map(|p| axes.x(p)).collect();
         assert!(xs.windows(2).all(|w| w[0] < w[1]), "{xs:?}");
         assert_eq!(xs[0], LEFT);
         assert_eq!(*xs.last().unwrap(), WIDTH - RIGHT);
@@ -234,7 +247,11 @@ mod tests {
 
     #[test]
     fn names_cannot_break_the_markup() {
-        let picture = svg("a < b & c", "", &[Series { name: "<x>".into(), curve: vec![(0.0, 5), (50.0, 7)] }]);
+        let picture = svg(
+            "a < b & c",
+            "",
+            &[Series { name: "<x>".into(), curve: vec![(0.0, 5), (50.0, 7)] }],
+        );
         assert!(picture.contains("a &lt; b &amp; c") && picture.contains("&lt;x&gt;"));
         assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
     }

@@ -1,3 +1,32 @@
 //! The `ringroad` command.
 
-fn main() {}
+mod load;
+mod names;
+mod sys;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// TCP, UDP and IP in user space over AF_XDP.
+#[derive(Parser, Debug)]
+#[command(name = "ringroad", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    Load(load::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Load(args) => load::run(&args),
+    };
+    result.unwrap_or_else(|message| {
+        eprintln!("ringroad: {message}");
+        ExitCode::FAILURE
+    })
+}
