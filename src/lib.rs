@@ -4,6 +4,7 @@ pub mod device;
 pub mod errno;
 pub mod frame;
 pub mod rng;
+pub mod stack;
 pub mod tcp;
 pub mod runtime;
 pub mod telemetry;

@@ -1,5 +1,7 @@
 //! Devices: where frames come from and go to. The one generic seam of the house.
 
+pub mod xdp;
+
 use crate::frame::{Batch, Pool, TxQueue};
 
 pub mod memory;

@@ -37,6 +37,40 @@ impl Packet {
         1 + self.rest.as_ref().map_or(0, |r| r.len())
     }
 
+    /// Its frames, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Frame> {
+        core::iter::once(&self.head).chain(self.rest.iter().flat_map(|r| r.iter()))
+    }
+
+    /// Cuts it to its first `n` bytes; frames that hold none of them go back to
+    /// the pool.
+    #[inline]
+    pub fn truncate(&mut self, n: usize, pool: &mut Pool) {
+        if self.rest.is_some() {
+            self.truncate_rest(n, pool);
+        }
+        self.head.truncate(n);
+    }
+
+    #[cold]
+    fn truncate_rest(&mut self, n: usize, pool: &mut Pool) {
+        let Some(mut rest) = self.rest.take() else { return };
+        let mut left = n.saturating_sub(self.head.len());
+        let mut keep = 0;
+        for frame in rest.iter_mut() {
+            if left == 0 {
+                break;
+            }
+            frame.truncate(left);
+            left -= frame.len();
+            keep += 1;
+        }
+        rest.drain(keep..).for_each(|f| pool.free(f));
+        if keep > 0 {
+            self.rest = Some(rest);
+        }
+    }
+
     /// Gives all its frames back.
     pub fn free(self, pool: &mut Pool) {
         pool.free(self.head);

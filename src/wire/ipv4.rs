@@ -65,6 +65,12 @@ impl Header {
         h
     }
 
+    /// The version: 4 in every IPv4 header.
+    #[inline]
+    pub fn version(&self) -> u8 {
+        self.version_ihl >> 4
+    }
+
     /// Bytes of the header with its options.
     #[inline]
     pub fn header_len(&self) -> usize {

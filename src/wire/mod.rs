@@ -10,5 +10,6 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
 pub mod tcp_options;
+pub mod trace;
 pub mod udp;
 pub mod vlan;

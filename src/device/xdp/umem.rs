@@ -1,0 +1,149 @@
+//! The memory shared with the kernel: one UMEM for all workers, as an arena.
+
+use super::error::{Error, ErrorKind, Result};
+use crate::frame::Arena;
+use core::num::NonZeroU32;
+use core::ptr::NonNull;
+use std::io;
+use std::sync::Arc;
+use xsk_rs::FrameDesc;
+use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
+
+/// Bytes from one frame to the next.
+pub(super) const FRAME_SIZE: usize = 4096;
+/// What the kernel keeps before a packet, for XDP programs that grow it.
+pub(super) const HEADROOM: usize = 256;
+/// Bytes of a packet that fit in a frame.
+pub(super) const CAPACITY: usize = FRAME_SIZE - HEADROOM;
+
+/// The UMEM, and for each frame the descriptor that names it.
+///
+/// `FrameDesc` is `Copy`, and a copied descriptor would put one frame in two
+/// rings. So no descriptor leaves this folder: frames travel as tokens, and a
+/// descriptor is made from a token's number at the moment it enters a ring.
+#[derive(Clone)]
+pub(super) struct Umem {
+    inner: xsk_rs::Umem,
+    descriptors: Arc<[FrameDesc]>,
+    arena: Arc<Arena>,
+}
+
+/// What the rings are to hold: entries, powers of two.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RingSizes {
+    pub fill: u32,
+    pub completion: u32,
+}
+
+impl Umem {
+    pub(super) fn new(frames: u32, rings: RingSizes, huge_pages: bool) -> Result<Self> {
+        raise_lock_limit();
+        let what = format!("a UMEM of {frames} frames ({} MiB)", frames as usize * FRAME_SIZE >> 20);
+        let config = umem_config(rings).map_err(|why| {
+            Error::new(ErrorKind::Config, &what, why, "ring sizes are powers of two")
+        })?;
+        let count = NonZeroU32::new(frames).ok_or_else(|| {
+            Error::new(ErrorKind::Config, &what, "no frames were asked for", "ask for some")
+        })?;
+        let (inner, mut descriptors) =
+            xsk_rs::Umem::new(config, count, huge_pages).map_err(|why| {
+                use std::error::Error as _;
+                let number = why
+                    .source()
+                    .and_then(|s| s.downcast_ref::<io::Error>())
+                    .and_then(io::Error::raw_os_error);
+                match number {
+                    Some(libc::ENOMEM) if huge_pages => Error::new(
+                        ErrorKind::Memory,
+                        &what,
+                        "there are not enough free hugepages",
+                        "set vm.nr_hugepages, or do without them",
+                    ),
+                    Some(number) => Error::system(&what, io::Error::from_raw_os_error(number)),
+                    None => Error::new(ErrorKind::System, &what, why.to_string(), ""),
+                }
+            })?;
+        // SAFETY: a fresh UMEM: no descriptor is in a ring, and no slice of it
+        // is alive.
+        let first = unsafe { inner.data_mut(&mut descriptors[0]) }.contents_mut().as_mut_ptr();
+        // The slice is of one frame; the whole mapping was exposed to the kernel.
+        let base = core::ptr::with_exposed_provenance_mut::<u8>(first.addr());
+        let base = NonNull::new(base).expect("the UMEM is mapped");
+        // SAFETY: the mapping lives as long as `inner`, of which the arena keeps
+        // a clone; frame i's packet begins at base + i * FRAME_SIZE and has
+        // CAPACITY bytes; the mapping is zeroed by the kernel; nothing in this
+        // folder reads or writes it but through the arena.
+        let arena = unsafe {
+            Arena::new(base, FRAME_SIZE, CAPACITY as u16, frames, Box::new(inner.clone()))
+        };
+        Ok(Self { inner, descriptors: descriptors.into(), arena })
+    }
+
+    pub(super) fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    pub(super) fn inner(&self) -> &xsk_rs::Umem {
+        &self.inner
+    }
+
+    /// The descriptor of an empty frame, for the fill ring.
+    #[inline]
+    pub(super) fn descriptor(&self, index: u32) -> FrameDesc {
+        self.descriptors[index as usize]
+    }
+
+    /// The descriptor of a frame's first `len` bytes, to send. `None` where it
+    /// would be invalid: such a descriptor would never complete.
+    #[inline]
+    pub(super) fn tx_descriptor(&self, index: u32, len: usize, more: bool) -> Option<FrameDesc> {
+        if len == 0 || len > CAPACITY {
+            return None;
+        }
+        let mut descriptor = *self.descriptors.get(index as usize)?;
+        // SAFETY: the slice that is made here serves only to set the length (the
+        // crate has no other way); no byte is read or written through it, and it
+        // is gone before the frame is in the ring.
+        unsafe { self.inner.data_mut(&mut descriptor) }.cursor().set_pos(len);
+        descriptor.set_options(u32::from(more)); // XDP_PKT_CONTD
+        Some(descriptor)
+    }
+
+    /// The frame that an address from a ring lies in, and the offset of the
+    /// address in its packet area; `None` where it cannot be.
+    #[inline]
+    pub(super) fn locate(&self, address: usize) -> Option<(u32, Option<usize>)> {
+        let index = address / FRAME_SIZE;
+        if index >= self.descriptors.len() {
+            return None;
+        }
+        Some((index as u32, (address % FRAME_SIZE).checked_sub(HEADROOM)))
+    }
+}
+
+fn umem_config(rings: RingSizes) -> core::result::Result<UmemConfig, String> {
+    let size = |n| QueueSize::new(n).map_err(|e| e.to_string());
+    UmemConfig::builder()
+        .frame_size(FrameSize::new(FRAME_SIZE as u32).map_err(|e| e.to_string())?)
+        .fill_queue_size(size(rings.fill)?)
+        .comp_queue_size(size(rings.completion)?)
+        .build()
+        .map_err(|e| e.to_string())
+}
+
+/// Tries to lift the limit on locked memory, which the UMEM counts against where
+/// CAP_IPC_LOCK is missing. Failing is no error: the limit may suffice.
+fn raise_lock_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure lives through the calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) != 0 {
+            return;
+        }
+        let all = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        if libc::setrlimit(libc::RLIMIT_MEMLOCK, &all) != 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What every protocol of a stack uses: frames, the way out, the interface,
+//! neighbours, routes, random numbers, and what is reported to the layer above.
+
+use super::fragment::Reassembly;
+use super::icmp::Limits;
+use super::interface::Interface;
+use super::ip_output::{Identification, PathMtus};
+use super::neighbor::{self, Waiter};
+use super::route::{self, Path, Route};
+use super::Config;
+use crate::errno::Result;
+use crate::frame::{Frame, Pool, TxQueue};
+use crate::rng::Rng;
+use crate::tcp::Readiness;
+use crate::telemetry::{Counters, DropReason};
+use crate::time::Instant;
+use crate::wire::ethernet::Mac;
+use core::net::IpAddr;
+
+/// A socket's readiness changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The number that the socket was opened with.
+    pub token: u32,
+    /// What it is ready for now.
+    pub ready: Readiness,
+}
+
+/// The shared part of a stack.
+#[derive(Debug)]
+pub struct Core {
+    /// The time of this turn.
+    pub now: Instant,
+    /// The frames.
+    pub pool: Pool,
+    /// What goes to the device.
+    pub tx: TxQueue,
+    /// What goes to ourselves: sent like anything else, received by the next
+    /// [`Stack::turn`](super::Stack::turn).
+    pub loop_tx: TxQueue,
+    /// Counters.
+    pub counters: Counters,
+    /// Random numbers.
+    pub rng: Rng,
+    /// The configuration. Addresses, routes and MTU that changed since are in
+    /// [`Core::interface`].
+    pub config: Config,
+    /// Sockets whose readiness changed, for the layer above to take.
+    pub events: Vec<Event>,
+    /// Those who waited for a neighbour, with its address or `None`.
+    pub resolved: Vec<(Waiter, Option<Mac>)>,
+    /// Neighbours whose address changed: who keeps it in a template looks here.
+    pub moved: Vec<(IpAddr, Mac)>,
+    /// Shared addresses: neighbours that the kernel is to be asked for.
+    pub neighbor_requests: Vec<IpAddr>,
+    /// Frames that programs hold (lent or handed out for writing).
+    pub lent: usize,
+    pub(super) interface: Interface,
+    pub(super) neighbors: neighbor::Table,
+    pub(super) routes: route::Table,
+    pub(super) limits: Limits,
+    pub(super) reassembly: Reassembly,
+    pub(super) identification: Identification,
+    pub(super) path_mtus: PathMtus,
+    /// Packets whose neighbour did not answer, whole as they were to be sent.
+    pub(super) undeliverable: Vec<Frame>,
+}
+
+impl Core {
+    pub(super) fn new(config: Config, pool: Pool, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut interface = Interface::new(&config);
+        let room = pool.arena().capacity().saturating_sub(interface.link_len);
+        interface.mtu = interface.mtu.min(room);
+        let mut core = Self {
+            now: Instant::ZERO,
+            tx: TxQueue::new(config.transmit_queue),
+            loop_tx: TxQueue::new(config.loop_queue),
+            counters: Counters::default(),
+            events: Vec::new(),
+            resolved: Vec::new(),
+            moved: Vec::new(),
+            neighbor_requests: Vec::new(),
+            lent: 0,
+            neighbors: neighbor::Table::new(&config, &mut rng),
+            routes: route::Table::default(),
+            limits: Limits::new(&config.icmp),
+            reassembly: Reassembly::new(&mut rng),
+            identification: Identification::new(&mut rng),
+            path_mtus: PathMtus::new(&mut rng),
+            undeliverable: Vec::new(),
+            interface,
+            config,
+            rng,
+            pool,
+        };
+        let routes = core.config.routes.clone();
+        core.set_routes(&routes);
+        core
+    }
+
+    /// The interface.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The path to a destination.
+    ///
+    /// # Errors
+    /// `ENETUNREACH`.
+    pub fn route(&self, dst: IpAddr) -> Result<Path> {
+        self.routes.path(&self.interface, dst)
+    }
+
+    /// Replaces the routes; the configured gateway stays, as the last resort.
+    pub fn set_routes(&mut self, routes: &[Route]) {
+        let mut all = routes.to_vec();
+        if let Some(gateway) = self.config.gateway {
+            let any: IpAddr = match gateway {
+                IpAddr::V4(_) => core::net::Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => core::net::Ipv6Addr::UNSPECIFIED.into(),
+            };
+            all.push(Route {
+                destination: any,
+                prefix: 0,
+                gateway: Some(gateway),
+                source: None,
+                metric: u32::MAX,
+                mtu: None,
+            });
+        }
+        self.routes.set(&all, self.config.max_routes);
+    }
+
+    /// Replaces the interface's addresses. Sockets bound to one that is gone
+    /// keep it, and hear nothing any more.
+    pub fn set_addresses(&mut self, addresses: &[(IpAddr, u8)]) {
+        self.interface.set_addresses(addresses);
+    }
+
+    /// Sets the largest packet, 68 to 65,535 bytes, as far as a frame holds it.
+    pub fn set_mtu(&mut self, mtu: usize) {
+        let room = self.pool.arena().capacity().saturating_sub(self.interface.link_len);
+        self.interface.mtu = mtu.clamp(68, 65_535).min(room);
+    }
+
+    /// Bytes before the payload of an IP packet without options in a frame that
+    /// is to be sent: the link's header and IP's.
+    #[inline]
+    pub fn ip_room(&self, v6: bool) -> usize {
+        self.interface.link_len + if v6 { 40 } else { 20 }
+    }
+
+    /// Hands the first `len` bytes of a frame to the device.
+    #[inline]
+    pub(super) fn transmit(&mut self, frame: Frame, len: usize) {
+        if self.tx.room() == 0 {
+            self.counters.drop(DropReason::TransmitQueueFull);
+            self.pool.free(frame);
+            return;
+        }
+        self.counters.tx_packets += 1;
+        self.counters.tx_bytes += len as u64;
+        let desc = self.pool.transmit_and_free(frame, len);
+        self.tx.push(desc);
+    }
+
+    /// Frames held here: at neighbours, in reassembly, by programs.
+    pub fn held_frames(&self) -> usize {
+        self.neighbors.held_frames()
+            + self.reassembly.held_frames()
+            + self.undeliverable.len()
+            + self.lent
+    }
+}

@@ -1,0 +1,146 @@
+//! The interface as the stack sees it: addresses, hardware address, MTU.
+
+use super::Config;
+use super::route::covers;
+use crate::wire::ethernet::{self, Mac};
+use core::net::{IpAddr, Ipv4Addr};
+
+/// What an IPv4 destination is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// An address of ours.
+    Own,
+    /// A broadcast address of a subnet of ours, or 255.255.255.255.
+    Broadcast,
+    /// A multicast group.
+    Multicast,
+    /// Anybody else.
+    Other,
+}
+
+/// The interface.
+#[derive(Debug)]
+pub struct Interface {
+    /// Our addresses with the lengths of their subnets' prefixes.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Our hardware address.
+    pub mac: Mac,
+    /// Largest IP packet in bytes, as far as a frame holds it.
+    pub mtu: usize,
+    /// Bytes of the link's header: 14, or 0 where frames are IP packets.
+    pub link_len: usize,
+    /// The first IPv4 address once more, for the fast path.
+    first_v4: Ipv4Addr,
+}
+
+impl Interface {
+    /// The interface of a configuration.
+    pub fn new(config: &Config) -> Self {
+        let mut interface = Self {
+            addresses: Vec::new(),
+            mac: config.mac,
+            mtu: config.mtu.clamp(68, 65_535),
+            link_len: if config.raw_ip { 0 } else { ethernet::HEADER_LEN },
+            first_v4: Ipv4Addr::UNSPECIFIED,
+        };
+        interface.set_addresses(&config.addresses);
+        interface
+    }
+
+    /// Replaces the addresses.
+    pub fn set_addresses(&mut self, addresses: &[(IpAddr, u8)]) {
+        self.addresses.clear();
+        self.addresses.extend_from_slice(addresses);
+        let v4 = self.addresses.iter().find_map(|(a, _)| match a {
+            IpAddr::V4(a) => Some(*a),
+            IpAddr::V6(_) => None,
+        });
+        self.first_v4 = v4.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    }
+
+    /// True for one of the interface's own addresses.
+    #[inline]
+    pub fn is_own(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|(a, _)| *a == ip)
+    }
+
+    /// True for what never leaves the stack: our own addresses and the loopback
+    /// ones (127.0.0.0/8, ::1).
+    #[inline]
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        self.is_own(ip) || ip.is_loopback()
+    }
+
+    /// What an IPv4 destination is to us.
+    #[inline]
+    pub fn class(&self, dst: Ipv4Addr) -> Class {
+        if dst == self.first_v4 && !dst.is_unspecified() {
+            return Class::Own;
+        }
+        self.class_of_others(dst)
+    }
+
+    fn class_of_others(&self, dst: Ipv4Addr) -> Class {
+        if self.is_own(IpAddr::V4(dst)) {
+            Class::Own
+        } else if dst.is_broadcast() || self.is_subnet_broadcast(dst) {
+            Class::Broadcast
+        } else if dst.is_multicast() {
+            Class::Multicast
+        } else {
+            Class::Other
+        }
+    }
+
+    /// True for the all-ones address of a subnet of ours, or its all-zeros one
+    /// (RFC 1122, 3.3.6: an obsolete form of it). Subnets of /31 and /32 have none.
+    pub fn is_subnet_broadcast(&self, ip: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|&(a, prefix)| {
+            let IpAddr::V4(own) = a else { return false };
+            let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            prefix < 31
+                && covers(a, prefix, IpAddr::V4(ip))
+                && (ip.to_bits() & host == host || ip.to_bits() & host == 0)
+                && ip != own
+        })
+    }
+
+    /// The address of ours, and its prefix, whose subnet `ip` is in: the longest.
+    pub fn subnet_of(&self, ip: IpAddr) -> Option<(IpAddr, u8)> {
+        let matching = self.addresses.iter().filter(|&&(a, prefix)| covers(a, prefix, ip));
+        // The first of equally long ones.
+        matching.copied().reduce(|best, a| if a.1 > best.1 { a } else { best })
+    }
+
+    /// The first address of the family.
+    pub fn primary(&self, v6: bool) -> Option<IpAddr> {
+        self.addresses.iter().map(|(a, _)| *a).find(|a| a.is_ipv6() == v6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_told_apart() {
+        let i = Interface::new(&Config {
+            addresses: vec![
+                ("10.0.0.1".parse().unwrap(), 24),
+                ("10.2.0.1".parse().unwrap(), 31),
+                ("fe80::1".parse().unwrap(), 64),
+            ],
+            ..Config::default()
+        });
+        let class = |s: &str| i.class(s.parse().unwrap());
+        assert_eq!(class("10.0.0.1"), Class::Own);
+        assert_eq!(class("10.2.0.1"), Class::Own);
+        assert_eq!(class("10.0.0.255"), Class::Broadcast);
+        assert_eq!(class("10.0.0.0"), Class::Broadcast);
+        assert_eq!(class("255.255.255.255"), Class::Broadcast);
+        assert_eq!(class("10.2.0.0"), Class::Other);
+        assert_eq!(class("224.0.0.1"), Class::Multicast);
+        assert_eq!(class("10.0.0.2"), Class::Other);
+        assert!(i.is_own("fe80::1".parse().unwrap()));
+    }
+}

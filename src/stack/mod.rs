@@ -1,0 +1,136 @@
+//! One core's stack: IP, ARP, ICMP, UDP and TCP's tables. No I/O, no clock, no
+//! thread: frames and the time come in, frames and events go out.
+//!
+//! ```text
+//! device -> Stack::receive -> ip_input -> tcp | udp | icmp -> events
+//!           Stack::turn (timers, sends, the loop queue) -> Core::tx -> device
+//! ```
+#![forbid(unsafe_code)]
+
+mod arp;
+mod bucket;
+pub mod config;
+mod core;
+mod fragment;
+mod icmp;
+pub mod interface;
+mod ip_input;
+mod ip_output;
+mod lru;
+mod neighbor;
+pub mod route;
+
+pub use self::core::{Core, Event};
+pub use config::{Config, Mode};
+pub use ip_input::IpMeta;
+pub use ip_output::IpHeader;
+pub use neighbor::{Neighbor, Resolve, Waiter};
+pub use route::{Path, Route};
+
+use crate::frame::{Batch, Packet, Pool};
+use crate::telemetry::DropReason;
+use crate::time::Instant;
+
+/// The stack of one core.
+#[derive(Debug)]
+pub struct Stack {
+    /// What all protocols use.
+    pub core: Core,
+}
+
+/// Packets to ourselves that one turn takes in, at most, so that two sockets of
+/// one stack that talk to each other do not keep the wire waiting.
+const LOOP_BUDGET: usize = 256;
+
+impl Stack {
+    /// A stack over the frames of `pool`. The same seed gives the same bytes.
+    pub fn new(config: Config, pool: Pool, seed: u64) -> Self {
+        Self { core: Core::new(config, pool, seed) }
+    }
+
+    /// The UDP and ICMP input of ports and types that sockets hold comes here.
+    fn udp_input(&mut self, _meta: &IpMeta, packet: Packet) {
+        self.core.discard(packet, DropReason::UdpNoSocket);
+    }
+
+    /// Takes in a batch of received packets. All frames are consumed.
+    pub fn receive(&mut self, now: Instant, batch: &mut Batch) {
+        self.core.now = now;
+        for packet in batch.drain(..) {
+            self.core.counters.rx_packets += 1;
+            self.core.counters.rx_bytes += packet.len() as u64;
+            self.link_input(packet, false);
+        }
+    }
+
+    /// Does what is due at `now`: timers, neighbours that were found or not, and
+    /// everything that waits to be sent. Called once a loop, after
+    /// [`Stack::receive`].
+    pub fn turn(&mut self, now: Instant) {
+        self.core.now = now;
+        self.core.neighbor_timers();
+        self.core.fragment_timers();
+        self.flush();
+        self.receive_loop();
+    }
+
+    /// Tells who waited for neighbours, and lets every protocol send.
+    fn flush(&mut self) {
+        while let Some(frame) = self.core.undeliverable.pop() {
+            self.neighbor_unreachable(frame);
+        }
+    }
+
+    /// Takes in what was sent to ourselves. Each packet is copied: its sender may
+    /// keep the frame to send it again.
+    fn receive_loop(&mut self) {
+        for _ in 0..LOOP_BUDGET {
+            let Some(desc) = self.core.loop_tx.pop() else { return };
+            let copy = self.core.pool.alloc();
+            match copy {
+                Some(mut frame) => {
+                    let bytes = self.core.pool.tx_bytes(&desc);
+                    let len = bytes.len();
+                    self.core.pool.buffer_mut(&mut frame)[..len].copy_from_slice(bytes);
+                    frame.set_range(0, len);
+                    self.link_input(Packet::single(frame), true);
+                }
+                None => self.core.counters.drop(DropReason::PoolExhausted),
+            }
+            self.core.pool.complete(desc.index());
+            if self.core.loop_tx.is_empty() {
+                self.flush();
+            }
+        }
+    }
+
+    /// When [`Stack::turn`] has to be called next, if nothing comes in before;
+    /// `None`: never.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let core = &self.core;
+        if !core.loop_tx.is_empty() || !core.undeliverable.is_empty() {
+            return Some(core.now);
+        }
+        let next = core.neighbors.next_deadline().min(core.reassembly.next_deadline());
+        (next != Instant::NEVER).then_some(next)
+    }
+
+    /// Frames held anywhere in the stack.
+    pub fn held_frames(&self) -> usize {
+        self.core.held_frames()
+    }
+
+    /// Checks that no frame is lost and none is in two places.
+    ///
+    /// # Panics
+    /// If the books do not balance. Frames of other workers' pools that are
+    /// held here are in their own pools' books: with several pools over one
+    /// arena only the pool's own books are checked.
+    pub fn assert_conserved(&self) {
+        let pool = &self.core.pool;
+        pool.assert_conserved();
+        if pool.capacity() == pool.arena().count() {
+            assert_eq!(pool.counts().held as usize, self.held_frames(), "frames held by nobody");
+        }
+    }
+}
