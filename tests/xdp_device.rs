@@ -1,0 +1,407 @@
+//! The AF_XDP device on a veth pair against the kernel. Needs root.
+
+mod bed;
+
+use bed::{Bed, enter, ip, run};
+use ringroad::device::Device;
+use ringroad::device::xdp::{
+    self, Addresses, Attach, ErrorKind, Interface, Mode, Protocol, Steering, XdpConfig, XdpDevice,
+};
+use ringroad::frame::{Batch, Pool, TxQueue};
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 7000;
+
+fn shared() -> Addresses {
+    Addresses::Shared(vec![Bed::OUR_IP.parse().unwrap()])
+}
+
+fn config(queues: u32) -> XdpConfig {
+    let mut config = XdpConfig::new(Bed::OUR_IF, shared());
+    config.queues = (0..queues).collect();
+    config.frames_per_queue = 1024;
+    (config.rx_ring, config.tx_ring, config.fill_ring) = (256, 256, 256);
+    config.tx_reserve = 128;
+    config
+}
+
+/// One worker that sends every UDP packet back where it came from.
+struct Echo {
+    device: XdpDevice,
+    pool: Pool,
+    queue: TxQueue,
+    echoed: u64,
+}
+
+impl Echo {
+    fn new((device, pool): (XdpDevice, Pool)) -> Self {
+        Self { device, pool, queue: TxQueue::new(256), echoed: 0 }
+    }
+
+    fn turn(&mut self) {
+        let mut batch = Batch::new();
+        self.device.reap(&mut self.pool);
+        self.device.receive(&mut self.pool, &mut batch);
+        for mut packet in batch.drain(..) {
+            assert!(packet.rest.is_none());
+            assert_eq!(packet.head.offset(), 0);
+            let bytes = self.pool.bytes_mut(&mut packet.head);
+            let (macs, rest) = bytes.split_at_mut(14);
+            let (dst, src) = macs.split_at_mut(6);
+            dst.swap_with_slice(&mut src[..6]);
+            let (src, dst) = rest[12..].split_at_mut(4);
+            src.swap_with_slice(&mut dst[..4]);
+            let (src, dst) = rest[20..].split_at_mut(2);
+            src.swap_with_slice(&mut dst[..2]);
+            let len = packet.head.len();
+            self.queue.push(self.pool.transmit_and_free(packet.head, len));
+            self.echoed += 1;
+        }
+        self.device.transmit(&mut self.pool, &mut self.queue);
+        self.device.refill(&mut self.pool);
+        self.pool.assert_conserved();
+    }
+
+    /// Turns until `done`, for ten seconds at most.
+    fn turn_until(&mut self, mut done: impl FnMut() -> bool) {
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while !done() {
+            assert!(Instant::now() < give_up, "{:?} {:?}", self.device, self.device.statistics());
+            self.turn();
+        }
+    }
+}
+
+/// Sends `count` datagrams of `size` bytes and expects each back; returns how many came.
+fn exchange(count: usize, size: usize) -> usize {
+    let socket = UdpSocket::bind((Bed::PEER_IP, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let mut buffer = vec![0; 65_536];
+    let mut back = 0;
+    for i in 0..count {
+        let data = vec![i as u8; size];
+        socket.send_to(&data, (Bed::OUR_IP, PORT)).unwrap();
+        match socket.recv(&mut buffer) {
+            Ok(n) if buffer[..n] == data => back += 1,
+            Ok(n) => panic!("{n} other bytes came back"),
+            Err(_) => {}
+        }
+    }
+    back
+}
+
+fn attached_id() -> Option<u32> {
+    let interface = Interface::query(Bed::OUR_IF).unwrap();
+    xdp::attached(interface.index).unwrap().map(|program| program.id)
+}
+
+#[test]
+fn frames_are_echoed_and_the_kernel_keeps_the_rest() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let (steering, mut devices) = xdp::open(&config(1)).unwrap();
+    assert_eq!(steering.mode(), Some(Mode::Native));
+    assert!(steering.is_attached());
+    assert_eq!(attached_id(), steering.program_id());
+    let mut echo = Echo::new(devices.pop().unwrap());
+    assert!(!echo.device.zero_copy(), "veth copies");
+    assert!(echo.device.capabilities().partial_checksums);
+    assert_eq!(echo.device.capabilities().mtu, 1500);
+
+    // Nothing is ours before a port is held, and ping is the kernel's throughout.
+    steering.hold_port(Protocol::Udp, PORT);
+    let peer = bed.at_peer(|| {
+        [1, 64, 1000, 1472].iter().map(|size| exchange(100, *size)).sum::<usize>()
+    });
+    echo.turn_until(|| peer.is_finished());
+    assert_eq!(peer.join().unwrap(), 400);
+    assert_eq!(echo.echoed, 400);
+    let pinged = bed.in_peer("ping", &["-c1", "-W2", Bed::OUR_IP]);
+    assert!(pinged.status.success());
+    assert_eq!(steering.counters().get("redirect_udp"), 400);
+
+    let statistics = echo.device.statistics().unwrap();
+    assert_eq!(statistics.tx_invalid, 0);
+    assert_eq!(statistics.rx_ring_full + statistics.rx_dropped + statistics.rx_invalid, 0);
+
+    // Released: the kernel answers (nobody listens there: ICMP port unreachable).
+    steering.release_port(Protocol::Udp, PORT);
+    let peer = bed.at_peer(|| {
+        let socket = UdpSocket::bind((Bed::PEER_IP, 0)).unwrap();
+        socket.connect((Bed::OUR_IP, PORT)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        socket.send(b"x").unwrap();
+        socket.recv(&mut [0; 8]).map_err(|why| why.kind())
+    });
+    assert_eq!(peer.join().unwrap(), Err(std::io::ErrorKind::ConnectionRefused));
+
+    drop(echo);
+    assert!(!steering.is_attached());
+    assert_eq!(attached_id(), None);
+}
+
+#[test]
+fn a_burst_beyond_the_rings_is_sent_whole() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let (_steering, mut devices) = xdp::open(&config(1)).unwrap();
+    let (mut device, mut pool) = devices.pop().unwrap();
+    let mac = device.capabilities().mac;
+    let counted = || {
+        let out = bed.in_peer("cat", &[&format!("/sys/class/net/{}/statistics/rx_packets", Bed::PEER_IF)]);
+        String::from_utf8_lossy(&out.stdout).trim().parse::<u64>().unwrap()
+    };
+    let before = counted();
+    let mut queue = TxQueue::new(2048);
+    let mut sent = 0;
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while sent < 2000 || !queue.is_empty() || !device.is_quiet() {
+        assert!(Instant::now() < give_up, "{device:?}");
+        device.reap(&mut pool);
+        while sent < 2000 {
+            let Some(mut frame) = pool.alloc() else { break };
+            let buffer = pool.buffer_mut(&mut frame);
+            buffer[..6].fill(0xff);
+            buffer[6..12].copy_from_slice(&mac);
+            buffer[12..60].fill(0x88);
+            queue.push(pool.transmit_and_free(frame, 60));
+            sent += 1;
+        }
+        device.transmit(&mut pool, &mut queue);
+    }
+    device.reap(&mut pool);
+    pool.assert_conserved();
+    assert_eq!(pool.counts().tx, 0, "{device:?}");
+    assert_eq!(counted() - before, 2000);
+    assert_eq!(device.statistics().unwrap().tx_invalid, 0);
+}
+
+#[test]
+fn two_queues_have_their_own_rings_over_one_memory() {
+    let bed = Bed::new(2);
+    enter(&bed.ours);
+    let refused = xdp::open(&config(1)).unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::Config, "{refused}");
+    assert!(refused.to_string().contains("receives on 2 queues"), "{refused}");
+
+    let (steering, devices) = xdp::open(&config(2)).unwrap();
+    steering.hold_port(Protocol::Udp, PORT);
+    let mut echoes: Vec<_> = devices.into_iter().map(Echo::new).collect();
+    assert_eq!(echoes[0].pool.arena().count(), 2048);
+    // The peer's CPU chooses the queue: one thread pinned to each.
+    let peers: Vec<_> = (0..2)
+        .map(|cpu| {
+            bed.at_peer(move || {
+                core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+                exchange(200, 64)
+            })
+        })
+        .collect();
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while !peers.iter().all(|p| p.is_finished()) {
+        assert!(Instant::now() < give_up);
+        echoes.iter_mut().for_each(Echo::turn);
+    }
+    assert_eq!(peers.into_iter().map(|p| p.join().unwrap()).sum::<usize>(), 400);
+    assert_eq!(echoes.iter().map(|e| e.echoed).sum::<u64>(), 400);
+    assert!(echoes.iter().all(|e| e.echoed > 0), "a queue received nothing");
+}
+
+#[test]
+fn a_foreign_program_is_named_and_left_alone() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let interface = Interface::query(Bed::OUR_IF).unwrap();
+    for mode in ["xdpdrv", "xdpgeneric"] {
+        let object = foreign_program();
+        let object = object.path().to_str().unwrap();
+        run("ip", &["link", "set", "dev", Bed::OUR_IF, mode, "obj", object, "sec", "xdp"]);
+        let program = xdp::attached(interface.index).unwrap().unwrap();
+        let refused = xdp::open(&config(1)).unwrap_err();
+        assert_eq!(
+            *refused.kind(),
+            ErrorKind::ForeignProgram { id: program.id, name: "somebody_elses".into() }
+        );
+        let text = refused.to_string();
+        assert!(text.contains(&format!("(id {}, name somebody_elses", program.id)), "{text}");
+        assert_eq!(attached_id(), Some(program.id), "it was displaced");
+        run("ip", &["link", "set", "dev", Bed::OUR_IF, mode, "off"]);
+    }
+    drop(xdp::open(&config(1)).unwrap());
+}
+
+/// An object with an XDP program that passes everything.
+fn foreign_program() -> TempFile {
+    let file = TempFile::new("foreign.o");
+    let source = "__attribute__((section(\"xdp\"), used)) int somebody_elses(void *c) { return 2; }
+                  char L[] __attribute__((section(\"license\"), used)) = \"GPL\";";
+    let mut clang = Command::new("clang")
+        .args(["-O2", "-g", "-target", "bpf", "-x", "c", "-c", "-", "-o"])
+        .arg(file.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut clang.stdin.take().unwrap(), source.as_bytes()).unwrap();
+    assert!(clang.wait().unwrap().success());
+    file
+}
+
+struct TempFile(std::path::PathBuf);
+
+impl TempFile {
+    fn new(name: &str) -> Self {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("ringroad-{}-{n}-{name}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn generic_mode_is_said_and_works() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let mut config = config(1);
+    config.attach = Attach::Generic;
+    let (steering, mut devices) = xdp::open(&config).unwrap();
+    assert_eq!(steering.mode(), Some(Mode::Generic));
+    steering.hold_port(Protocol::Udp, PORT);
+    let mut echo = Echo::new(devices.pop().unwrap());
+    let peer = bed.at_peer(|| exchange(50, 500));
+    echo.turn_until(|| peer.is_finished());
+    assert_eq!(peer.join().unwrap(), 50);
+}
+
+#[test]
+fn what_an_interface_cannot_do_is_said() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let mut zero_copy = config(1);
+    zero_copy.bind = xdp::Bind::ZeroCopy;
+    let refused = xdp::open(&zero_copy).unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::Unsupported, "{refused}");
+    assert!(refused.to_string().contains("(veth) has no zero-copy"), "{refused}");
+
+    let mut beyond = config(1);
+    beyond.queues = vec![3];
+    assert_eq!(*xdp::open(&beyond).unwrap_err().kind(), ErrorKind::Config);
+    let mut small = config(1);
+    small.frames_per_queue = 300;
+    assert_eq!(*xdp::open(&small).unwrap_err().kind(), ErrorKind::Config);
+    let mut odd = config(1);
+    odd.tx_ring = 300;
+    assert_eq!(*xdp::open(&odd).unwrap_err().kind(), ErrorKind::Config);
+
+    ip(&format!("link set {} mtu 9000", Bed::OUR_IF));
+    let refused = xdp::open(&config(1)).unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::Mtu);
+    assert!(refused.to_string().contains("MTU of 9000"), "{refused}");
+    ip(&format!("link set {} mtu 1500", Bed::OUR_IF));
+    ip(&format!("link set {} down", Bed::OUR_IF));
+    assert_eq!(*xdp::open(&config(1)).unwrap_err().kind(), ErrorKind::Down);
+    let mut lo = config(1);
+    lo.interface = "lo".into();
+    assert_eq!(*xdp::open(&lo).unwrap_err().kind(), ErrorKind::Unsupported);
+    let mut none = config(1);
+    none.interface = "rr9".into();
+    assert_eq!(*xdp::open(&none).unwrap_err().kind(), ErrorKind::NoInterface);
+    assert_eq!(attached_id(), None);
+}
+
+/// Not a test of its own: the process that `a_killed_process_leaves_nothing`
+/// starts and kills. It says when it is up, and then waits for ever.
+#[test]
+fn holder() {
+    let Ok(namespace) = std::env::var("RINGROAD_TEST_HOLD") else { return };
+    enter(&namespace);
+    let (steering, _devices) = xdp::open(&config(1)).unwrap();
+    steering.hold_port(Protocol::Udp, PORT);
+    println!("holding {}", steering.program_id().unwrap());
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_nothing() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "holder", "--nocapture"])
+        .env("RINGROAD_TEST_HOLD", &bed.ours)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let id = lines
+        .find_map(|line| line.unwrap().split("holding ").nth(1)?.trim().parse::<u32>().ok())
+        .expect("the holder came up");
+    assert_eq!(attached_id(), Some(id));
+
+    // While it lives, a second one is refused, by name.
+    let refused = xdp::open(&config(1)).unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::AnotherRingroad { pid: Some(child.id()) });
+    let text = refused.to_string();
+    assert!(text.contains(&format!("another ringroad in process {}", child.id())), "{text}");
+
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    let give_up = Instant::now() + Duration::from_secs(5);
+    while attached_id().is_some() {
+        assert!(Instant::now() < give_up, "the program outlived its process");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // And the next one starts at once, waiting for the queue where it must.
+    let (steering, mut devices) = xdp::open(&config(1)).unwrap();
+    steering.hold_port(Protocol::Udp, PORT);
+    let mut echo = Echo::new(devices.pop().unwrap());
+    let peer = bed.at_peer(|| exchange(10, 100));
+    echo.turn_until(|| peer.is_finished());
+    assert_eq!(peer.join().unwrap(), 10);
+}
+
+#[test]
+fn a_deleted_interface_is_noticed() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let (steering, mut devices) = xdp::open(&config(1)).unwrap();
+    let (mut device, mut pool) = devices.pop().unwrap();
+    ip(&format!("link set {} down", Bed::OUR_IF));
+    let mut queue = TxQueue::new(8);
+    let mut send = |device: &mut XdpDevice, pool: &mut Pool| {
+        let mut frame = pool.alloc().unwrap();
+        pool.buffer_mut(&mut frame)[..60].fill(0xff);
+        queue.push(pool.transmit_and_free(frame, 60));
+        device.transmit(pool, &mut queue);
+        device.reap(pool);
+    };
+    send(&mut device, &mut pool);
+    assert!(device.is_down());
+    assert!(steering.is_attached());
+    // Up again: what waited in the ring goes out.
+    ip(&format!("link set {} up", Bed::OUR_IF));
+    send(&mut device, &mut pool);
+    assert!(!device.is_down());
+    assert_eq!(pool.counts().tx, 0);
+
+    ip(&format!("link del {}", Bed::OUR_IF));
+    assert!(!steering.is_attached());
+    send(&mut device, &mut pool);
+    assert!(device.is_down());
+    drop(device);
+    steering.detach();
+    assert!(Steering::load(1, false).is_ok());
+}
