@@ -1,5 +1,6 @@
 //! ringroad: a TCP, UDP and IP stack in user space over AF_XDP.
 
+pub mod arch;
 pub mod device;
 pub mod errno;
 pub mod frame;

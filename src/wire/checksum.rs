@@ -3,6 +3,8 @@
 //! A [`Sum`] is a one's complement sum not yet inverted, in the byte order of
 //! the wire. Sums of parts that begin at even distances add up.
 
+use crate::arch;
+
 /// A partial one's complement sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u32);
@@ -57,24 +59,7 @@ impl Sum {
 /// The sum of `bytes`; an odd last byte counts as if a zero followed.
 #[inline]
 pub fn sum(bytes: &[u8]) -> Sum {
-    let mut acc = 0u64;
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    for c in chunks {
-        let v = u64::from_ne_bytes(*c);
-        let (s, carry) = acc.overflowing_add(v);
-        acc = s + u64::from(carry);
-    }
-    if !rest.is_empty() {
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let (s, carry) = acc.overflowing_add(u64::from_ne_bytes(last));
-        acc = s + u64::from(carry);
-    }
-    let v = (acc & 0xffff_ffff) + (acc >> 32);
-    let v = (v & 0xffff_ffff) + (v >> 32);
-    let v = ((v & 0xffff) + (v >> 16)) as u32;
-    let v = (v & 0xffff) + (v >> 16);
-    Sum(u32::from((v as u16).to_be()))
+    Sum(arch::sum(bytes).swap_bytes().into())
 }
 
 /// Copies `src` to the front of `dst` and sums it on the way.
@@ -83,8 +68,7 @@ pub fn sum(bytes: &[u8]) -> Sum {
 /// If `dst` is shorter than `src`.
 #[inline]
 pub fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> Sum {
-    dst[..src.len()].copy_from_slice(src);
-    sum(src)
+    Sum(arch::copy_and_sum(dst, src).swap_bytes().into())
 }
 
 /// The sum of the pseudo-header of IPv4 (RFC 9293, 3.1).

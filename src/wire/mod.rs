@@ -1,6 +1,8 @@
 //! Headers as they stand on the wire: checked views for reading, builders for
 //! writing. Nothing here keeps state, and nothing panics on bytes from the wire.
 
+#![forbid(unsafe_code)]
+
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;

@@ -1,0 +1,71 @@
+//! The processor: sums with its vector instructions, chosen at run time, and
+//! prefetching. What is unsafe about them stays in here.
+//!
+//! A sum here is the one's complement sum of little-endian 16-bit words, folded
+//! to 16 bits. An odd last byte counts as if a zero followed.
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(target_arch = "aarch64")]
+use aarch64 as vector;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+use portable as vector;
+#[cfg(target_arch = "x86_64")]
+use x86 as vector;
+
+/// From this many bytes up the vector units are asked: below, a call to them
+/// costs more than it saves.
+const WIDE: usize = 256;
+
+/// The sum of `bytes`.
+#[inline]
+pub fn sum(bytes: &[u8]) -> u16 {
+    if bytes.len() < WIDE { portable::sum(bytes) } else { vector::sum(bytes) }
+}
+
+/// Copies `src` to the front of `dst` and gives its sum, in one pass.
+///
+/// # Panics
+/// If `dst` is shorter than `src`.
+#[inline]
+pub fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
+    let dst = &mut dst[..src.len()];
+    if src.len() < WIDE {
+        portable::copy_and_sum(dst, src)
+    } else {
+        vector::copy_and_sum(dst, src)
+    }
+}
+
+/// Asks the processor to bring the line that `value` begins in into its first
+/// cache. It changes nothing else, whatever `value` is.
+#[inline(always)]
+pub fn prefetch<T: ?Sized>(value: &T) {
+    let address = core::ptr::from_ref(value).cast::<u8>();
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address has no effect but on the cache; the
+    // instruction is part of x86-64.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above; the instruction is part of AArch64, and changes neither
+    // memory nor flags.
+    unsafe {
+        core::arch::asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
+}
+
+/// The name of what sums long runs of bytes on this machine.
+pub fn name() -> &'static str {
+    vector::name()
+}
+
+#[cfg(test)]
+mod tests;
