@@ -15,6 +15,7 @@ use crate::tcp::Readiness;
 use crate::telemetry::{Counters, DropReason};
 use crate::time::Instant;
 use crate::wire::ethernet::Mac;
+use core::cell::Cell;
 use core::net::IpAddr;
 
 /// A socket's readiness changed.
@@ -58,6 +59,8 @@ pub struct Core {
     pub(super) interface: Interface,
     pub(super) neighbors: neighbor::Table,
     pub(super) routes: route::Table,
+    /// The path that was asked for last: nearly always the next one too.
+    last_path: Cell<Option<(IpAddr, Path)>>,
     pub(super) limits: Limits,
     pub(super) reassembly: Reassembly,
     pub(super) identification: Identification,
@@ -84,6 +87,7 @@ impl Core {
             lent: 0,
             neighbors: neighbor::Table::new(&config, &mut rng),
             routes: route::Table::default(),
+            last_path: Cell::new(None),
             limits: Limits::new(&config.icmp),
             reassembly: Reassembly::new(&mut rng),
             identification: Identification::new(&mut rng),
@@ -108,8 +112,18 @@ impl Core {
     ///
     /// # Errors
     /// `ENETUNREACH`.
+    #[inline]
     pub fn route(&self, dst: IpAddr) -> Result<Path> {
-        self.routes.path(&self.interface, dst)
+        match self.last_path.get() {
+            Some((ip, path)) if ip == dst => Ok(path),
+            _ => self.find_path(dst),
+        }
+    }
+
+    fn find_path(&self, dst: IpAddr) -> Result<Path> {
+        let path = self.routes.path(&self.interface, dst)?;
+        self.last_path.set(Some((dst, path)));
+        Ok(path)
     }
 
     /// Replaces the routes; the configured gateway stays, as the last resort.
@@ -130,18 +144,21 @@ impl Core {
             });
         }
         self.routes.set(&all, self.config.max_routes);
+        self.last_path.set(None);
     }
 
     /// Replaces the interface's addresses. Sockets bound to one that is gone
     /// keep it, and hear nothing any more.
     pub fn set_addresses(&mut self, addresses: &[(IpAddr, u8)]) {
         self.interface.set_addresses(addresses);
+        self.last_path.set(None);
     }
 
     /// Sets the largest packet, 68 to 65,535 bytes, as far as a frame holds it.
     pub fn set_mtu(&mut self, mtu: usize) {
         let room = self.pool.arena().capacity().saturating_sub(self.interface.link_len);
         self.interface.mtu = mtu.clamp(68, 65_535).min(room);
+        self.last_path.set(None);
     }
 
     /// Bytes before the payload of an IP packet without options in a frame that

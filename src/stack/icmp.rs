@@ -167,7 +167,10 @@ impl Stack {
 
     /// Tells the flow's owner; false where there is no such flow.
     fn deliver_problem(&mut self, quote: &Quote, problem: &Problem) -> bool {
-        let known = false;
+        let known = match quote.protocol {
+            ipv4::UDP => self.udp.problem(quote, problem),
+            _ => false,
+        };
         if known && let Some(mtu) = problem.mtu {
             let mtu = if mtu == 0 { plateau(quote.len) } else { mtu.into() };
             self.core.learn_path_mtu(quote.remote.ip(), mtu);

@@ -190,11 +190,16 @@ impl Core {
         self.loop_tx.push(desc);
     }
 
-    /// True where `frames` more packets can be sent now.
+    /// Packets that the queue of a path still takes.
+    #[inline]
+    pub(super) fn tx_room(&self, path: &Path) -> usize {
+        if path.is_local { self.loop_tx.room() } else { self.tx.room() }
+    }
+
+    /// True where `frames` more packets can be made and sent now.
     #[inline]
     pub(super) fn can_send(&self, path: &Path, frames: usize) -> bool {
-        let queue = if path.is_local { &self.loop_tx } else { &self.tx };
-        queue.room() >= frames && self.pool.available() as usize >= frames
+        self.tx_room(path) >= frames && self.pool.available() as usize >= frames
     }
 
     /// Sends a payload given in parts, as one packet or in fragments.

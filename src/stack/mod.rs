@@ -11,6 +11,7 @@ mod arp;
 mod bucket;
 pub mod config;
 mod core;
+pub mod datagram;
 mod fragment;
 mod icmp;
 pub mod interface;
@@ -19,6 +20,7 @@ mod ip_output;
 mod lru;
 mod neighbor;
 pub mod route;
+pub mod udp;
 
 pub use self::core::{Core, Event};
 pub use config::{Config, Mode};
@@ -36,6 +38,8 @@ use crate::time::Instant;
 pub struct Stack {
     /// What all protocols use.
     pub core: Core,
+    /// UDP sockets.
+    pub udp: udp::Table,
 }
 
 /// Packets to ourselves that one turn takes in, at most, so that two sockets of
@@ -45,12 +49,9 @@ const LOOP_BUDGET: usize = 256;
 impl Stack {
     /// A stack over the frames of `pool`. The same seed gives the same bytes.
     pub fn new(config: Config, pool: Pool, seed: u64) -> Self {
-        Self { core: Core::new(config, pool, seed) }
-    }
-
-    /// The UDP and ICMP input of ports and types that sockets hold comes here.
-    fn udp_input(&mut self, _meta: &IpMeta, packet: Packet) {
-        self.core.discard(packet, DropReason::UdpNoSocket);
+        let mut core = Core::new(config, pool, seed);
+        let udp = udp::Table::new(&mut core.rng);
+        Self { core, udp }
     }
 
     /// Takes in a batch of received packets. All frames are consumed.
@@ -61,6 +62,7 @@ impl Stack {
             self.core.counters.rx_bytes += packet.len() as u64;
             self.link_input(packet, false);
         }
+        self.udp.report(&mut self.core);
     }
 
     /// Does what is due at `now`: timers, neighbours that were found or not, and
@@ -72,6 +74,7 @@ impl Stack {
         self.core.fragment_timers();
         self.flush();
         self.receive_loop();
+        self.udp.report(&mut self.core);
     }
 
     /// Tells who waited for neighbours, and lets every protocol send.
@@ -117,7 +120,7 @@ impl Stack {
 
     /// Frames held anywhere in the stack.
     pub fn held_frames(&self) -> usize {
-        self.core.held_frames()
+        self.core.held_frames() + self.udp.held_frames()
     }
 
     /// Checks that no frame is lost and none is in two places.

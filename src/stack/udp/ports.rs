@@ -1,0 +1,199 @@
+//! Who holds which UDP port: the rules of bind, and finding the socket of a
+//! received datagram.
+
+use crate::rng::Rng;
+use core::hash::{Hash, Hasher};
+use core::net::{IpAddr, SocketAddr};
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+/// A socket's place in the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub local: SocketAddr,
+    pub peer: Option<SocketAddr>,
+    pub reuse_addr: bool,
+    pub reuse_port: bool,
+}
+
+/// Sockets of one address and port that are not connected, the latest last.
+#[derive(Debug)]
+struct Group {
+    addr: IpAddr,
+    members: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Port {
+    /// Everybody on the port, connected or not.
+    holders: Vec<(u32, Place)>,
+    groups: Vec<Group>,
+    connected: usize,
+}
+
+/// The tables.
+#[derive(Debug)]
+pub(super) struct Ports {
+    /// Number of a port's entry in `entries` plus one; zero: nobody is there.
+    index: Vec<u16>,
+    entries: Vec<Port>,
+    free: Vec<u16>,
+    /// Connected sockets by both addresses and ports.
+    connected: HashTable<(SocketAddr, SocketAddr, u32)>,
+    key: [u8; 16],
+}
+
+impl Ports {
+    pub fn new(rng: &mut Rng) -> Self {
+        Self {
+            index: vec![0; 1 << 16],
+            entries: Vec::new(),
+            free: Vec::new(),
+            connected: HashTable::new(),
+            key: rng.key(),
+        }
+    }
+
+    fn hash(key: &[u8; 16], local: &SocketAddr, peer: &SocketAddr) -> u64 {
+        let mut h = SipHasher13::new_with_key(key);
+        (local, peer).hash(&mut h);
+        h.finish()
+    }
+
+    #[inline]
+    fn port(&self, port: u16) -> Option<&Port> {
+        match self.index[usize::from(port)] {
+            0 => None,
+            n => Some(&self.entries[usize::from(n) - 1]),
+        }
+    }
+
+    fn port_mut(&mut self, port: u16) -> &mut Port {
+        let index = &mut self.index[usize::from(port)];
+        if *index == 0 {
+            *index = self.free.pop().unwrap_or_else(|| {
+                self.entries.push(Port::default());
+                self.entries.len() as u16
+            });
+        }
+        &mut self.entries[usize::from(*index) - 1]
+    }
+
+    /// True where nobody is on the port.
+    pub fn is_free(&self, port: u16) -> bool {
+        self.index[usize::from(port)] == 0
+    }
+
+    /// Whether a bind to `place` would be refused: an overlapping holder is there,
+    /// and not both set SO_REUSEADDR or both SO_REUSEPORT (as Linux).
+    pub fn conflicts(&self, place: &Place) -> bool {
+        let Some(port) = self.port(place.local.port()) else { return false };
+        let mine = place.local.ip();
+        port.holders.iter().any(|(_, other)| {
+            let theirs = other.local.ip();
+            let overlap = mine.is_ipv4() == theirs.is_ipv4()
+                && (mine == theirs || mine.is_unspecified() || theirs.is_unspecified());
+            let shared = (place.reuse_addr && other.reuse_addr)
+                || (place.reuse_port && other.reuse_port);
+            overlap && !shared
+        })
+    }
+
+    /// Adds a socket.
+    pub fn insert(&mut self, id: u32, place: Place) {
+        let local = place.local;
+        let port = self.port_mut(local.port());
+        port.holders.push((id, place));
+        match place.peer {
+            Some(peer) => {
+                port.connected += 1;
+                let key = &self.key;
+                let hash = Self::hash(key, &local, &peer);
+                self.connected.insert_unique(hash, (local, peer, id), |(l, p, _)| {
+                    Self::hash(key, l, p)
+                });
+            }
+            None => match port.groups.iter_mut().find(|g| g.addr == local.ip()) {
+                Some(group) => group.members.push(id),
+                None => port.groups.push(Group { addr: local.ip(), members: vec![id] }),
+            },
+        }
+    }
+
+    /// Takes a socket out that was inserted with this place.
+    pub fn remove(&mut self, id: u32, place: &Place) {
+        let number = place.local.port();
+        let port = self.port_mut(number);
+        port.holders.retain(|(i, _)| *i != id);
+        if let Some(peer) = place.peer {
+            port.connected -= 1;
+            let hash = Self::hash(&self.key, &place.local, &peer);
+            if let Ok(entry) = self.connected.find_entry(hash, |(_, _, i)| *i == id) {
+                entry.remove();
+            }
+        } else {
+            port.groups.iter_mut().for_each(|g| g.members.retain(|i| *i != id));
+            port.groups.retain(|g| !g.members.is_empty());
+        }
+        let index = &mut self.index[usize::from(number)];
+        let port = &mut self.entries[usize::from(*index) - 1];
+        if port.holders.is_empty() {
+            *port = Port::default();
+            self.free.push(*index);
+            *index = 0;
+        }
+    }
+
+    /// The socket for a datagram from `peer` to `local`: the one connected to
+    /// just that peer, else one bound to the address, else one bound to any.
+    #[inline]
+    pub fn find(&self, local: SocketAddr, peer: SocketAddr) -> Option<u32> {
+        let port = self.port(local.port())?;
+        if port.connected > 0
+            && let Some(id) = self.find_connected(local, peer)
+        {
+            return Some(id);
+        }
+        let ip = local.ip();
+        let any = |g: &&Group| g.addr.is_unspecified() && g.addr.is_ipv4() == ip.is_ipv4();
+        let group = match &port.groups[..] {
+            [only] => Some(only).filter(|g| g.addr == ip || any(g)),
+            all => all.iter().find(|g| g.addr == ip).or_else(|| all.iter().find(any)),
+        };
+        match &group?.members[..] {
+            [only] => Some(*only),
+            members => Some(self.choose(port, members, local, peer)),
+        }
+    }
+
+    /// The socket connected from `local` to `peer`.
+    pub fn find_connected(&self, local: SocketAddr, peer: SocketAddr) -> Option<u32> {
+        let hash = Self::hash(&self.key, &local, &peer);
+        let found = self.connected.find(hash, |(l, p, _)| *l == local && *p == peer);
+        found.map(|(_, _, id)| *id)
+    }
+
+    /// Among several on one address: a group of SO_REUSEPORT shares the peers,
+    /// else the latest has all.
+    #[cold]
+    fn choose(&self, port: &Port, members: &[u32], local: SocketAddr, peer: SocketAddr) -> u32 {
+        let latest = members[members.len() - 1];
+        let grouped = |id: u32| port.holders.iter().any(|(i, p)| *i == id && p.reuse_port);
+        if !grouped(latest) {
+            return latest;
+        }
+        let hash = Self::hash(&self.key, &local, &peer);
+        members[(hash % members.len() as u64) as usize]
+    }
+
+    /// Everybody who gets a datagram to a group address: bound to it or to any,
+    /// and connected to nobody else.
+    pub fn find_all(&self, local: SocketAddr, peer: SocketAddr, out: &mut Vec<u32>) {
+        let Some(port) = self.port(local.port()) else { return };
+        out.extend(port.holders.iter().filter_map(|(id, place)| {
+            let ip = place.local.ip();
+            let bound = ip == local.ip() || (ip.is_unspecified() && ip.is_ipv4() == local.is_ipv4());
+            (bound && place.peer.is_none_or(|p| p == peer)).then_some(*id)
+        }));
+    }
+}
