@@ -3,7 +3,7 @@
 
 use super::portable::{self, Acc};
 use core::arch::aarch64::{
-    uint32x4_t, vaddlvq_u32, vdupq_n_u32, vld1q_u8, vpadalq_u16, vreinterpretq_u16_u8, vst1q_u8,
+    uint32x4_t, vaddlvq_u32, vdupq_n_u32, vld1q_u8, vpadalq_u16, vreinterpretq_u16_u8,
 };
 
 /// Bytes summed at once, at most: 32-bit lanes hold no more.
@@ -22,29 +22,6 @@ pub(super) fn sum(bytes: &[u8]) -> u16 {
         *acc = unsafe { vpadalq_u16(*acc, vreinterpretq_u16_u8(vld1q_u8(vector.as_ptr()))) };
     }
     portable::finish(total(acc), bytes, rest.len())
-}
-
-/// `dst` is as long as `src`.
-pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
-    if src.len() > PART {
-        dst.copy_from_slice(src);
-        return long(src);
-    }
-    // SAFETY: NEON is part of AArch64.
-    let mut acc = unsafe { [vdupq_n_u32(0); 4] };
-    let (from, rest) = src.as_chunks::<16>();
-    let (to, left) = dst.as_chunks_mut::<16>();
-    for (i, (from, to)) in from.iter().zip(to).enumerate() {
-        let acc = &mut acc[i % 4];
-        // SAFETY: 16 readable and 16 writable bytes; NEON is part of AArch64.
-        unsafe {
-            let value = vld1q_u8(from.as_ptr());
-            vst1q_u8(to.as_mut_ptr(), value);
-            *acc = vpadalq_u16(*acc, vreinterpretq_u16_u8(value));
-        }
-    }
-    left.copy_from_slice(rest);
-    portable::finish(total(acc), src, rest.len())
 }
 
 fn total(acc: [uint32x4_t; 4]) -> Acc {

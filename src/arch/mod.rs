@@ -27,18 +27,33 @@ pub fn sum(bytes: &[u8]) -> u16 {
     if bytes.len() < WIDE { portable::sum(bytes) } else { vector::sum(bytes) }
 }
 
-/// Copies `src` to the front of `dst` and gives its sum, in one pass.
+/// Copies `src` to the front of `dst` and gives its sum, going over memory once.
 ///
 /// # Panics
 /// If `dst` is shorter than `src`.
 #[inline]
 pub fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
     let dst = &mut dst[..src.len()];
-    if src.len() < WIDE {
-        portable::copy_and_sum(dst, src)
-    } else {
-        vector::copy_and_sum(dst, src)
+    if src.len() > PIECE {
+        return copy_and_sum_long(dst, src);
     }
+    // Summed while it is in the first cache. Measured, that is faster at every
+    // length than one loop that does both: memcpy aligns its stores.
+    dst.copy_from_slice(src);
+    sum(src)
+}
+
+/// Bytes that are copied before they are summed: even, so that the sums of pieces
+/// add up as words, and within the first cache twice.
+const PIECE: usize = 4096;
+
+fn copy_and_sum_long(dst: &mut [u8], src: &[u8]) -> u16 {
+    let mut total = 0;
+    for (to, from) in dst.chunks_mut(PIECE).zip(src.chunks(PIECE)) {
+        to.copy_from_slice(from);
+        total += u64::from(sum(from));
+    }
+    portable::Acc::new(total).fold()
 }
 
 /// Asks the processor to bring the line that `value` begins in into its first

@@ -95,32 +95,6 @@ pub(super) fn sum(bytes: &[u8]) -> u16 {
     finish(Acc::default(), bytes, bytes.len())
 }
 
-/// Copies one block and adds it. The block is read once, into registers.
-#[inline(always)]
-fn block<const N: usize>(acc: &mut Acc, dst: &mut &mut [u8], src: &mut &[u8]) -> bool {
-    let Some((from, rest)) = src.split_first_chunk::<N>() else { return false };
-    let Some((to, left)) = std::mem::take(dst).split_first_chunk_mut::<N>() else { return false };
-    *to = *from;
-    acc.chain(from);
-    (*src, *dst) = (rest, left);
-    true
-}
-
-/// `dst` is as long as `src`.
-#[inline(always)]
-pub(super) fn copy_and_sum(mut dst: &mut [u8], src: &[u8]) -> u16 {
-    let (mut acc, mut rest) = (Acc::default(), src);
-    while block::<64>(&mut acc, &mut dst, &mut rest) {}
-    block::<32>(&mut acc, &mut dst, &mut rest);
-    block::<16>(&mut acc, &mut dst, &mut rest);
-    block::<8>(&mut acc, &mut dst, &mut rest);
-    for (to, from) in dst.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    acc.tail(src, rest.len());
-    acc.fold()
-}
-
 #[allow(dead_code)] // where there is no vector unit, this is its name
 pub(super) fn name() -> &'static str {
     "portable"
