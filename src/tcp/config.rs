@@ -63,7 +63,7 @@ pub struct Config {
     /// queue's last frame where one waits. Default 512.
     pub coalesce: u32,
     /// Smallest segment size that a peer or router may force on us, in payload
-    /// and option bytes. Default 88.
+    /// and option bytes. Default 48.
     pub min_mss: u16,
 }
 
@@ -132,7 +132,7 @@ impl Default for Config {
             frame_reserve: 64,
             frames_low: 256,
             coalesce: 512,
-            min_mss: 88,
+            min_mss: 48,
         }
     }
 }

@@ -4,17 +4,33 @@
 
 #![forbid(unsafe_code)]
 
+mod ack;
+mod assembler;
 mod config;
 mod congestion;
+mod connection;
+mod handshake;
+mod icmp;
+mod info;
+mod input;
 pub mod isn;
+mod loss;
+mod output;
+mod program;
+mod recv_queue;
 mod reset;
+mod rtt;
+mod sack;
+mod send_queue;
 mod seq;
 mod template;
 pub mod time_wait;
+mod timers;
 mod types;
 
 pub use config::{Config, ConnOptions};
 pub use congestion::Algorithm;
+pub use connection::Connection;
 pub use reset::reset_reply;
 pub use template::{Link, Template};
 pub use types::{Disposition, Env, Events, Flush, IcmpError, Info, Readiness, Reply, State};

@@ -33,12 +33,6 @@ pub const fn max(a: u32, b: u32) -> u32 {
     if lt(a, b) { b } else { a }
 }
 
-/// The earlier of the two.
-#[inline]
-pub const fn min(a: u32, b: u32) -> u32 {
-    if lt(a, b) { a } else { b }
-}
-
 /// Bytes from `from` to `to`; zero where `to` comes first.
 #[inline]
 pub const fn distance(from: u32, to: u32) -> u32 {
@@ -72,7 +66,7 @@ mod tests {
             let next = base.wrapping_add(20);
             assert!(lt(base, next) && le(base, next) && gt(next, base) && ge(next, base));
             assert!(le(base, base) && ge(base, base) && !lt(base, base) && !gt(base, base));
-            assert_eq!((max(base, next), min(base, next)), (next, base));
+            assert_eq!(max(base, next), next);
             assert_eq!((distance(base, next), distance(next, base)), (20, 0));
             assert!(Seq(base) < Seq(next));
         }

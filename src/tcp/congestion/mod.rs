@@ -5,8 +5,6 @@
 
 mod reno;
 
-use crate::time::Instant;
-
 /// Which algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
@@ -35,8 +33,6 @@ impl Algorithm {
 /// An acknowledgment of new data, outside of recovery.
 #[derive(Clone, Copy, Debug)]
 pub struct Ack {
-    /// The time.
-    pub now: Instant,
     /// Bytes newly acknowledged.
     pub bytes: u32,
     /// Payload bytes of a full segment.

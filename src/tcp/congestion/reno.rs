@@ -37,10 +37,9 @@ impl Reno {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Instant;
 
     fn ack(bytes: u32) -> Ack {
-        Ack { now: Instant::ZERO, bytes, mss: 1000, window_limited: true }
+        Ack { bytes, mss: 1000, window_limited: true }
     }
 
     #[test]

@@ -1,0 +1,138 @@
+//! What an acknowledgment moves: the send queue, the round trip time, the
+//! windows.
+
+use super::congestion;
+use super::connection::{Bits, Connection};
+use super::seq;
+use super::timers::{Mode, Timer};
+use super::types::{Disposition, Env, Events};
+use crate::time::{Duration, Instant};
+use crate::wire::tcp::Segment;
+
+impl Connection {
+    /// SND.UNA < SEG.ACK <= SND.NXT: new data is acknowledged.
+    #[inline]
+    pub(super) fn acknowledged(&mut self, env: &mut Env, seg: &Segment) -> Disposition {
+        let was_writable = self.writable();
+        let h = &mut self.hot;
+        let flight = h.snd_nxt.wrapping_sub(h.snd_una);
+        let bytes = seg.ack.wrapping_sub(h.snd_una);
+        let sent_at = h.send.acknowledge(env.pool, seg.ack);
+        h.snd_una = seg.ack;
+        (h.dup_acks, h.retries, h.backoff) = (0, 0, 0);
+        self.cold.bytes_acked += u64::from(bytes);
+        self.measure(env, seg, sent_at);
+        let flush = if self.hot.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
+            self.acknowledged_in_recovery(seg.ack, bytes, flight)
+        } else {
+            self.open_window(bytes, flight);
+            self.hot.send.has_unsent()
+        };
+        // RFC 6298, 5.2 and 5.3.
+        if self.hot.snd_una == self.hot.snd_nxt {
+            self.hot.timers.stop(Timer::Retransmit);
+            self.cold.stalled = Instant::NEVER;
+        } else {
+            self.set_retransmit(env);
+        }
+        let mut events = Events::empty();
+        events.set(Events::WRITABLE, !was_writable && self.writable());
+        Disposition { events, flush: flush || self.owes_fin() }
+    }
+
+    /// Lets the congestion window grow, if it was what held the sender back.
+    #[inline]
+    pub(super) fn open_window(&mut self, bytes: u32, flight: u32) {
+        let h = &mut self.hot;
+        let mss = u32::from(h.mss);
+        let window = h.congestion.window;
+        let window_limited = if window < h.congestion.threshold {
+            flight.saturating_mul(2) > window
+        } else {
+            flight.saturating_add(2 * mss) > window
+        };
+        h.congestion.on_ack(&congestion::Ack { bytes, mss, window_limited });
+    }
+
+    /// A round trip time from this ACK: one a round trip is enough (RFC 7323,
+    /// 4.2). By our own note where the segment was sent once (Karn), else by the
+    /// echoed timestamp.
+    #[inline]
+    fn measure(&mut self, env: &Env, seg: &Segment, sent_at: Option<Instant>) {
+        if seq::lt(seg.ack, self.hot.rtt_seq) {
+            return;
+        }
+        let took = match sent_at {
+            Some(at) => env.now.since(at),
+            None => match self.echoed(env, seg.options.timestamp.map(|t| t.1)) {
+                Some(took) => took,
+                None => return,
+            },
+        };
+        self.hot.rtt.sample(took, env.config);
+        self.hot.rtt_seq = self.hot.snd_nxt;
+    }
+
+    /// How long ago the echoed timestamp was ours.
+    pub(super) fn echoed(&self, env: &Env, echo: Option<u32>) -> Option<Duration> {
+        if !self.hot.bits.contains(Bits::TIMESTAMPS) {
+            return None;
+        }
+        let ms = self.ts_now(env.now).wrapping_sub(echo?);
+        (ms < 1 << 30).then(|| Duration::from_millis(ms.into()))
+    }
+
+    /// The peer's window, if this segment is newer than the one it was last
+    /// taken from (MUST-64). True where something may leave now.
+    #[inline]
+    pub(super) fn take_window(&mut self, seg: &Segment) -> bool {
+        let h = &mut self.hot;
+        let newer = seq::lt(h.snd_wl1, seg.seq)
+            || h.snd_wl1 == seg.seq && seq::le(h.snd_wl2, seg.ack);
+        if !newer {
+            return false;
+        }
+        (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
+        let window = u32::from(seg.window) << h.snd_scale;
+        let old = h.snd_wnd;
+        if old == window {
+            if window == 0 {
+                // The peer lives, and its window may stay shut (MUST-36).
+                h.retries = 0;
+            }
+            return false;
+        }
+        h.snd_wnd = window;
+        h.max_wnd = h.max_wnd.max(window);
+        if old == 0 || window == 0 {
+            self.window_turned(window);
+        }
+        window > old && (self.hot.send.has_unsent() || self.owes_fin() || self.hot.send.lost() > 0)
+    }
+
+    /// The window shut, or opened again.
+    #[cold]
+    fn window_turned(&mut self, window: u32) {
+        let h = &mut self.hot;
+        h.retries = 0;
+        self.cold.stalled = Instant::NEVER;
+        if window == 0 {
+            if self.cold.mode == Mode::Retransmit {
+                self.cold.mode = Mode::Persist;
+            }
+            return;
+        }
+        // The probe met a shut window: it goes again, without waiting.
+        h.backoff = 0;
+        h.timers.stop(Timer::Retransmit);
+        self.outstanding_is_lost();
+    }
+
+    /// All that is outstanding is to be sent again.
+    pub(super) fn outstanding_is_lost(&mut self) {
+        let h = &mut self.hot;
+        h.send.mark_all_lost();
+        let fin_out = h.bits.contains(Bits::FIN_SENT) && seq::le(h.snd_una, h.snd_end);
+        h.bits.set(Bits::FIN_LOST, fin_out);
+    }
+}

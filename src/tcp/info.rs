@@ -1,0 +1,77 @@
+//! A connection's figures (TCP_INFO), and what stays of it in TIME-WAIT.
+
+use super::connection::{Bits, Connection};
+use super::time_wait::Entry;
+use super::types::Info;
+use super::{Config, seq};
+use crate::time::Instant;
+
+impl Connection {
+    /// The figures at this time.
+    pub fn info(&self, now: Instant, config: &Config) -> Info {
+        let (h, c) = (&self.hot, &self.cold);
+        let mss = u32::from(h.mss).max(1);
+        let ca_state = if h.bits.contains(Bits::LOSS) {
+            4
+        } else if h.bits.contains(Bits::RECOVERY) {
+            3
+        } else {
+            u8::from(h.dup_acks > 0)
+        };
+        Info {
+            state: h.state,
+            ca_state,
+            retransmits: h.retries,
+            probes: c.keep_probes,
+            backoff: h.backoff,
+            timestamps: h.bits.contains(Bits::TIMESTAMPS),
+            sack: h.bits.contains(Bits::SACK),
+            window_scale: h.bits.contains(Bits::SCALING),
+            snd_wscale: h.snd_scale,
+            rcv_wscale: h.rcv_scale,
+            rto: h.rtt.rto(h.backoff, config).as_micros() as u32,
+            ato: config.delayed_ack.as_micros() as u32,
+            snd_mss: mss,
+            rcv_mss: h.rcv_mss.into(),
+            unacked: h.send.sent(),
+            sacked: c.sacked / mss,
+            lost: h.send.lost().div_ceil(mss),
+            retrans: h.send.retransmitted(),
+            last_data_recv: now.since(h.last_recv).as_millis() as u32,
+            pmtu: c.mtu.into(),
+            rtt: h.rtt.smoothed(),
+            rttvar: h.rtt.variation(),
+            snd_ssthresh: h.congestion.threshold / mss,
+            snd_cwnd: h.congestion.window / mss,
+            advmss: c.adv_mss.into(),
+            rcv_space: h.rcv_buf.saturating_sub(h.rcv_used),
+            total_retrans: c.total_retrans,
+            bytes_acked: c.bytes_acked,
+            bytes_received: c.bytes_received,
+            notsent_bytes: seq::distance(h.snd_nxt, h.snd_end),
+            snd_wnd: h.snd_wnd,
+            rcv_wnd: seq::distance(h.rcv_nxt, h.rcv_edge),
+        }
+    }
+
+    /// What has to be remembered of a connection in TIME-WAIT once the program
+    /// needs it no more.
+    pub fn time_wait(&self, now: Instant, config: &Config) -> Entry {
+        let h = &self.hot;
+        let ends = match self.deadline() {
+            Instant::NEVER => now + config.time_wait,
+            at => at,
+        };
+        let left = seq::distance(h.rcv_nxt, h.rcv_edge) >> h.rcv_scale;
+        Entry {
+            snd_nxt: h.snd_nxt,
+            rcv_nxt: h.rcv_nxt,
+            ts_recent: h.ts_recent,
+            ts_offset: h.ts_offset,
+            expires: ends.as_millis_wrapping(),
+            answered: now.as_millis_wrapping().wrapping_sub(1 << 20),
+            window: left.min(65_535) as u16,
+            timestamps: h.bits.contains(Bits::TIMESTAMPS),
+        }
+    }
+}

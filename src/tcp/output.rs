@@ -1,0 +1,406 @@
+//! What leaves, once a batch: what is lost, then new data, then at most one ACK.
+
+use super::connection::{Bits, Connection};
+use super::send_queue::Marks;
+use super::template::{Fields, timestamp_option};
+use super::timers::{Mode, Timer};
+use super::types::{Env, Flush, State};
+use super::{sack, seq};
+use crate::telemetry::DropReason;
+use crate::time::Instant;
+use crate::wire::tcp::Flags;
+
+/// Whether a step of output got all it had through.
+type Sent = Result<(), Full>;
+
+/// The transmit queue is full or the pool empty.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl Connection {
+    /// Sends what may be sent: called once for each connection that a batch, a
+    /// timer or the program touched.
+    pub fn flush(&mut self, env: &mut Env) -> Flush {
+        if !self.hot.bits.contains(Bits::PATH) {
+            self.arm(env);
+            return Flush::Done;
+        }
+        let sent = match self.hot.state {
+            State::Closed | State::Listen => return Flush::Done,
+            State::SynSent | State::SynReceived => self.flush_handshake(env),
+            _ => self.flush_synchronized(env),
+        };
+        self.arm(env);
+        if sent.is_ok() { Flush::Done } else { Flush::Again }
+    }
+
+    #[inline]
+    fn flush_synchronized(&mut self, env: &mut Env) -> Sent {
+        if self.hot.send.lost() > 0 || self.hot.bits.intersects(Bits::FIN_LOST) {
+            self.send_lost(env)?;
+        }
+        if self.hot.send.has_unsent() || self.owes_fin() {
+            self.send_new(env)?;
+        }
+        let extra = Bits::ACK_NOW | Bits::KEEP_DUE;
+        if self.hot.bits.intersects(extra) { self.send_acks(env) } else { Ok(()) }
+    }
+
+    /// Bytes that are taken to be under way (RFC 6675's pipe; duplicate ACKs
+    /// stand for the segments that caused them).
+    #[inline]
+    pub(super) fn pipe(&self) -> u32 {
+        let flight = self.hot.snd_nxt.wrapping_sub(self.hot.snd_una);
+        flight.saturating_sub(self.hot.send.lost()).saturating_sub(self.cold.sacked)
+    }
+
+    /// Sends again what is marked lost, as the window allows.
+    #[cold]
+    fn send_lost(&mut self, env: &mut Env) -> Sent {
+        while let Some(i) = self.hot.send.first_lost() {
+            let (seq, len) = (self.hot.send.get(i).seq, self.hot.send.get(i).len());
+            let pipe = self.pipe();
+            let probe = self.hot.bits.contains(Bits::PROBE_DUE);
+            if pipe > 0 && pipe + len > self.hot.congestion.window && !probe && i > 0 {
+                return Ok(());
+            }
+            let usable = seq::distance(seq, self.hot.snd_una.wrapping_add(self.hot.snd_wnd));
+            let most = usable.max(u32::from(probe)).min(self.hot.mss.into());
+            if most == 0 {
+                return Ok(());
+            }
+            if len > most && !self.hot.send.split(env.pool, i, most as usize, self.room()) {
+                return Err(self.out_of_frames(env));
+            }
+            self.send_segment(env, i, false)?;
+            self.hot.bits -= Bits::PROBE_DUE;
+            self.cold.total_retrans += 1;
+            env.counters.tcp_retransmits += 1;
+        }
+        if self.hot.bits.contains(Bits::FIN_LOST) {
+            self.send_control(env, self.hot.snd_end, Flags::FIN | Flags::ACK)?;
+            self.hot.bits -= Bits::FIN_LOST | Bits::PROBE_DUE;
+            self.cold.total_retrans += 1;
+            env.counters.tcp_retransmits += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends new data, and the FIN after it, as windows, Nagle's algorithm and
+    /// cork allow.
+    #[inline]
+    fn send_new(&mut self, env: &mut Env) -> Sent {
+        if self.hot.snd_una == self.hot.snd_nxt {
+            self.restart_after_idle(env);
+        }
+        while let Some(i) = self.hot.send.first_unsent() {
+            let len = self.hot.send.get(i).len();
+            let most = self.allowance(len, i);
+            if most == 0 {
+                return Ok(());
+            }
+            if len > most && !self.hot.send.split(env.pool, i, most as usize, self.room()) {
+                return Err(self.out_of_frames(env));
+            }
+            let fin = self.hot.send.is_last(i) && self.owes_fin();
+            self.send_segment(env, i, fin)?;
+            self.hot.bits -= Bits::PROBE_DUE;
+        }
+        if self.owes_fin() { self.send_bare_fin(env) } else { Ok(()) }
+    }
+
+    fn send_bare_fin(&mut self, env: &mut Env) -> Sent {
+        let edge = self.hot.snd_una.wrapping_add(self.hot.snd_wnd);
+        if !seq::lt(self.hot.snd_nxt, edge) && !self.hot.bits.contains(Bits::PROBE_DUE) {
+            return Ok(());
+        }
+        self.send_control(env, self.hot.snd_end, Flags::FIN | Flags::ACK)?;
+        self.hot.bits -= Bits::PROBE_DUE;
+        self.fin_left();
+        Ok(())
+    }
+
+    fn fin_left(&mut self) {
+        self.hot.bits |= Bits::FIN_SENT;
+        self.hot.snd_nxt = self.hot.snd_end.wrapping_add(1);
+    }
+
+    /// How much of unsent segment `i` of `len` bytes may leave now; 0: nothing.
+    #[inline]
+    fn allowance(&self, len: u32, i: usize) -> u32 {
+        let h = &self.hot;
+        let mss = u32::from(h.mss);
+        let len = len.min(mss);
+        let pipe = self.pipe();
+        if pipe + len > h.congestion.window + self.limited_transmit() && pipe > 0 {
+            return 0;
+        }
+        let edge = h.snd_una.wrapping_add(h.snd_wnd);
+        let usable = seq::distance(h.snd_nxt, edge);
+        if usable < len {
+            return self.partial(usable);
+        }
+        // A full segment always leaves; the last one may wait for company.
+        if len == mss || !h.send.is_last(i) || self.may_send_small() { len } else { 0 }
+    }
+
+    /// Silly window avoidance (MUST-38; RFC 9293, 3.8.6.2.1): less than what is
+    /// there leaves only where it is half the largest window seen.
+    #[cold]
+    fn partial(&self, usable: u32) -> u32 {
+        let h = &self.hot;
+        if h.bits.contains(Bits::PROBE_DUE) {
+            return usable.max(1);
+        }
+        if usable > 0 && usable >= h.max_wnd / 2 { usable } else { 0 }
+    }
+
+    /// Nagle's algorithm (SHLD-7) and cork, for a segment that is not full.
+    #[inline]
+    fn may_send_small(&self) -> bool {
+        let h = &self.hot;
+        let over = Bits::FIN_QUEUED | Bits::PROBE_DUE;
+        if h.bits.intersects(over) {
+            return true;
+        }
+        if h.bits.contains(Bits::CORK) {
+            return false;
+        }
+        h.bits.contains(Bits::NODELAY) || h.snd_una == h.snd_nxt
+    }
+
+    /// RFC 5681, 4.1: a window that was not used for an RTO says little.
+    #[inline]
+    fn restart_after_idle(&mut self, env: &Env) {
+        let h = &mut self.hot;
+        let initial = env.config.initial_window * u32::from(h.mss);
+        if h.congestion.window > initial {
+            let idle = env.now.since(self.cold.last_sent);
+            if idle > h.rtt.rto(0, env.config) {
+                h.congestion.on_idle(env.config.initial_window, h.mss.into());
+            }
+        }
+    }
+
+    /// Sends segment `i` of the queue. Its own frame is used where the payload
+    /// lies right and no transmission of it is pending, else a copy.
+    #[inline]
+    fn send_segment(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
+        if env.tx.room() == 0 {
+            return Err(self.out_of_queue(env));
+        }
+        let (window, room) = (self.window(), self.room());
+        let mut stamp = [0; 12];
+        let options = self.data_options(env.now, &mut stamp);
+        let h = &mut self.hot;
+        let fresh = h.send.first_unsent() == Some(i);
+        let last_resent = !fresh && h.bits.contains(Bits::FIN_SENT) && h.send.is_last(i);
+        let seg = h.send.get_mut(i);
+        let mut flags = Flags::ACK;
+        flags.set(Flags::PSH, seg.marks.contains(Marks::PUSH));
+        flags.set(Flags::FIN, fin || last_resent);
+        let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
+        let (len, sum) = (seg.frame.len(), seg.sum);
+        let in_place = seg.frame.offset() == room && !env.pool.is_pending(&seg.frame);
+        if in_place {
+            let buf = env.pool.buffer_mut(&mut seg.frame);
+            self.template.stamp(buf, fields, options, len, sum);
+            let desc = env.pool.transmit(&seg.frame, room + len);
+            env.tx.push(desc);
+        } else {
+            let Some(mut copy) = env.pool.alloc() else { return Err(Full) };
+            let buf = env.pool.buffer_mut(&mut copy);
+            buf[room..room + len].copy_from_slice(env.pool.bytes(&seg.frame));
+            self.template.stamp(buf, fields, options, len, sum);
+            let desc = env.pool.transmit_and_free(copy, room + len);
+            env.tx.push(desc);
+            env.counters.tx_copied_bytes += len as u64;
+        }
+        h.send.on_sent(i, env.now);
+        if fresh {
+            h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
+        }
+        if last_resent {
+            h.bits -= Bits::FIN_LOST;
+        }
+        self.cold.last_sent = env.now;
+        if fin {
+            self.fin_left();
+        }
+        self.ack_left(env, true);
+        Ok(())
+    }
+
+    /// Sends one segment without payload, with the options of a data segment.
+    fn send_control(&mut self, env: &mut Env, seq: u32, flags: Flags) -> Sent {
+        if env.tx.room() == 0 {
+            return Err(self.out_of_queue(env));
+        }
+        let fields = Fields { seq, ack: self.hot.rcv_nxt, flags, window: self.window() };
+        let mut stamp = [0; 12];
+        let options = self.data_options(env.now, &mut stamp);
+        if !self.template.send_bare(env.pool, env.tx, fields, options) {
+            return Err(self.out_of_frames(env));
+        }
+        self.ack_left(env, true);
+        Ok(())
+    }
+
+    /// Sends the ACK that is due: one, or one for each segment out of order to a
+    /// peer that has no SACK (RFC 5681, 4.2). A keepalive probe is an ACK for a
+    /// byte that was acknowledged long ago (RFC 9293, 3.8.4).
+    pub(super) fn send_acks(&mut self, env: &mut Env) -> Sent {
+        let h = &self.hot;
+        let probe = h.bits.contains(Bits::KEEP_DUE);
+        let seq = if probe { h.snd_una.wrapping_sub(1) } else { h.snd_nxt };
+        let sack = h.bits.contains(Bits::SACK);
+        let copies = if sack { 1 } else { h.dup_out.max(1) };
+        let mut bytes = sack::Bytes::new();
+        if h.bits.contains(Bits::TIMESTAMPS) {
+            let _ = bytes.try_extend_from_slice(&timestamp_option(self.ts_now(env.now), h.ts_recent));
+        }
+        if sack && let Some(ahead) = &self.recv.ahead {
+            sack::write(&mut bytes, &ahead.blocks());
+        }
+        for _ in 0..copies {
+            let fields = Fields { seq, ack: self.hot.rcv_nxt, flags: Flags::ACK, window: self.window() };
+            if env.tx.room() == 0 {
+                return Err(self.out_of_queue(env));
+            }
+            if !self.template.send_bare(env.pool, env.tx, fields, &bytes) {
+                return Err(self.out_of_frames(env));
+            }
+            self.hot.dup_out = self.hot.dup_out.saturating_sub(1);
+            self.ack_left(env, false);
+        }
+        self.hot.bits -= Bits::KEEP_DUE;
+        self.hot.dup_out = 0;
+        Ok(())
+    }
+
+    /// A segment with our acknowledgment left.
+    #[inline]
+    fn ack_left(&mut self, env: &mut Env, with_data: bool) {
+        env.counters.tcp_segments_out += 1;
+        let h = &mut self.hot;
+        h.last_ack = h.rcv_nxt;
+        if with_data {
+            // The program answers at once: ACKs can travel with its data.
+            if h.bits.contains(Bits::ACK_PENDING) {
+                h.quick = 0;
+            }
+            // A gap is told apart, in an ACK with SACK blocks or a duplicate.
+            if h.bits.contains(Bits::GAP) {
+                return;
+            }
+        }
+        h.bits -= Bits::ACK_PENDING | Bits::ACK_NOW;
+        h.timers.stop(Timer::DelayedAck);
+    }
+
+    /// The window to announce, as it stands in the header. Its right edge never
+    /// moves left (SHLD-14), and moves right only by enough (MUST-39).
+    #[inline]
+    pub(super) fn window(&mut self) -> u16 {
+        let step = u32::from(self.cold.adv_mss);
+        let h = &mut self.hot;
+        let left = seq::distance(h.rcv_nxt, h.rcv_edge);
+        let free = h.rcv_buf.saturating_sub(h.rcv_used);
+        let scale = if h.state == State::SynSent { 0 } else { h.rcv_scale };
+        let mut units = (left + (1 << scale) - 1) >> scale;
+        if free >= left + step.min(h.rcv_buf / 2) {
+            units = units.max(free >> scale);
+        }
+        let units = units.min(65_535);
+        h.rcv_edge = h.rcv_nxt.wrapping_add(units << scale);
+        units as u16
+    }
+
+    /// The timestamp clock: milliseconds, and an offset of the connection's own.
+    #[inline]
+    pub(super) fn ts_now(&self, now: Instant) -> u32 {
+        now.as_millis_wrapping().wrapping_add(self.hot.ts_offset)
+    }
+
+    #[inline]
+    fn data_options<'a>(&self, now: Instant, buf: &'a mut [u8; 12]) -> &'a [u8] {
+        if !self.hot.bits.contains(Bits::TIMESTAMPS) {
+            return &[];
+        }
+        *buf = timestamp_option(self.ts_now(now), self.hot.ts_recent);
+        buf
+    }
+
+    /// Sends an RST. It is not sent again, so that one that finds no frame or no
+    /// room is lost like one that the network drops.
+    #[cold]
+    pub(super) fn send_reset(&mut self, env: &mut Env, seq: u32, ack: Option<u32>) {
+        if !self.hot.bits.contains(Bits::PATH) {
+            return;
+        }
+        let reply = super::Reply { seq, ack, reset: true, window: 0, timestamp: None };
+        if self.template.send(env.pool, env.tx, &reply) {
+            env.counters.tcp_resets_out += 1;
+            env.counters.tcp_segments_out += 1;
+        } else {
+            env.counters.drop(DropReason::TransmitQueueFull);
+        }
+    }
+
+    #[cold]
+    pub(super) fn out_of_frames(&self, env: &mut Env) -> Full {
+        env.counters.drop(DropReason::PoolExhausted);
+        Full
+    }
+
+    #[cold]
+    pub(super) fn out_of_queue(&self, env: &mut Env) -> Full {
+        env.counters.drop(DropReason::TransmitQueueFull);
+        Full
+    }
+
+    /// Sets the timers that what was sent, and what was not, asks for.
+    #[inline]
+    fn arm(&mut self, env: &Env) {
+        let h = &mut self.hot;
+        if h.bits.contains(Bits::ACK_PENDING) && !h.timers.is_set(Timer::DelayedAck) {
+            h.timers.set(Timer::DelayedAck, env.now + env.config.delayed_ack);
+        }
+        if h.snd_una != h.snd_nxt {
+            if !h.timers.is_set(Timer::Retransmit) || self.cold.mode == Mode::Hold {
+                self.set_retransmit(env);
+            }
+        } else if h.send.has_unsent() || self.owes_fin() {
+            self.arm_waiting(env);
+        }
+    }
+
+    /// Nothing is outstanding, and something is held back: by a window that is
+    /// shut or too small (persist), or by cork.
+    #[cold]
+    fn arm_waiting(&mut self, env: &Env) {
+        let h = &mut self.hot;
+        if h.timers.is_set(Timer::Retransmit) || !h.state.is_synchronized() {
+            return;
+        }
+        if h.snd_wnd == 0 {
+            self.cold.mode = Mode::Persist;
+            let at = env.now + h.rtt.rto(h.backoff, env.config);
+            h.timers.set(Timer::Retransmit, at);
+        } else {
+            self.cold.mode = Mode::Hold;
+            let corked = h.bits.contains(Bits::CORK);
+            let wait = if corked { env.config.cork } else { env.config.override_sws };
+            h.timers.set(Timer::Retransmit, env.now + wait);
+        }
+    }
+
+    /// Starts the retransmission timer anew (RFC 6298, 5.1 and 5.3).
+    #[inline]
+    pub(super) fn set_retransmit(&mut self, env: &Env) {
+        let h = &mut self.hot;
+        let at = env.now + h.rtt.rto(h.backoff, env.config);
+        h.timers.set(Timer::Retransmit, at);
+        self.cold.mode = if h.snd_wnd == 0 && h.state.is_synchronized() { Mode::Persist } else { Mode::Retransmit };
+    }
+}

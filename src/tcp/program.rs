@@ -1,0 +1,191 @@
+//! What the program calls (RFC 9293, 3.9.1): send, receive, close, abort.
+
+use super::connection::{Bits, Connection};
+use super::seq;
+use super::timers::{Timer, Timers};
+use super::types::{Disposition, Env, Events, State};
+use crate::errno::Errno;
+use crate::frame::Frame;
+use crate::wire::checksum;
+
+impl Connection {
+    /// Copies `data` to the send buffer, summing it on the way. Returns how many
+    /// bytes were taken: 0 where the buffer is full, no frame is free
+    /// ([`Connection::starved`]), or the state takes no data. It leaves at the
+    /// next flush; the last byte is pushed (MUST-60).
+    #[inline]
+    pub fn send(&mut self, env: &mut Env, data: &[u8]) -> usize {
+        self.hot.bits -= Bits::STARVED;
+        let data = &data[..data.len().min(self.send_space())];
+        let (room, mss) = (self.room(), usize::from(self.hot.mss));
+        let mut done = self.hot.send.append(env.pool, data, room, mss);
+        self.hot.snd_end = self.hot.snd_end.wrapping_add(done as u32);
+        while done < data.len() {
+            if env.pool.available() <= env.config.frame_reserve {
+                self.hot.bits |= Bits::STARVED;
+                break;
+            }
+            let Some(frame) = env.pool.alloc() else { break };
+            let end = self.hot.snd_end;
+            let n = self.hot.send.push_copy(env.pool, frame, end, &data[done..], room, mss);
+            done += n;
+            self.hot.snd_end = end.wrapping_add(n as u32);
+        }
+        if done > 0 {
+            self.hot.send.push_mark();
+            env.counters.tx_copied_bytes += done as u64;
+        }
+        done
+    }
+
+    /// A frame to write a segment into; its range is where the payload goes.
+    /// `None` where there is no room to send or no free frame.
+    pub fn send_alloc(&mut self, env: &mut Env) -> Option<Frame> {
+        self.hot.bits -= Bits::STARVED;
+        let n = self.send_space().min(self.hot.mss.into());
+        if n == 0 {
+            return None;
+        }
+        if env.pool.available() <= env.config.frame_reserve {
+            self.hot.bits |= Bits::STARVED;
+            return None;
+        }
+        let mut frame = env.pool.alloc()?;
+        frame.set_range(self.room(), n);
+        Some(frame)
+    }
+
+    /// Sends the frame's range without copying it. It leaves at the next flush.
+    ///
+    /// # Errors
+    /// The frame itself: where the state or buffer takes no data, the range is
+    /// empty or longer than a segment, or the frame is another worker's or being
+    /// transmitted.
+    pub fn send_frame(&mut self, env: &mut Env, frame: Frame) -> Result<(), Frame> {
+        let n = frame.len();
+        let fits = n > 0 && n <= self.send_space() && n <= self.hot.mss.into();
+        let inside = frame.offset() + n <= env.pool.arena().capacity();
+        let ours = env.pool.arena().owns(&frame) && env.pool.is_home(&frame);
+        if !fits || !inside || !ours || env.pool.is_pending(&frame) {
+            return Err(frame);
+        }
+        let sum = checksum::sum(env.pool.bytes(&frame)).fold();
+        self.hot.send.push(frame, self.hot.snd_end, sum);
+        self.hot.send.push_mark();
+        self.hot.snd_end = self.hot.snd_end.wrapping_add(n as u32);
+        Ok(())
+    }
+
+    /// Copies received data to `buf`. Returns how many bytes; 0 with
+    /// [`Connection::eof`] is the end. `peek` leaves them in the queue. Where
+    /// [`Connection::wants_flush`] is true afterwards a window update is due.
+    #[inline]
+    pub fn recv(&mut self, env: &mut Env, buf: &mut [u8], peek: bool) -> usize {
+        let n = self.recv.read(env.pool, buf, peek);
+        env.counters.rx_copied_bytes += n as u64;
+        if !peek && n > 0 {
+            let _due = self.recv_release(n);
+        }
+        n
+    }
+
+    /// Lends the first frame of received data; its range is the data. The window
+    /// opens when [`Connection::recv_release`] is told its length.
+    pub fn recv_frame(&mut self) -> Option<Frame> {
+        self.recv.pop()
+    }
+
+    /// Data of so many bytes that was lent was used. The frame is freed by
+    /// whoever has it.
+    #[inline]
+    pub fn recv_release(&mut self, bytes: usize) -> Disposition {
+        self.hot.rcv_used = self.hot.rcv_used.saturating_sub(bytes as u32);
+        self.after_release()
+    }
+
+    /// Announces the window where it has grown by enough: at least a segment or
+    /// half the buffer (MUST-39, RFC 9293, 3.8.6.2.2), and to twice what is left.
+    #[inline]
+    pub(super) fn after_release(&mut self) -> Disposition {
+        let h = &mut self.hot;
+        let left = seq::distance(h.rcv_nxt, h.rcv_edge);
+        let free = h.rcv_buf.saturating_sub(h.rcv_used);
+        let step = u32::from(self.cold.adv_mss).min(h.rcv_buf / 2);
+        let due = free >= left.saturating_mul(2).max(left + step) && h.state.can_receive();
+        if due {
+            h.bits |= Bits::ACK_NOW;
+        }
+        Disposition { events: Events::empty(), flush: due }
+    }
+
+    /// The program sends no more: a FIN follows the queued data (half-close).
+    pub fn shutdown_send(&mut self) -> Disposition {
+        let next = match self.hot.state {
+            State::SynReceived | State::Established => State::FinWait1,
+            State::CloseWait => State::LastAck,
+            _ => return Disposition::NONE,
+        };
+        // In SYN-RECEIVED the handshake goes on; its end finds the FIN queued.
+        if self.hot.state != State::SynReceived {
+            self.hot.state = next;
+        }
+        self.hot.bits |= Bits::FIN_QUEUED;
+        Disposition { events: Events::empty(), flush: true }
+    }
+
+    /// The program has done with the connection. Data that it did not read makes
+    /// this an abort (RFC 2525, 2.17; SHLD-3); else what is queued is sent, then
+    /// a FIN. The connection lives on by itself until CLOSED or TIME-WAIT.
+    pub fn close(&mut self, env: &mut Env) -> Disposition {
+        self.hot.bits |= Bits::ORPHAN;
+        match self.hot.state {
+            State::Closed | State::Listen => Disposition::NONE,
+            State::SynSent => self.end(env, None),
+            _ if self.recv_len() > 0 || self.hot.rcv_used > 0 => self.abort(env),
+            State::FinWait2 => {
+                self.hot.timers.set(Timer::Linger, env.now + env.config.fin_wait_2);
+                Disposition::NONE
+            }
+            _ => self.shutdown_send(),
+        }
+    }
+
+    /// Ends the connection at once, with an RST where the peer knows of it
+    /// (RFC 9293, 3.10.5). Queued data is lost.
+    pub fn abort(&mut self, env: &mut Env) -> Disposition {
+        match self.hot.state {
+            State::Closed => return Disposition::NONE,
+            State::SynSent | State::Listen | State::TimeWait => {}
+            _ => self.send_reset(env, self.hot.snd_nxt, Some(self.hot.rcv_nxt)),
+        }
+        env.counters.tcp_aborted += 1;
+        self.end(env, None)
+    }
+
+    /// Goes to CLOSED; what was received stays to be read, unless the program is
+    /// gone.
+    pub(super) fn end(&mut self, env: &mut Env, error: Option<Errno>) -> Disposition {
+        let mut events = Events::CLOSED;
+        self.hot.state = State::Closed;
+        self.hot.timers = Timers::OFF;
+        self.hot.send.clear(env.pool);
+        self.recv.drop_ahead(env.pool);
+        self.hot.snd_end = self.hot.snd_una;
+        self.hot.bits -= Bits::ACK_NOW
+            | Bits::ACK_PENDING
+            | Bits::SYN_DUE
+            | Bits::KEEP_DUE
+            | Bits::PROBE_DUE
+            | Bits::FIN_LOST
+            | Bits::GAP
+            | Bits::FIN_QUEUED;
+        if self.hot.bits.contains(Bits::ORPHAN) {
+            self.recv.clear(env.pool);
+        }
+        if let Some(error) = error {
+            self.cold.error = Some(error);
+            events |= Events::ERROR;
+        }
+        Disposition { events, flush: false }
+    }
+}

@@ -1,0 +1,116 @@
+//! What came in and was not read: the frames that it came in.
+
+use super::assembler::Assembler;
+use super::types::Env;
+use crate::frame::{Frame, Pool};
+use std::collections::VecDeque;
+
+/// In-order data, and what came ahead of a gap.
+#[derive(Debug, Default)]
+pub(super) struct RecvQueue {
+    frames: VecDeque<Frame>,
+    /// Bytes in the frames.
+    len: u32,
+    pub ahead: Option<Box<Assembler>>,
+}
+
+impl RecvQueue {
+    /// Bytes that can be read.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Frames held.
+    pub fn frames(&self) -> usize {
+        self.frames.len() + self.ahead.as_ref().map_or(0, |a| a.frames())
+    }
+
+    /// Adds a payload in order. A small one, or any when the pool is low, is
+    /// copied to the last frame's end, so that few bytes do not pin a frame.
+    #[inline]
+    pub fn push(&mut self, env: &mut Env, frame: Frame) {
+        self.len += frame.len() as u32;
+        if let Some(tail) = self.frames.back_mut() {
+            let small = frame.len() <= env.config.coalesce as usize;
+            if small || env.pool.available() < env.config.frames_low {
+                let (end, n) = (tail.offset() + tail.len(), frame.len());
+                if end + n <= env.pool.arena().capacity() {
+                    let range = (tail.offset(), tail.len() + n);
+                    env.pool.buffer_mut(tail)[end..end + n].copy_from_slice(env.pool.bytes(&frame));
+                    tail.set_range(range.0, range.1);
+                    env.pool.free(frame);
+                    env.counters.rx_copied_bytes += n as u64;
+                    return;
+                }
+            }
+        }
+        self.frames.push_back(frame);
+    }
+
+    /// Copies to `buf` from the front; takes what it copies unless `peek`.
+    #[inline]
+    pub fn read(&mut self, pool: &mut Pool, buf: &mut [u8], peek: bool) -> usize {
+        if peek {
+            return self.peek(pool, buf);
+        }
+        let mut done = 0;
+        while let Some(front) = self.frames.front_mut() {
+            let n = front.len().min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&pool.bytes(front)[..n]);
+            done += n;
+            if n < front.len() {
+                front.trim_front(n);
+                break;
+            }
+            if let Some(frame) = self.frames.pop_front() {
+                pool.free(frame);
+            }
+            if done == buf.len() {
+                break;
+            }
+        }
+        self.len -= done as u32;
+        done
+    }
+
+    fn peek(&self, pool: &Pool, buf: &mut [u8]) -> usize {
+        let mut done = 0;
+        for frame in &self.frames {
+            let n = frame.len().min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&pool.bytes(frame)[..n]);
+            done += n;
+        }
+        done
+    }
+
+    /// Takes the first frame.
+    pub fn pop(&mut self) -> Option<Frame> {
+        let frame = self.frames.pop_front()?;
+        self.len -= frame.len() as u32;
+        Some(frame)
+    }
+
+    /// Gives all frames back.
+    pub fn clear(&mut self, pool: &mut Pool) {
+        for frame in self.frames.drain(..) {
+            pool.free(frame);
+        }
+        self.len = 0;
+        self.drop_ahead(pool);
+    }
+
+    /// Gives back what waits behind a gap.
+    pub fn drop_ahead(&mut self, pool: &mut Pool) {
+        if let Some(mut ahead) = self.ahead.take() {
+            ahead.clear(pool);
+        }
+    }
+
+    /// Gives memory back that a burst left behind.
+    pub fn trim(&mut self) {
+        if self.frames.capacity() > 8 && self.frames.len() < 2 {
+            self.frames.shrink_to(4);
+        }
+    }
+}

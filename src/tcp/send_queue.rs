@@ -1,0 +1,398 @@
+//! What was written and is not acknowledged: one frame for each segment, the
+//! payload behind room for the headers, its sum taken when it was copied.
+//!
+//! Each segment carries its marks, the beginnings of a scoreboard: loss
+//! detection marks, output sends what is marked.
+
+use crate::frame::{Frame, Pool};
+use crate::time::Instant;
+use crate::wire::checksum::{self, Sum};
+use std::collections::VecDeque;
+
+bitflags::bitflags! {
+    /// What is known of a segment.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct Marks: u8 {
+        /// Taken for lost, and not sent again since.
+        const LOST = 1;
+        /// Sent more than once: its round trip cannot be told (Karn).
+        const RETRANSMITTED = 2;
+        /// The last of a write: PSH (MUST-61).
+        const PUSH = 4;
+    }
+}
+
+/// A segment's payload.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// The range is the payload.
+    pub frame: Frame,
+    pub seq: u32,
+    /// Folded sum of the payload.
+    pub sum: u16,
+    pub marks: Marks,
+    /// When it was last sent.
+    pub sent_at: Instant,
+}
+
+impl Segment {
+    #[inline]
+    pub fn len(&self) -> u32 {
+        self.frame.len() as u32
+    }
+
+    #[cfg(test)]
+    pub fn end(&self) -> u32 {
+        self.seq.wrapping_add(self.len())
+    }
+}
+
+/// The queue. In front the segments that were sent, behind them the others.
+#[derive(Debug, Default)]
+pub(super) struct SendQueue {
+    segments: VecDeque<Segment>,
+    /// Segments that were sent at least once.
+    sent: u32,
+    /// Bytes marked lost.
+    lost: u32,
+}
+
+const _: () = assert!(size_of::<Segment>() == 32);
+
+impl SendQueue {
+    /// Frames in the queue.
+    pub fn frames(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Segments that were sent at least once.
+    pub fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// Sent segments that were sent more than once.
+    pub fn retransmitted(&self) -> u32 {
+        self.segments.iter().filter(|s| s.marks.contains(Marks::RETRANSMITTED)).count() as u32
+    }
+
+    /// Bytes marked lost and not sent again since.
+    #[inline]
+    pub fn lost(&self) -> u32 {
+        self.lost
+    }
+
+    #[inline]
+    pub fn has_unsent(&self) -> bool {
+        (self.sent as usize) < self.segments.len()
+    }
+
+    /// The index of the first segment that was never sent.
+    #[inline]
+    pub fn first_unsent(&self) -> Option<usize> {
+        self.has_unsent().then_some(self.sent as usize)
+    }
+
+    #[inline]
+    pub fn get(&self, i: usize) -> &Segment {
+        &self.segments[i]
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, i: usize) -> &mut Segment {
+        &mut self.segments[i]
+    }
+
+    #[inline]
+    pub fn is_last(&self, i: usize) -> bool {
+        i + 1 == self.segments.len()
+    }
+
+    /// The oldest segment.
+    pub fn front(&self) -> Option<&Segment> {
+        self.segments.front()
+    }
+
+    /// The index of the first segment marked lost.
+    pub fn first_lost(&self) -> Option<usize> {
+        if self.lost == 0 {
+            return None;
+        }
+        self.segments.iter().position(|s| s.marks.contains(Marks::LOST))
+    }
+
+    /// Copies as much of `data` to the last segment's end as makes it `mss`
+    /// bytes long, if that was not sent. Returns the number of bytes.
+    #[inline]
+    pub fn append(&mut self, pool: &Pool, data: &[u8], room: usize, mss: usize) -> usize {
+        if !self.has_unsent() {
+            return 0;
+        }
+        let Some(tail) = self.segments.back_mut() else { return 0 };
+        let have = tail.frame.len();
+        if have >= mss || tail.frame.offset() != room {
+            return 0;
+        }
+        let n = data.len().min(mss - have);
+        let buf = pool.buffer_mut(&mut tail.frame);
+        let sum = checksum::copy_and_sum(&mut buf[room + have..room + have + n], &data[..n]);
+        let old = Sum::from_u16(tail.sum);
+        tail.sum = if have.is_multiple_of(2) { old.add(sum) } else { old.add_odd(sum) }.fold();
+        tail.frame.set_range(room, have + n);
+        n
+    }
+
+    /// Adds a segment of up to `mss` bytes of `data` in this frame. Returns
+    /// their number.
+    #[inline]
+    pub fn push_copy(
+        &mut self,
+        pool: &Pool,
+        mut frame: Frame,
+        seq: u32,
+        data: &[u8],
+        room: usize,
+        mss: usize,
+    ) -> usize {
+        let n = data.len().min(mss);
+        let buf = pool.buffer_mut(&mut frame);
+        let sum = checksum::copy_and_sum(&mut buf[room..room + n], &data[..n]).fold();
+        frame.set_range(room, n);
+        self.push(frame, seq, sum);
+        n
+    }
+
+    /// Adds a segment of the payload in this frame's range.
+    #[inline]
+    pub fn push(&mut self, frame: Frame, seq: u32, sum: u16) {
+        let marks = Marks::empty();
+        self.segments.push_back(Segment { frame, seq, sum, marks, sent_at: Instant::ZERO });
+    }
+
+    /// The last write ends here.
+    #[inline]
+    pub fn push_mark(&mut self) {
+        if let Some(tail) = self.segments.back_mut() {
+            tail.marks |= Marks::PUSH;
+        }
+    }
+
+    /// Notes that segment `i` leaves now.
+    #[inline]
+    pub fn on_sent(&mut self, i: usize, now: Instant) {
+        let seg = &mut self.segments[i];
+        seg.sent_at = now;
+        if i == self.sent as usize {
+            self.sent += 1;
+            return;
+        }
+        if seg.marks.contains(Marks::LOST) {
+            self.lost -= seg.frame.len() as u32;
+        }
+        seg.marks = (seg.marks - Marks::LOST) | Marks::RETRANSMITTED;
+    }
+
+    /// Everything before `una` is acknowledged: its frames go back. Returns when
+    /// the last of the segments was sent, if that tells its round trip time.
+    #[inline]
+    pub fn acknowledge(&mut self, pool: &mut Pool, una: u32) -> Option<Instant> {
+        let mut sent_at = None;
+        while let Some(front) = self.segments.front_mut() {
+            let have = una.wrapping_sub(front.seq);
+            if (have as i32) <= 0 || self.sent == 0 {
+                break;
+            }
+            if have < front.frame.len() as u32 {
+                Self::trim_front(pool, front, have as usize, &mut self.lost);
+                break;
+            }
+            let Some(done) = self.segments.pop_front() else { break };
+            self.sent -= 1;
+            sent_at = (!done.marks.contains(Marks::RETRANSMITTED)).then_some(done.sent_at);
+            if done.marks.contains(Marks::LOST) {
+                self.lost -= done.frame.len() as u32;
+            }
+            pool.free(done.frame);
+        }
+        sent_at
+    }
+
+    #[cold]
+    fn trim_front(pool: &Pool, seg: &mut Segment, n: usize, lost: &mut u32) {
+        seg.frame.trim_front(n);
+        seg.seq = seg.seq.wrapping_add(n as u32);
+        seg.sum = checksum::sum(pool.bytes(&seg.frame)).fold();
+        if seg.marks.contains(Marks::LOST) {
+            *lost -= n as u32;
+        }
+    }
+
+    /// Marks the oldest sent segment lost.
+    pub fn mark_front_lost(&mut self) {
+        if self.sent > 0 {
+            self.mark(0);
+        }
+    }
+
+    /// Marks all that was sent lost.
+    pub fn mark_all_lost(&mut self) {
+        for i in 0..self.sent as usize {
+            self.mark(i);
+        }
+    }
+
+    fn mark(&mut self, i: usize) {
+        let seg = &mut self.segments[i];
+        if !seg.marks.contains(Marks::LOST) {
+            seg.marks |= Marks::LOST;
+            self.lost += seg.frame.len() as u32;
+        }
+    }
+
+    /// Marks the sent segments of more than `mss` bytes lost: they cannot get
+    /// through any more.
+    pub fn mark_larger_lost(&mut self, mss: u32) {
+        for i in 0..self.sent as usize {
+            if self.segments[i].len() > mss {
+                self.mark(i);
+            }
+        }
+    }
+
+    /// Cuts segment `i` in two after `at` bytes. The second part moves to a
+    /// fresh frame, as every transmission begins at its frame's first byte;
+    /// the bytes of the first stay where they are, pending or not. False where
+    /// the pool is empty.
+    #[cold]
+    pub fn split(&mut self, pool: &mut Pool, i: usize, at: usize, room: usize) -> bool {
+        let Some(mut fresh) = pool.alloc() else { return false };
+        let seg = &mut self.segments[i];
+        debug_assert!(at > 0 && at < seg.frame.len());
+        let bytes = &pool.bytes(&seg.frame)[at..];
+        let n = bytes.len();
+        let sum = checksum::copy_and_sum(&mut pool.buffer_mut(&mut fresh)[room..room + n], bytes);
+        fresh.set_range(room, n);
+        let second = Segment {
+            frame: fresh,
+            seq: seg.seq.wrapping_add(at as u32),
+            sum: sum.fold(),
+            marks: seg.marks,
+            sent_at: seg.sent_at,
+        };
+        seg.frame.truncate(at);
+        seg.sum = checksum::sum(pool.bytes(&seg.frame)).fold();
+        seg.marks -= Marks::PUSH;
+        if i < self.sent as usize {
+            self.sent += 1;
+        }
+        self.segments.insert(i + 1, second);
+        true
+    }
+
+    /// Gives all frames back.
+    pub fn clear(&mut self, pool: &mut Pool) {
+        for seg in self.segments.drain(..) {
+            pool.free(seg.frame);
+        }
+        (self.sent, self.lost) = (0, 0);
+    }
+
+    /// Gives memory back that a burst left behind.
+    pub fn trim(&mut self) {
+        if self.segments.capacity() > 8 && self.segments.len() < 2 {
+            self.segments.shrink_to(4);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: usize = 66;
+
+    fn queue(pool: &mut Pool, sizes: &[usize]) -> SendQueue {
+        let mut q = SendQueue::default();
+        let mut seq = u32::MAX - 99;
+        for &n in sizes {
+            let data: Vec<u8> = (0..n).map(|i| i as u8).collect();
+            let frame = pool.alloc().unwrap();
+            assert_eq!(q.push_copy(pool, frame, seq, &data, ROOM, 1000), n);
+            seq = seq.wrapping_add(n as u32);
+        }
+        q
+    }
+
+    fn sums_are_right(q: &SendQueue, pool: &Pool) {
+        for s in &q.segments {
+            assert_eq!(s.sum, checksum::sum(pool.bytes(&s.frame)).fold());
+        }
+    }
+
+    #[test]
+    fn small_writes_fill_the_last_segment_until_it_leaves() {
+        let mut pool = Pool::heap(4, 2048);
+        let mut q = queue(&mut pool, &[5]);
+        assert_eq!(q.append(&pool, &[7; 10], ROOM, 1000), 10);
+        assert_eq!(q.append(&pool, &[9; 2000], ROOM, 1000), 985);
+        assert_eq!(q.append(&pool, &[9; 20], ROOM, 1000), 0);
+        sums_are_right(&q, &pool);
+        let mut q2 = queue(&mut pool, &[5]);
+        q2.on_sent(0, Instant::ZERO);
+        assert_eq!(q2.append(&pool, &[7; 10], ROOM, 1000), 0);
+        q.clear(&mut pool);
+        q2.clear(&mut pool);
+        pool.assert_conserved();
+        assert_eq!(pool.available(), 4);
+    }
+
+    #[test]
+    fn acknowledgment_frees_whole_segments_and_trims_a_part() {
+        let mut pool = Pool::heap(4, 2048);
+        let mut q = queue(&mut pool, &[100, 101, 50]);
+        for i in 0..3 {
+            q.on_sent(i, Instant::from_nanos(i as u64));
+        }
+        assert_eq!(q.acknowledge(&mut pool, u32::MAX - 99), None);
+        // The first whole, and 51 (an odd number) of the second.
+        assert_eq!(q.acknowledge(&mut pool, 51), Some(Instant::ZERO));
+        assert_eq!((q.frames(), q.sent()), (2, 2));
+        assert_eq!((q.get(0).seq, q.get(0).len()), (51, 50));
+        sums_are_right(&q, &pool);
+        q.mark_all_lost();
+        assert_eq!(q.lost(), 100);
+        q.on_sent(0, Instant::ZERO);
+        assert_eq!((q.lost(), q.first_lost()), (50, Some(1)));
+        assert_eq!(q.acknowledge(&mut pool, 151), Some(Instant::from_nanos(2)));
+        assert_eq!((q.lost(), q.frames(), pool.available()), (0, 0, 4));
+    }
+
+    #[test]
+    fn a_segment_sent_again_tells_no_round_trip_time() {
+        let mut pool = Pool::heap(4, 2048);
+        let mut q = queue(&mut pool, &[100]);
+        q.on_sent(0, Instant::ZERO);
+        q.mark_front_lost();
+        q.on_sent(0, Instant::from_nanos(9));
+        assert_eq!(q.acknowledge(&mut pool, 0), None);
+        assert_eq!(q.frames(), 0);
+    }
+
+    #[test]
+    fn a_cut_keeps_bytes_sums_and_marks() {
+        let mut pool = Pool::heap(4, 2048);
+        let mut q = queue(&mut pool, &[100, 100]);
+        q.push_mark();
+        q.on_sent(0, Instant::ZERO);
+        q.mark_all_lost();
+        assert!(q.split(&mut pool, 0, 33, ROOM) && q.split(&mut pool, 2, 1, ROOM));
+        assert_eq!((q.frames(), q.sent(), q.lost()), (4, 2, 100));
+        let lens: Vec<u32> = q.segments.iter().map(Segment::len).collect();
+        assert_eq!(lens, [33, 67, 1, 99]);
+        assert!(q.segments.iter().zip(q.segments.iter().skip(1)).all(|(a, b)| a.end() == b.seq));
+        assert!(q.get(3).marks.contains(Marks::PUSH) && !q.get(2).marks.contains(Marks::PUSH));
+        sums_are_right(&q, &pool);
+        assert!(!q.split(&mut pool, 1, 5, ROOM), "the pool is empty");
+        q.clear(&mut pool);
+        pool.assert_conserved();
+    }
+}
