@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod descriptors;
 pub mod error;
+pub mod kernel;
 pub mod ring;
 pub mod sleep;
 mod sync;
