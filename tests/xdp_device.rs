@@ -5,7 +5,7 @@ mod bed;
 use bed::{Bed, enter, ip, run};
 use ringroad::device::Device;
 use ringroad::device::xdp::{
-    self, Addresses, Attach, ErrorKind, Interface, Mode, Protocol, Steering, XdpConfig, XdpDevice,
+    self, Addresses, Attach, ErrorKind, Interface, Mode, Protocol, Query, Steering, XdpConfig, XdpDevice,
 };
 use ringroad::frame::{Batch, Pool, TxQueue};
 use std::io::{BufRead, BufReader};
@@ -191,22 +191,17 @@ fn two_queues_have_their_own_rings_over_one_memory() {
     steering.hold_port(Protocol::Udp, PORT);
     let mut echoes: Vec<_> = devices.into_iter().map(Echo::new).collect();
     assert_eq!(echoes[0].pool.arena().count(), 2048);
-    // The peer's CPU chooses the queue: one thread pinned to each.
+    // The flow's hash chooses the queue: enough flows reach both.
     let peers: Vec<_> = (0..2)
-        .map(|cpu| {
-            bed.at_peer(move || {
-                core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
-                exchange(200, 64)
-            })
-        })
+        .map(|_| bed.at_peer(|| (0..12).map(|_| exchange(20, 64)).sum::<usize>()))
         .collect();
     let give_up = Instant::now() + Duration::from_secs(20);
     while !peers.iter().all(|p| p.is_finished()) {
         assert!(Instant::now() < give_up);
         echoes.iter_mut().for_each(Echo::turn);
     }
-    assert_eq!(peers.into_iter().map(|p| p.join().unwrap()).sum::<usize>(), 400);
-    assert_eq!(echoes.iter().map(|e| e.echoed).sum::<u64>(), 400);
+    assert_eq!(peers.into_iter().map(|p| p.join().unwrap()).sum::<usize>(), 480);
+    assert_eq!(echoes.iter().map(|e| e.echoed).sum::<u64>(), 480);
     assert!(echoes.iter().all(|e| e.echoed > 0), "a queue received nothing");
 }
 
@@ -404,4 +399,16 @@ fn a_deleted_interface_is_noticed() {
     drop(device);
     steering.detach();
     assert!(Steering::load(1, false).is_ok());
+}
+
+#[test]
+fn vlan_stripping_is_off_while_we_steer() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let stripping = || Query::new(Bed::OUR_IF).unwrap().rx_vlan_stripping();
+    assert_eq!(stripping(), Some(true), "veth has it on");
+    let opened = xdp::open(&config(1)).unwrap();
+    assert_eq!(stripping(), Some(false));
+    drop(opened);
+    assert_eq!(stripping(), Some(true));
 }

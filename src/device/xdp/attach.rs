@@ -1,7 +1,7 @@
 //! Attaching the steering program, and finding out what is attached.
 
 use super::error::{Error, ErrorKind, Result};
-use super::interface::Interface;
+use super::interface::{Interface, Query};
 use super::steer::{
     Addresses, FRAGS_PROGRAM_NAME, PROGRAM_NAME, Program, Protocol, SteerCounters,
 };
@@ -9,7 +9,7 @@ use core::fmt;
 use libbpf_rs::libbpf_sys;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
@@ -177,6 +177,18 @@ struct Inner {
     link: AtomicI32,
     /// 0: never attached; else 1 + `Mode`.
     mode: AtomicU8,
+    /// The stripping of VLAN tags, which is on again when this is dropped.
+    stripping: OnceLock<Stripping>,
+}
+
+/// Switches the stripping of VLAN tags on again when it is dropped. A killed
+/// process leaves it off, which costs the kernel a little and changes nothing.
+struct Stripping(Query);
+
+impl Drop for Stripping {
+    fn drop(&mut self) {
+        let _ = self.0.set_rx_vlan_stripping(true); // it fails where the interface is gone
+    }
 }
 
 impl Drop for Inner {
@@ -210,6 +222,7 @@ impl Steering {
             program: Program::load(queues, frags)?,
             link: AtomicI32::new(-1),
             mode: AtomicU8::new(0),
+            stripping: OnceLock::new(),
         })))
     }
 
@@ -222,6 +235,32 @@ impl Steering {
             Some(program) => Err(program.refusal(&interface.name)),
             None => Ok(()),
         }
+    }
+
+    /// An XDP program does not see a VLAN tag that the card took out, and would
+    /// take a tagged frame for one of ours. So the stripping goes off for as long
+    /// as this lives.
+    ///
+    /// # Errors
+    /// The driver cannot.
+    pub fn stop_vlan_stripping(&self, interface: &Interface) -> Result<()> {
+        let query = Query::new(&interface.name)?;
+        if query.rx_vlan_stripping() != Some(true) {
+            return Ok(());
+        }
+        query.set_rx_vlan_stripping(false).map_err(|why| {
+            Error::new(
+                ErrorKind::Unsupported,
+                &interface.name,
+                format!(
+                    "it takes VLAN tags out of received frames, so that tagged ones could not \
+                     be told from ours, and this cannot be switched off ({why})"
+                ),
+                "use another interface",
+            )
+        })?;
+        let _ = self.0.stripping.set(Stripping(query));
+        Ok(())
     }
 
     /// Attaches the program to the interface. Never displaces another program.

@@ -8,6 +8,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+const ETH_FLAG_LRO: u32 = 1 << 15;
 
 /// What is known of an interface at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,13 @@ struct DriverInfo {
     rom: [u8; 32],
     reserved: [u8; 12],
     counts: [u32; 5],
+}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct Value {
+    cmd: u32,
+    data: u32,
 }
 
 #[repr(C)]
@@ -126,6 +137,46 @@ impl Query {
         // the caller vouches for; both live until the call returns.
         let n = unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCETHTOOL as _, &mut request) };
         if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Asks for a single number by one of ethtool's older commands (ETHTOOL_G...,
+    /// those that take a `struct ethtool_value`). `None`: the driver does not say.
+    pub fn value(&self, cmd: u32) -> Option<u32> {
+        let mut value = Value { cmd, data: 0 };
+        // Other commands write more than a Value holds.
+        if !matches!(cmd, 0x14 | 0x16 | 0x18 | 0x1e | 0x23 | 0x25 | 0x2b) {
+            return None;
+        }
+        // SAFETY: these commands take a struct ethtool_value, which Value is.
+        unsafe { self.ethtool(&mut value) }.ok().map(|()| value.data)
+    }
+
+    /// Whether the driver merges received packets (LRO); `None`: it does not say.
+    pub fn lro(&self) -> Option<bool> {
+        self.value(ETHTOOL_GFLAGS).map(|flags| flags & ETH_FLAG_LRO != 0)
+    }
+
+    /// Whether VLAN tags are taken out of received frames, where an XDP program
+    /// does not see them; `None`: the driver does not say.
+    pub fn rx_vlan_stripping(&self) -> Option<bool> {
+        self.value(ETHTOOL_GFLAGS).map(|flags| flags & ETH_FLAG_RXVLAN != 0)
+    }
+
+    /// Switches that stripping.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the driver cannot, EPERM without CAP_NET_ADMIN.
+    pub fn set_rx_vlan_stripping(&self, on: bool) -> io::Result<()> {
+        let unsupported = || io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        let flags = self.value(ETHTOOL_GFLAGS).ok_or_else(unsupported)?;
+        let data = if on { flags | ETH_FLAG_RXVLAN } else { flags & !ETH_FLAG_RXVLAN };
+        if data == flags {
+            return Ok(());
+        }
+        let mut value = Value { cmd: ETHTOOL_SFLAGS, data };
+        // SAFETY: Value has the layout of struct ethtool_value.
+        unsafe { self.ethtool(&mut value) }?;
+        if self.rx_vlan_stripping() == Some(on) { Ok(()) } else { Err(unsupported()) }
     }
 
     fn driver(&self) -> String {

@@ -184,6 +184,7 @@ pub fn open(config: &XdpConfig) -> Result<(Steering, Vec<(XdpDevice, Pool)>)> {
         let device = XdpDevice::open(config, &interface, &umem, &steering, *queue, &mut pool)?;
         devices.push((device, pool));
     }
+    steering.stop_vlan_stripping(&interface)?;
     steering.attach(&interface, config.attach)?;
     Ok((steering, devices))
 }
