@@ -5,6 +5,7 @@ pub mod device;
 pub mod errno;
 pub mod frame;
 pub mod rng;
+pub mod socket;
 pub mod stack;
 pub mod tcp;
 pub mod runtime;

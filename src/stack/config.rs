@@ -59,6 +59,8 @@ pub struct Config {
     pub datagram: DatagramConfig,
     /// TCP connections.
     pub tcp: crate::tcp::Config,
+    /// The table of connections.
+    pub table: super::tcp::TableConfig,
 }
 
 impl Default for Config {
@@ -82,6 +84,7 @@ impl Default for Config {
             icmp: IcmpConfig::default(),
             datagram: DatagramConfig::default(),
             tcp: crate::tcp::Config::default(),
+            table: super::tcp::TableConfig::default(),
         }
     }
 }

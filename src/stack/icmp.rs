@@ -168,6 +168,10 @@ impl Stack {
     /// Tells the flow's owner; false where there is no such flow.
     fn deliver_problem(&mut self, quote: &Quote, problem: &Problem) -> bool {
         let known = match quote.protocol {
+            ipv4::TCP => {
+                let (local, remote) = (quote.local, quote.remote);
+                return self.tcp.icmp_error(&mut self.core, local, remote, problem.tcp, quote.seq);
+            }
             ipv4::UDP => self.udp.problem(quote, problem),
             _ => false,
         };

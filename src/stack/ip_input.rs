@@ -118,7 +118,7 @@ impl Stack {
         }
         segment.payload_len = packet.len() - segment.header_len;
         packet.head.trim_front(segment.header_len);
-        core.discard(packet, DropReason::TcpNoSocket);
+        self.tcp.input(core, meta, &segment, packet);
     }
 }
 

@@ -20,6 +20,7 @@ mod ip_output;
 mod lru;
 mod neighbor;
 pub mod route;
+pub mod tcp;
 pub mod udp;
 
 pub use self::core::{Core, Event};
@@ -38,6 +39,8 @@ use crate::time::Instant;
 pub struct Stack {
     /// What all protocols use.
     pub core: Core,
+    /// TCP connections and listeners.
+    pub tcp: tcp::Table,
     /// UDP sockets.
     pub udp: udp::Table,
 }
@@ -51,7 +54,8 @@ impl Stack {
     pub fn new(config: Config, pool: Pool, seed: u64) -> Self {
         let mut core = Core::new(config, pool, seed);
         let udp = udp::Table::new(&mut core.rng);
-        Self { core, udp }
+        let tcp = tcp::Table::new(&mut core);
+        Self { core, tcp, udp }
     }
 
     /// Takes in a batch of received packets. All frames are consumed.
@@ -72,6 +76,7 @@ impl Stack {
         self.core.now = now;
         self.core.neighbor_timers();
         self.core.fragment_timers();
+        self.tcp.timers(&mut self.core);
         self.flush();
         self.receive_loop();
         self.udp.report(&mut self.core);
@@ -82,6 +87,8 @@ impl Stack {
         while let Some(frame) = self.core.undeliverable.pop() {
             self.neighbor_unreachable(frame);
         }
+        self.tcp.neighbors(&mut self.core);
+        self.tcp.flush(&mut self.core);
     }
 
     /// Takes in what was sent to ourselves. Each packet is copied: its sender may
@@ -115,12 +122,13 @@ impl Stack {
             return Some(core.now);
         }
         let next = core.neighbors.next_deadline().min(core.reassembly.next_deadline());
+        let next = next.min(self.tcp.next_deadline(core.now));
         (next != Instant::NEVER).then_some(next)
     }
 
     /// Frames held anywhere in the stack.
     pub fn held_frames(&self) -> usize {
-        self.core.held_frames() + self.udp.held_frames()
+        self.core.held_frames() + self.tcp.held_frames() + self.udp.held_frames()
     }
 
     /// Checks that no frame is lost and none is in two places.

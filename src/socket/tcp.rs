@@ -1,0 +1,347 @@
+//! The calls on TCP sockets: Linux's answers for every call in every state.
+
+use super::linux::*;
+use super::options::Options;
+use super::table::{Bound, Flags, Kind};
+use super::types::Handle;
+use super::{QUIET, Sockets};
+use crate::errno::{Errno, Result};
+use crate::stack::tcp::{Inherit, NONE, Open};
+use crate::tcp::{ConnOptions, Readiness, State};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// Ports that a guard may refuse in a row before `bind` to any port gives up.
+const MAX_REFUSED: usize = 64;
+/// How many a guard is asked for.
+const TCP: u8 = IPPROTO_TCP as u8;
+
+impl Sockets {
+    /// What a connection of this socket starts with.
+    pub(super) fn inherit(&self, options: &Options) -> Inherit {
+        let defaults = &self.stack.core.config.tcp.options;
+        let size = |set: usize, default: u32| if set == 0 { default } else { (set / 2) as u32 };
+        let conn = ConnOptions {
+            send_buffer: size(options.sndbuf, defaults.send_buffer),
+            receive_buffer: size(options.rcvbuf, defaults.receive_buffer),
+            nodelay: options.nodelay,
+            cork: options.cork,
+            quick_ack: options.quick_ack || defaults.quick_ack,
+            keepalive: options.keepalive,
+            keep_idle: options.keep_idle.into(),
+            keep_interval: options.keep_interval.into(),
+            keep_count: options.keep_count,
+            user_timeout: options.user_timeout_ms,
+            max_segment: options.max_segment,
+            congestion: options.congestion.unwrap_or(defaults.congestion),
+            ..defaults.clone()
+        };
+        Inherit {
+            options: conn,
+            ttl: options.ttl.unwrap_or(self.limits.ttl),
+            tos: options.tos,
+            reuse: options.reuse,
+        }
+    }
+
+    pub(super) fn tcp_bind(&mut self, h: Handle, addr: SocketAddr) -> Result<()> {
+        let socket = self.table.get(h)?;
+        if !addr.is_ipv4() {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        let ip = addr.ip();
+        if !ip.is_unspecified() && !self.stack.core.interface().is_local(ip) {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        if socket.kind != Kind::Idle || socket.bound.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let reuse = socket.options.reuse;
+        let ports = &mut self.stack.tcp.ports;
+        for _ in 0..MAX_REFUSED {
+            let (id, port) = ports.bind(ip, addr.port(), reuse)?;
+            let held = match &mut self.guard {
+                Some(guard) if ports.needs_hold(ip, port) => {
+                    guard.hold(TCP, ip, port, false).map(|()| ports.note_held(ip, port))
+                }
+                _ => Ok(()),
+            };
+            match held {
+                Ok(()) => {
+                    let addr = SocketAddr::new(ip, port);
+                    self.table.get_mut(h)?.bound = Some(Box::new(Bound { id, addr }));
+                    return Ok(());
+                }
+                Err(error) => {
+                    ports.unbind(id);
+                    if error != Errno::EADDRINUSE || addr.port() != 0 {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(Errno::EADDRINUSE)
+    }
+
+    pub(super) fn tcp_listen(&mut self, h: Handle, backlog: i32) -> Result<()> {
+        // Negative ones are huge, as in Linux.
+        let backlog = backlog as u32 as usize;
+        match self.table.get(h)?.kind {
+            Kind::Listener(listener) => {
+                self.stack.tcp.set_backlog(&self.stack.core, listener, backlog);
+                return Ok(());
+            }
+            Kind::Idle => {}
+            _ => return Err(Errno::EINVAL),
+        }
+        if self.table.get(h)?.bound.is_none() {
+            self.tcp_bind(h, SocketAddr::new(ANY, 0))?;
+        }
+        let socket = self.table.get(h)?;
+        let Some(bound) = socket.bound.as_deref().copied() else { return Err(Errno::EINVAL) };
+        let inherit = self.inherit(&socket.options);
+        let tcp = &mut self.stack.tcp;
+        tcp.ports.set_listening(bound.id, true)?;
+        let listener = tcp.listen(&self.stack.core, bound.addr, backlog, inherit, h.index());
+        let socket = self.table.get_mut(h)?;
+        socket.kind = Kind::Listener(listener);
+        Ok(())
+    }
+
+    pub(super) fn tcp_accept(&mut self, h: Handle, listener: u32) -> Result<(Handle, SocketAddr)> {
+        if !self.stack.tcp.can_accept(listener) {
+            return Err(Errno::EAGAIN);
+        }
+        let options = self.table.get(h)?.options.clone();
+        let new = self.table.insert(Kind::Idle, options)?;
+        let Some(conn) = self.stack.tcp.accept(listener, new.index()) else {
+            self.table.remove(new);
+            return Err(Errno::EAGAIN);
+        };
+        self.table.at_mut(new.index()).kind = Kind::Stream(conn);
+        Ok((new, self.stack.tcp.ends(conn).1))
+    }
+
+    pub(super) fn tcp_connect(&mut self, h: Handle, addr: SocketAddr) -> Result<()> {
+        let socket = self.table.get(h)?;
+        if !addr.is_ipv4() {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        match socket.kind {
+            Kind::Idle => self.tcp_open(h, addr),
+            Kind::Stream(conn) if socket.flags.contains(Flags::CONNECTING) => {
+                self.tcp_connecting(h, conn)
+            }
+            _ => Err(Errno::EISCONN),
+        }
+    }
+
+    /// `connect` again: how far the first got.
+    fn tcp_connecting(&mut self, h: Handle, conn: u32) -> Result<()> {
+        match self.stack.tcp.conn(conn).state() {
+            State::SynSent | State::SynReceived => Err(Errno::EALREADY),
+            State::Closed => {
+                let error = self.stack.tcp.conn_mut(conn).take_error();
+                self.drop_conn(h, conn)?;
+                Err(error.unwrap_or(Errno::ECONNABORTED))
+            }
+            _ => {
+                self.table.get_mut(h)?.flags.remove(Flags::CONNECTING);
+                Ok(())
+            }
+        }
+    }
+
+    /// The socket has no connection any more; its bind stays.
+    fn drop_conn(&mut self, h: Handle, conn: u32) -> Result<()> {
+        self.stack.tcp.abort(&mut self.stack.core, conn);
+        let socket = self.table.get_mut(h)?;
+        socket.kind = Kind::Idle;
+        socket.flags &= Flags::WATCHED | Flags::REPORTED;
+        Ok(())
+    }
+
+    fn tcp_open(&mut self, h: Handle, addr: SocketAddr) -> Result<()> {
+        let socket = self.table.get(h)?;
+        let inherit = self.inherit(&socket.options);
+        let bound = socket.bound.as_ref().map(|b| b.addr);
+        let mut remote = addr;
+        if remote.ip().is_unspecified() {
+            // "Any address" is this host.
+            let own = self.stack.core.interface().primary(false);
+            remote.set_ip(own.unwrap_or(Ipv4Addr::LOCALHOST.into()));
+        }
+        if remote.port() == 0 {
+            // No segment may have it; nobody could ever answer.
+            return Err(Errno::ECONNREFUSED);
+        }
+        let open = Open {
+            source: bound.map(|b| b.ip()).filter(|ip| !ip.is_unspecified()),
+            port: bound.map(|b| b.port()),
+            remote,
+            inherit: &inherit,
+            token: h.index(),
+        };
+        let guard = &mut self.guard;
+        let (tcp, core) = (&mut self.stack.tcp, &mut self.stack.core);
+        let conn = match guard {
+            Some(guard) => {
+                let mut hold = |ip, port| guard.hold(TCP, ip, port, true);
+                tcp.connect(core, &open, Some(&mut hold))?
+            }
+            None => tcp.connect(core, &open, None)?,
+        };
+        let socket = self.table.get_mut(h)?;
+        socket.kind = Kind::Stream(conn);
+        socket.flags.insert(Flags::CONNECTING);
+        Err(Errno::EINPROGRESS)
+    }
+
+    pub(super) fn tcp_disconnect(&mut self, h: Handle) -> Result<()> {
+        match self.table.get(h)?.kind {
+            Kind::Stream(conn) => self.drop_conn(h, conn),
+            Kind::Listener(listener) => self.stop_listening(h, listener),
+            _ => Ok(()),
+        }
+    }
+
+    fn stop_listening(&mut self, h: Handle, listener: u32) -> Result<()> {
+        self.stack.tcp.unlisten(&mut self.stack.core, listener);
+        let socket = self.table.get_mut(h)?;
+        socket.kind = Kind::Idle;
+        if let Some(bound) = &socket.bound {
+            let _ = self.stack.tcp.ports.set_listening(bound.id, false);
+        }
+        self.happened(h, Readiness::IN | Readiness::OUT | Readiness::HUP);
+        Ok(())
+    }
+
+    /// `send` where the fast way does not do.
+    pub(super) fn tcp_send(&mut self, h: Handle, data: &[u8], flags: i32) -> Result<usize> {
+        let socket = self.table.get_mut(h)?;
+        if flags & MSG_OOB != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if let Some(error) = socket.error.take() {
+            return Err(error);
+        }
+        let Kind::Stream(conn) = socket.kind else { return Err(Errno::EPIPE) };
+        let (more, cork) = (flags & MSG_MORE != 0, socket.options.cork);
+        let was = socket.flags.contains(Flags::MORE);
+        socket.flags.set(Flags::MORE, more);
+        let (tcp, core) = (&mut self.stack.tcp, &mut self.stack.core);
+        let state = tcp.conn(conn).state();
+        if let Some(error) = tcp.conn_mut(conn).take_error() {
+            return Err(error);
+        }
+        if matches!(state, State::SynSent | State::SynReceived) {
+            return Err(Errno::EAGAIN);
+        }
+        if !state.can_send() {
+            return Err(Errno::EPIPE);
+        }
+        if more != was {
+            // Held back until a send without MSG_MORE, or a full segment.
+            let _ = tcp.conn_mut(conn).set_cork(cork || more);
+            tcp.changed(conn);
+        }
+        if data.is_empty() {
+            return Ok(0);
+        }
+        match tcp.send(core, conn, data) {
+            0 => Err(Errno::EAGAIN),
+            n => Ok(n),
+        }
+    }
+
+    /// `recv` where the fast way does not do.
+    pub(super) fn tcp_recv(&mut self, h: Handle, buf: &mut [u8], flags: i32) -> Result<usize> {
+        let socket = self.table.get(h)?;
+        if flags & MSG_OOB != 0 {
+            // Urgent data stays in line (RFC 6093).
+            return Err(Errno::EINVAL);
+        }
+        if flags & MSG_ERRQUEUE != 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let shut = socket.flags.contains(Flags::SHUT_READ);
+        let Kind::Stream(conn) = socket.kind else { return Err(Errno::ENOTCONN) };
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let (tcp, core) = (&mut self.stack.tcp, &mut self.stack.core);
+        if flags & !QUIET != 0 {
+            // With MSG_TRUNC the bytes are thrown away: what is in the buffer
+            // then is not the program's business.
+            let n = tcp.recv(core, conn, buf, flags & MSG_PEEK != 0);
+            if n > 0 {
+                return Ok(n);
+            }
+        }
+        let conn = tcp.conn_mut(conn);
+        if conn.eof() {
+            return Ok(0);
+        }
+        if let Some(error) = conn.take_error() {
+            return Err(error);
+        }
+        if shut || conn.state() == State::Closed {
+            return Ok(0);
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    pub(super) fn tcp_shutdown(&mut self, h: Handle, read: bool, write: bool) -> Result<()> {
+        let socket = self.table.get_mut(h)?;
+        match socket.kind {
+            Kind::Listener(listener) if read => self.stop_listening(h, listener),
+            Kind::Listener(_) => Ok(()),
+            Kind::Stream(conn) => {
+                let state = self.stack.tcp.conn(conn).state();
+                if state == State::Closed {
+                    return Err(Errno::ENOTCONN);
+                }
+                if state == State::SynSent {
+                    self.drop_conn(h, conn)?;
+                    self.happened(h, Readiness::IN | Readiness::OUT | Readiness::HUP);
+                    return Ok(());
+                }
+                if read {
+                    socket.flags.insert(Flags::SHUT_READ);
+                    self.happened(h, Readiness::IN | Readiness::RDHUP);
+                }
+                if write {
+                    self.stack.tcp.shutdown_send(&mut self.stack.core, conn);
+                    self.happened(h, Readiness::OUT);
+                }
+                Ok(())
+            }
+            _ => Err(Errno::ENOTCONN),
+        }
+    }
+
+    pub(super) fn tcp_close(&mut self, h: Handle) {
+        let socket = self.table.at_mut(h.index());
+        let linger = socket.options.linger;
+        let (kind, bound) = (socket.kind, socket.bound.take());
+        let (tcp, core) = (&mut self.stack.tcp, &mut self.stack.core);
+        match kind {
+            Kind::Stream(conn) if linger == Some(0) => tcp.abort(core, conn),
+            Kind::Stream(conn) => tcp.close(core, conn),
+            Kind::Listener(listener) => tcp.unlisten(core, listener),
+            _ => {}
+        }
+        if let Some(bound) = bound {
+            tcp.ports.unbind(bound.id);
+        }
+    }
+
+    pub(super) fn tcp_peer(&self, conn: u32) -> Result<SocketAddr> {
+        match self.stack.tcp.conn(conn).state() {
+            State::Closed | State::SynSent => Err(Errno::ENOTCONN),
+            _ => Ok(self.stack.tcp.ends(conn).1),
+        }
+    }
+}
+
+const _: () = assert!(NONE == u32::MAX, "no place of the handle table is mistaken for nobody");

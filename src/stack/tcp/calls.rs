@@ -1,0 +1,127 @@
+//! What programs do with a connection, by its number. Numbers are the socket
+//! layer's to keep right: it holds one for as long as it did not close it.
+
+use super::{Marks, NONE, Table, env};
+use crate::frame::Frame;
+use crate::stack::core::Core;
+use crate::tcp::{Connection, Disposition, Env};
+use core::net::SocketAddr;
+
+impl Table {
+    /// The connection.
+    ///
+    /// # Panics
+    /// If there is none of this number.
+    #[inline]
+    pub fn conn(&self, id: u32) -> &Connection {
+        self.slots[id as usize].conn.as_ref().expect("a socket's connection lives until its close")
+    }
+
+    /// The connection, to change settings of.
+    ///
+    /// # Panics
+    /// As [`Table::conn`].
+    #[inline]
+    pub fn conn_mut(&mut self, id: u32) -> &mut Connection {
+        self.slots[id as usize].conn.as_mut().expect("a socket's connection lives until its close")
+    }
+
+    #[inline]
+    fn with<T>(&mut self, core: &mut Core, id: u32, f: impl FnOnce(&mut Connection, &mut Env) -> T) -> T {
+        let looped = self.slots[id as usize].marks.contains(Marks::LOOPED);
+        f(self.conn_mut(id), &mut env(core, looped))
+    }
+
+    /// Both ends of a connection.
+    pub fn ends(&self, id: u32) -> (SocketAddr, SocketAddr) {
+        let key = &self.slots[id as usize].key;
+        (key.local(), key.remote())
+    }
+
+    /// Puts bytes into the send queue; how many fitted.
+    #[inline]
+    pub fn send(&mut self, core: &mut Core, id: u32, data: &[u8]) -> usize {
+        let n = self.with(core, id, |conn, env| conn.send(env, data));
+        self.touch(id);
+        n
+    }
+
+    /// Takes bytes from the receive queue, or with `peek` looks at them.
+    #[inline]
+    pub fn recv(&mut self, core: &mut Core, id: u32, buf: &mut [u8], peek: bool) -> usize {
+        let n = self.with(core, id, |conn, env| conn.recv(env, buf, peek));
+        if n > 0 && !peek {
+            self.touch(id);
+        }
+        n
+    }
+
+    /// A frame for the program to fill: its range is where the payload goes.
+    pub fn send_alloc(&mut self, core: &mut Core, id: u32) -> Option<Frame> {
+        self.with(core, id, |conn, env| conn.send_alloc(env))
+    }
+
+    /// Queues a filled frame.
+    ///
+    /// # Errors
+    /// The frame, if the send buffer is full or the frame not fit for it.
+    pub fn send_frame(&mut self, core: &mut Core, id: u32, frame: Frame) -> Result<(), Frame> {
+        self.with(core, id, |conn, env| conn.send_frame(env, frame))?;
+        self.touch(id);
+        Ok(())
+    }
+
+    /// Takes the first frame of the receive queue; its range is the payload.
+    pub fn recv_frame(&mut self, id: u32) -> Option<Frame> {
+        self.conn_mut(id).recv_frame()
+    }
+
+    /// The program is done with so many bytes of lent frames.
+    pub fn recv_release(&mut self, core: &mut Core, id: u32, bytes: usize) {
+        let done = self.conn_mut(id).recv_release(bytes);
+        self.finish(core, id, done);
+    }
+
+    /// Something about the connection changed that may let it send.
+    #[inline]
+    pub fn changed(&mut self, id: u32) {
+        self.touch(id);
+    }
+
+    /// Closes the sending side.
+    pub fn shutdown_send(&mut self, core: &mut Core, id: u32) {
+        let done = self.conn_mut(id).shutdown_send();
+        self.finish(core, id, done);
+    }
+
+    /// The program gives the connection up: it ends by itself, or by an RST if
+    /// data was left unread (RFC 2525, 2.17).
+    pub fn close(&mut self, core: &mut Core, id: u32) {
+        self.slots[id as usize].token = NONE;
+        if self.is_over(id) {
+            return self.remove(core, id);
+        }
+        let done = self.with(core, id, |conn, env| conn.close(env));
+        self.finish(core, id, done);
+    }
+
+    /// The program gives the connection up and resets it (SO_LINGER of zero).
+    pub fn abort(&mut self, core: &mut Core, id: u32) {
+        self.slots[id as usize].token = NONE;
+        if self.is_over(id) {
+            return self.remove(core, id);
+        }
+        let done = self.with(core, id, |conn, env| conn.abort(env));
+        self.finish(core, id, done);
+    }
+
+    /// Closed, or replaced by an entry in TIME-WAIT: kept for its socket alone.
+    fn is_over(&self, id: u32) -> bool {
+        !self.slots[id as usize].marks.contains(Marks::INDEXED)
+    }
+
+    fn finish(&mut self, core: &mut Core, id: u32, done: Disposition) {
+        self.touch(id);
+        self.report(core, id, done.events);
+    }
+}

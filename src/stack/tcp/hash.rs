@@ -1,0 +1,160 @@
+//! Keyed hashes of flows and addresses: who does not know the key cannot choose
+//! tuples that fall into one bucket (SipHash-1-3, keyed from the stack's seed).
+
+use core::hash::{BuildHasher, Hasher};
+use core::net::{IpAddr, SocketAddr};
+use siphasher::sip::SipHasher13;
+
+/// The 4-tuple of a connection in a form that compares quickly and is the same
+/// for both IP versions: an IPv4 address stands as ::ffff:a.b.c.d, which is never
+/// an address of a packet (RFC 4291, 2.5.5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    local: [u32; 4],
+    remote: [u32; 4],
+    ports: u32,
+}
+
+#[inline]
+fn words(ip: IpAddr) -> [u32; 4] {
+    match ip {
+        IpAddr::V4(a) => [0, 0, 0xffff, a.to_bits()],
+        IpAddr::V6(a) => {
+            let v = a.to_bits();
+            [(v >> 96) as u32, (v >> 64) as u32, (v >> 32) as u32, v as u32]
+        }
+    }
+}
+
+fn address(words: [u32; 4]) -> IpAddr {
+    match words {
+        [0, 0, 0xffff, v4] => IpAddr::V4(v4.into()),
+        words => IpAddr::V6(words.into_iter().fold(0, |v, w| (v << 32) | u128::from(w)).into()),
+    }
+}
+
+impl FlowKey {
+    /// The key of a connection from `local` to `remote` (both of one IP version).
+    #[inline]
+    pub fn new(local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16) -> Self {
+        let ports = (u32::from(local_port) << 16) | u32::from(remote_port);
+        Self { local: words(local), remote: words(remote), ports }
+    }
+
+    /// Our address and port.
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(address(self.local), self.local_port())
+    }
+
+    /// The peer's address and port.
+    pub fn remote(&self) -> SocketAddr {
+        SocketAddr::new(address(self.remote), self.ports as u16)
+    }
+
+    /// Our port.
+    #[inline]
+    pub fn local_port(&self) -> u16 {
+        (self.ports >> 16) as u16
+    }
+}
+
+/// The secret key, and the hashes under it.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyed(u64, u64);
+
+impl Keyed {
+    /// From 16 random bytes.
+    pub fn new(key: [u8; 16]) -> Self {
+        let key = u128::from_le_bytes(key);
+        Self(key as u64, (key >> 64) as u64)
+    }
+
+    /// The hash of a flow.
+    #[inline]
+    pub fn flow(&self, k: &FlowKey) -> u64 {
+        let pair = |a: u32, b: u32| (u64::from(a) << 32) | u64::from(b);
+        let ([a, b, c, d], [e, f, g, h]) = (k.local, k.remote);
+        if (a, b, c) == (0, 0, 0xffff) {
+            return sip13(self, [pair(d, h), k.ports.into()]);
+        }
+        sip13(self, [pair(a, b), pair(c, d), pair(e, f), pair(g, h), k.ports.into()])
+    }
+}
+
+/// SipHash-1-3 of whole words. (The crate's hasher takes bytes one write after
+/// another; on the packet path the words are at hand.)
+#[inline]
+fn sip13<const N: usize>(key: &Keyed, words: [u64; N]) -> u64 {
+    let mut v = [
+        key.0 ^ 0x736f_6d65_7073_6575,
+        key.1 ^ 0x646f_7261_6e64_6f6d,
+        key.0 ^ 0x6c79_6765_6e65_7261,
+        key.1 ^ 0x7465_6462_7974_6573,
+    ];
+    for m in words.into_iter().chain([(N as u64 * 8) << 56]) {
+        v[3] ^= m;
+        round(&mut v);
+        v[0] ^= m;
+    }
+    v[2] ^= 0xff;
+    round(&mut v);
+    round(&mut v);
+    round(&mut v);
+    v[0] ^ v[1] ^ v[2] ^ v[3]
+}
+
+#[inline]
+fn round(v: &mut [u64; 4]) {
+    v[0] = v[0].wrapping_add(v[1]);
+    v[2] = v[2].wrapping_add(v[3]);
+    v[1] = v[1].rotate_left(13) ^ v[0];
+    v[3] = v[3].rotate_left(16) ^ v[2];
+    v[0] = v[0].rotate_left(32);
+    v[2] = v[2].wrapping_add(v[1]);
+    v[0] = v[0].wrapping_add(v[3]);
+    v[1] = v[1].rotate_left(17) ^ v[2];
+    v[3] = v[3].rotate_left(21) ^ v[0];
+    v[2] = v[2].rotate_left(32);
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.1)
+    }
+}
+
+/// The hash of anything hashable under the key, for rare look-ups.
+pub fn of<T: core::hash::Hash>(key: &Keyed, value: &T) -> u64 {
+    let mut hasher = key.build_hasher();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_words_hash_as_the_crate_hashes_their_bytes() {
+        let keyed = Keyed::new(*b"0123456789abcdef");
+        for words in [[1u64, 2], [0, 0], [u64::MAX, 0x0123_4567_89ab_cdef]] {
+            let mut hasher = keyed.build_hasher();
+            for w in words {
+                hasher.write(&w.to_le_bytes());
+            }
+            assert_eq!(sip13(&keyed, words), hasher.finish());
+        }
+    }
+
+    #[test]
+    fn a_key_keeps_both_ends_of_both_versions() {
+        for (a, b) in [("10.0.0.1:80", "10.0.0.2:40000"), ("[fe80::1]:80", "[2001:db8::2]:65535")] {
+            let (a, b): (SocketAddr, SocketAddr) = (a.parse().unwrap(), b.parse().unwrap());
+            let key = FlowKey::new(a.ip(), a.port(), b.ip(), b.port());
+            assert_eq!((key.local(), key.remote()), (a, b));
+            assert_eq!(key.local_port(), a.port());
+            assert_ne!(key, FlowKey::new(b.ip(), b.port(), a.ip(), a.port()));
+        }
+    }
+}

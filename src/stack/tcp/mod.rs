@@ -1,0 +1,264 @@
+//! The table of TCP connections of one core, above [`crate::tcp::Connection`]:
+//! which connection a segment is for, who listens, which port is free, when a
+//! connection's timer is due, and what has to be sent at the end of a turn.
+//!
+//! A connection lives in a slab and is named by its slot. Packets find it by a
+//! keyed hash of the 4-tuple; calls from the program come with the slot. Nothing
+//! here is linear in the number of connections but the answer to a neighbour
+//! that moved.
+
+#![forbid(unsafe_code)]
+
+mod calls;
+mod config;
+mod hash;
+mod input;
+mod listener;
+mod open;
+mod ports;
+mod turn;
+mod waits;
+mod wheel;
+
+pub use config::TableConfig;
+pub use listener::Inherit;
+pub use open::Open;
+pub use ports::{BindId, Ports, Reuse};
+
+use super::core::Core;
+use crate::tcp::{Connection, Env, isn};
+use crate::time::Instant;
+use hash::{FlowKey, Keyed};
+use hashbrown::HashTable;
+use listener::Listeners;
+use waits::Waits;
+use wheel::Wheel;
+
+/// No socket, no listener.
+pub const NONE: u32 = u32::MAX;
+/// In the flow index: the number is that of a TIME-WAIT entry.
+const WAITING: u32 = 1 << 31;
+
+bitflags::bitflags! {
+    /// What the table knows of a connection.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    struct Marks: u8 {
+        /// On the list of those to be flushed.
+        const TOUCHED = 0x01;
+        /// Both ends are ours: segments go through the loop queue.
+        const LOOPED = 0x02;
+        /// In the flow index.
+        const INDEXED = 0x04;
+        /// In its listener's SYN queue.
+        const HALF_OPEN = 0x08;
+        /// In its listener's accept queue.
+        const READY = 0x10;
+        /// Its socket had set SO_REUSEADDR.
+        const REUSE = 0x20;
+        /// In TIME-WAIT: an entry takes its place after the next flush.
+        const TIME_WAIT = 0x40;
+        /// Closed: after the next flush it goes, unless somebody still reads it.
+        const CLOSED = 0x80;
+    }
+}
+
+/// A place in the slab.
+#[derive(Debug)]
+struct Slot {
+    conn: Option<Connection>,
+    /// The wheel wakes this slot no later than then.
+    armed: Instant,
+    key: FlowKey,
+    /// The socket that the connection belongs to, or `NONE`.
+    token: u32,
+    /// Half open or ready: the listener. Else `NONE`.
+    listener: u32,
+    /// Half open: the place in the listener's SYN queue.
+    place: u32,
+    /// Counts the slot's uses, so that a late answer finds no stranger.
+    generation: u32,
+    marks: Marks,
+}
+
+/// All TCP of one core.
+#[derive(Debug)]
+pub struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    live: usize,
+    flows: HashTable<u32>,
+    keyed: Keyed,
+    listeners: Listeners,
+    /// Who uses which local port.
+    pub ports: Ports,
+    waits: Waits,
+    touched: Vec<u32>,
+    /// What `touched` is swapped with while it is worked off.
+    flushing: Vec<u32>,
+    wheel: Wheel,
+    isn: isn::Generator,
+}
+
+/// A connection's surroundings.
+#[inline]
+fn env(core: &mut Core, looped: bool) -> Env<'_> {
+    Env {
+        now: core.now,
+        pool: &mut core.pool,
+        tx: if looped { &mut core.loop_tx } else { &mut core.tx },
+        counters: &mut core.counters,
+        config: &core.config.tcp,
+        rng: &mut core.rng,
+    }
+}
+
+impl Table {
+    /// An empty table, bounded by the configuration.
+    pub fn new(core: &mut Core) -> Self {
+        let keyed = Keyed::new(core.rng.key());
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            live: 0,
+            flows: HashTable::new(),
+            keyed,
+            listeners: Listeners::new(keyed),
+            ports: Ports::new(core.config.table.ports(core.config.ephemeral_ports), &mut core.rng),
+            waits: Waits::default(),
+            touched: Vec::new(),
+            flushing: Vec::new(),
+            wheel: Wheel::new(core.now),
+            isn: isn::Generator::new(&mut core.rng),
+        }
+    }
+
+    /// Connections, half-open ones included; without TIME-WAIT.
+    pub fn connections(&self) -> usize {
+        self.live
+    }
+
+    /// Entries in TIME-WAIT.
+    pub fn waiting(&self) -> usize {
+        self.waits.len()
+    }
+
+    /// Frames in the queues of all connections. Linear, for audits.
+    pub fn held_frames(&self) -> usize {
+        self.slots.iter().filter_map(|s| s.conn.as_ref()).map(Connection::held_frames).sum()
+    }
+
+    /// The number in the flow index under this key.
+    #[inline]
+    fn find(&self, key: &FlowKey) -> Option<u32> {
+        let found = self.flows.find(self.keyed.flow(key), |&n| self.key_of(n) == key);
+        found.copied()
+    }
+
+    #[inline]
+    fn key_of(&self, number: u32) -> &FlowKey {
+        if number & WAITING == 0 {
+            &self.slots[number as usize].key
+        } else {
+            &self.waits.get(number & !WAITING).key
+        }
+    }
+
+    fn index(&mut self, key: FlowKey, number: u32) {
+        let Self { flows, slots, waits, keyed, .. } = self;
+        flows.insert_unique(keyed.flow(&key), number, |&n| {
+            let key = match n & WAITING {
+                0 => &slots[n as usize].key,
+                _ => &waits.get(n & !WAITING).key,
+            };
+            keyed.flow(key)
+        });
+    }
+
+    fn unindex(&mut self, key: &FlowKey, number: u32) {
+        if let Ok(entry) = self.flows.find_entry(self.keyed.flow(key), |&n| n == number) {
+            entry.remove();
+        }
+    }
+
+    /// Puts a new connection into the slab and the index.
+    fn insert(&mut self, conn: Connection, key: FlowKey, token: u32, marks: Marks) -> u32 {
+        let slot = Slot {
+            conn: Some(conn),
+            armed: Instant::NEVER,
+            key,
+            token,
+            listener: NONE,
+            place: 0,
+            generation: 0,
+            marks: marks | Marks::INDEXED,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                let old = &mut self.slots[id as usize];
+                let (generation, touched) = (old.generation, old.marks & Marks::TOUCHED);
+                *old = Slot { generation, marks: slot.marks | touched, ..slot };
+                id
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.live += 1;
+        self.ports.add_connection(key.local_port(), marks.contains(Marks::REUSE));
+        self.index(key, id);
+        self.touch(id);
+        id
+    }
+
+    /// Takes a connection out of everything and gives its frames back.
+    fn remove(&mut self, core: &mut Core, id: u32) {
+        self.leave_listener(id);
+        self.leave_index(id);
+        let slot = &mut self.slots[id as usize];
+        let Some(conn) = slot.conn.take() else { return };
+        conn.dispose(&mut core.pool);
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.token = NONE;
+        let (key, reuse) = (slot.key, slot.marks.contains(Marks::REUSE));
+        // The list of touched ones still names the slot.
+        slot.marks &= Marks::TOUCHED;
+        self.live -= 1;
+        self.free.push(id);
+        self.ports.remove_connection(key.local_port(), reuse);
+    }
+
+    fn leave_index(&mut self, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        if slot.marks.contains(Marks::INDEXED) {
+            slot.marks.remove(Marks::INDEXED);
+            let key = slot.key;
+            self.unindex(&key, id);
+        }
+    }
+
+    /// Leaves the SYN queue; `READY` stays with the accept queue.
+    fn leave_listener(&mut self, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        if !slot.marks.contains(Marks::HALF_OPEN) {
+            return;
+        }
+        slot.marks.remove(Marks::HALF_OPEN);
+        let (listener, place) = (slot.listener, slot.place);
+        slot.listener = NONE;
+        let moved = self.listeners.get_mut(listener).and_then(|l| l.remove_half_open(place));
+        if let Some(moved) = moved {
+            self.slots[moved as usize].place = place;
+        }
+    }
+
+    /// To be flushed at the end of the turn.
+    #[inline]
+    fn touch(&mut self, id: u32) {
+        let marks = &mut self.slots[id as usize].marks;
+        if !marks.contains(Marks::TOUCHED) {
+            marks.insert(Marks::TOUCHED);
+            self.touched.push(id);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The end of a turn: timers, neighbours that answered, everything that waits to
+//! be sent, and connections that are over.
+
+use super::waits::Waiting;
+use super::{Marks, NONE, Table, WAITING, env};
+use crate::errno::Errno;
+use crate::stack::core::Core;
+use crate::tcp::{Events, Flush};
+use crate::time::Instant;
+use crate::wire::ethernet::Mac;
+use core::net::IpAddr;
+
+impl Table {
+    /// Does what is due: timers of connections, ends of TIME-WAIT, neighbours.
+    pub(in crate::stack) fn timers(&mut self, core: &mut Core) {
+        let mut woken = core::mem::take(&mut self.flushing);
+        self.wheel.advance(core.now, &mut woken);
+        for id in woken.drain(..) {
+            self.wake(core, id);
+        }
+        self.flushing = woken;
+        while let Some(id) = self.waits.next_over(core.now) {
+            self.end_waiting(id);
+        }
+    }
+
+    /// A time of the wheel has come.
+    fn wake(&mut self, core: &mut Core, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        let Some(conn) = &mut slot.conn else { return };
+        // A wake-up of a use of the slot before, or one that was moved forward.
+        if slot.armed > core.now {
+            return;
+        }
+        slot.armed = Instant::NEVER;
+        if conn.deadline() > core.now {
+            return self.arm(id);
+        }
+        let looped = slot.marks.contains(Marks::LOOPED);
+        let done = conn.on_timer(&mut env(core, looped));
+        self.touch(id);
+        self.report(core, id, done.events);
+    }
+
+    /// Sees to it that the wheel wakes the connection at its deadline. Deadlines
+    /// that moved back leave the wheel alone: it wakes early, and looks again.
+    #[inline]
+    fn arm(&mut self, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        let Some(conn) = &slot.conn else { return };
+        let deadline = conn.deadline();
+        if deadline < slot.armed {
+            slot.armed = deadline;
+            self.wheel.schedule(id, deadline);
+        }
+    }
+
+    /// Tells the connections that waited for neighbours.
+    pub(in crate::stack) fn neighbors(&mut self, core: &mut Core) {
+        while let Some((waiter, mac)) = core.resolved.pop() {
+            self.resolved(core, waiter.0, mac);
+        }
+        while let Some((ip, mac)) = core.moved.pop() {
+            self.moved(core, ip, mac);
+        }
+    }
+
+    fn resolved(&mut self, core: &mut Core, waiter: u64, mac: Option<Mac>) {
+        let (id, generation) = (waiter as u32, (waiter >> 32) as u32);
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        let Some(conn) = &mut slot.conn else { return };
+        if slot.generation != generation {
+            return;
+        }
+        let Some(mac) = mac else { return self.unreachable(core, id) };
+        conn.set_path(Some(mac));
+        self.touch(id);
+    }
+
+    /// Nobody answers at the next hop. A connection that is not open yet ends; an
+    /// open one keeps trying until its own timers give up (RFC 9293, 3.9.2.2).
+    #[cold]
+    fn unreachable(&mut self, core: &mut Core, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        let Some(conn) = &mut slot.conn else { return };
+        let looped = slot.marks.contains(Marks::LOOPED);
+        let done = conn.fail(&mut env(core, looped), Errno::EHOSTUNREACH);
+        let remote = slot.key.remote().ip();
+        let over = done.events.contains(Events::CLOSED);
+        self.touch(id);
+        self.report(core, id, done.events);
+        if !over && let Ok(path) = core.route(remote) {
+            self.resolve(core, id, path.next_hop);
+        }
+    }
+
+    /// A neighbour has another address now: all connections that go by it follow.
+    #[cold]
+    fn moved(&mut self, core: &mut Core, ip: IpAddr, mac: Mac) {
+        for slot in &mut self.slots {
+            if let Some(conn) = &mut slot.conn
+                && core.route(slot.key.remote().ip()).is_ok_and(|path| path.next_hop == ip)
+            {
+                conn.set_path(Some(mac));
+            }
+        }
+    }
+
+    /// Lets every touched connection send, once.
+    #[inline]
+    pub(in crate::stack) fn flush(&mut self, core: &mut Core) {
+        if self.touched.is_empty() {
+            return;
+        }
+        let mut list = core::mem::take(&mut self.touched);
+        core::mem::swap(&mut self.touched, &mut self.flushing);
+        for &id in &list {
+            self.flush_one(core, id);
+        }
+        list.clear();
+        self.flushing = list;
+    }
+
+    #[inline]
+    fn flush_one(&mut self, core: &mut Core, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        slot.marks.remove(Marks::TOUCHED);
+        let Some(conn) = &mut slot.conn else { return };
+        let looped = slot.marks.contains(Marks::LOOPED);
+        if conn.flush(&mut env(core, looped)) == Flush::Again {
+            self.touch(id);
+        } else if slot.marks.intersects(Marks::TIME_WAIT | Marks::CLOSED) {
+            return self.settle(core, id);
+        }
+        self.arm(id);
+    }
+
+    /// A connection that sent its last: an entry takes its place in TIME-WAIT;
+    /// the connection itself stays only for a socket that still reads from it.
+    #[cold]
+    fn settle(&mut self, core: &mut Core, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        let (key, reuse) = (slot.key, slot.marks.contains(Marks::REUSE));
+        if slot.marks.contains(Marks::TIME_WAIT | Marks::INDEXED)
+            && let Some(conn) = &slot.conn
+        {
+            let entry = conn.time_wait(core.now, &core.config.tcp);
+            self.leave_index(id);
+            if self.waits.len() >= core.config.table.max_time_wait
+                && let Some(oldest) = self.waits.oldest()
+            {
+                self.end_waiting(oldest);
+            }
+            let waiting = self.waits.insert(Waiting { key, entry }, reuse);
+            self.index(key, waiting | WAITING);
+            self.ports.add_connection(key.local_port(), reuse);
+        }
+        let slot = &mut self.slots[id as usize];
+        slot.marks.remove(Marks::TIME_WAIT);
+        if slot.token == NONE && !slot.marks.contains(Marks::READY) {
+            self.remove(core, id);
+        }
+    }
+
+    /// When [`Table::timers`] or [`Table::flush`] has something to do;
+    /// [`Instant::NEVER`] if nothing.
+    pub(in crate::stack) fn next_deadline(&self, now: Instant) -> Instant {
+        if !self.touched.is_empty() {
+            return now;
+        }
+        let wheel = self.wheel.next_deadline().unwrap_or(Instant::NEVER);
+        wheel.min(self.waits.next_deadline(now).unwrap_or(Instant::NEVER))
+    }
+}
