@@ -131,13 +131,9 @@ impl Reassembly {
     }
 
     /// Datagrams under way.
+    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.index.len()
-    }
-
-    /// True where nothing is under way.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
     }
 
     fn hash(key: &[u8; 16], k: &Key) -> u64 {
@@ -192,13 +188,6 @@ impl Reassembly {
 
     fn discard(&mut self, slot: u32, pool: &mut Pool) {
         self.remove(slot).chunks.into_iter().flatten().for_each(|f| pool.free(f));
-    }
-
-    /// Gives all frames back.
-    pub(super) fn clear(&mut self, pool: &mut Pool) {
-        while let Some(slot) = self.order.oldest() {
-            self.discard(slot, pool);
-        }
     }
 
     pub(super) fn next_deadline(&self) -> Instant {

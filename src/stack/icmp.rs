@@ -131,7 +131,7 @@ fn plateau(len: u16) -> usize {
 impl Stack {
     /// An ICMP message; the packet's range is the message.
     #[cold]
-    pub(super) fn icmp_input(&mut self, meta: &IpMeta, packet: Packet) {
+    pub(super) fn icmp_input(&mut self, meta: &IpMeta, mut packet: Packet) {
         let core = &mut self.core;
         let header = match Header::ref_from_prefix(core.pool.bytes(&packet.head)) {
             Ok((header, _)) if packet_sum(&core.pool, &packet).finish() == 0 => *header,
@@ -139,16 +139,24 @@ impl Stack {
         };
         let result = match header.kind {
             icmpv4::ECHO_REQUEST => core.echo(meta, &header, &packet),
-            icmpv4::ECHO_REPLY => Err(DropReason::IcmpNoSocket),
+            icmpv4::ECHO_REPLY => {
+                let ident = header.word1.get();
+                let found = self.icmp.reply(core, meta, ident, &packet);
+                found.then_some(()).ok_or(DropReason::IcmpNoSocket)
+            }
             REDIRECT | SOURCE_QUENCH => Err(DropReason::IcmpIgnored),
             icmpv4::UNREACHABLE | icmpv4::TIME_EXCEEDED | icmpv4::PARAMETER_PROBLEM => {
                 self.icmp_error_input(&header, &packet)
             }
             _ => Err(DropReason::IcmpTypeUnknown),
         };
-        match result {
-            Ok(()) => packet.free(&mut self.core.pool),
-            Err(reason) => self.core.discard(packet, reason),
+        if self.icmp.has_raw() {
+            self.core.rewind(meta, &mut packet);
+            self.icmp.raw_input(&mut self.core, meta, header.kind, &packet);
+        }
+        packet.free(&mut self.core.pool);
+        if let Err(reason) = result {
+            self.core.counters.drop(reason);
         }
     }
 
@@ -173,6 +181,7 @@ impl Stack {
                 return self.tcp.icmp_error(&mut self.core, local, remote, problem.tcp, quote.seq);
             }
             ipv4::UDP => self.udp.problem(quote, problem),
+            ipv4::ICMP => self.icmp.problem(quote, problem),
             _ => false,
         };
         if known && let Some(mtu) = problem.mtu {

@@ -14,13 +14,19 @@ mod core;
 pub mod datagram;
 mod fragment;
 mod icmp;
+pub mod icmp_socket;
 pub mod interface;
 mod ip_input;
 mod ip_output;
 mod lru;
 mod neighbor;
 pub mod route;
+mod sockets;
 pub mod tcp;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod udp;
 
 pub use self::core::{Core, Event};
@@ -43,6 +49,8 @@ pub struct Stack {
     pub tcp: tcp::Table,
     /// UDP sockets.
     pub udp: udp::Table,
+    /// ICMP sockets.
+    pub icmp: icmp_socket::Table,
 }
 
 /// Packets to ourselves that one turn takes in, at most, so that two sockets of
@@ -55,7 +63,7 @@ impl Stack {
         let mut core = Core::new(config, pool, seed);
         let udp = udp::Table::new(&mut core.rng);
         let tcp = tcp::Table::new(&mut core);
-        Self { core, tcp, udp }
+        Self { core, tcp, udp, icmp: icmp_socket::Table::new() }
     }
 
     /// Takes in a batch of received packets. All frames are consumed.
@@ -66,7 +74,7 @@ impl Stack {
             self.core.counters.rx_bytes += packet.len() as u64;
             self.link_input(packet, false);
         }
-        self.udp.report(&mut self.core);
+        self.report();
     }
 
     /// Does what is due at `now`: timers, neighbours that were found or not, and
@@ -79,7 +87,14 @@ impl Stack {
         self.tcp.timers(&mut self.core);
         self.flush();
         self.receive_loop();
+        self.report();
+    }
+
+    /// Reports every datagram socket that something happened to, once.
+    #[inline]
+    fn report(&mut self) {
         self.udp.report(&mut self.core);
+        self.icmp.report(&mut self.core);
     }
 
     /// Tells who waited for neighbours, and lets every protocol send.
@@ -128,7 +143,10 @@ impl Stack {
 
     /// Frames held anywhere in the stack.
     pub fn held_frames(&self) -> usize {
-        self.core.held_frames() + self.tcp.held_frames() + self.udp.held_frames()
+        self.core.held_frames()
+            + self.tcp.held_frames()
+            + self.udp.held_frames()
+            + self.icmp.held_frames()
     }
 
     /// Checks that no frame is lost and none is in two places.

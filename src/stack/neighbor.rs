@@ -8,7 +8,7 @@ use super::bucket::Bucket;
 use super::config::{Mode, NeighborConfig};
 use super::lru::Lru;
 use super::{Config, Core};
-use crate::frame::{Frame, Pool};
+use crate::frame::Frame;
 use crate::rng::Rng;
 use crate::telemetry::DropReason;
 use crate::time::{Duration, Instant};
@@ -123,13 +123,9 @@ impl Table {
     }
 
     /// Known neighbours and those being asked for.
+    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.index.len()
-    }
-
-    /// True where there are none.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
     }
 
     /// Frames that wait for neighbours.
@@ -238,14 +234,6 @@ impl Table {
         queue.push_back(frame);
         self.queued += usize::from(old.is_none());
         old
-    }
-
-    /// Gives all queued frames back.
-    pub(super) fn clear(&mut self, pool: &mut Pool) {
-        for entry in self.entries.iter_mut().flatten() {
-            entry.queue.drain(..).for_each(|f| pool.free(f));
-        }
-        self.queued = 0;
     }
 }
 

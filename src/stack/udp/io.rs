@@ -77,7 +77,7 @@ impl Table {
             Err(error) => Err(error),
         };
         if sent == Err(Errno::EAGAIN) {
-            self.block(id);
+            self.sockets.block(id);
         }
         sent.map(|()| len)
     }
@@ -122,7 +122,7 @@ impl Table {
             return Ok(());
         }
         if core.tx_room(&out.path) == 0 {
-            self.block(id);
+            self.sockets.block(id);
             return Err((Errno::EAGAIN, frame));
         }
         let header = out.header(len, checksum::sum(core.pool.bytes(&frame)));
@@ -130,15 +130,6 @@ impl Table {
         buffer[room - HEADER_LEN..room].copy_from_slice(header.as_bytes());
         core.send_frame(&out.path, &out.ip, frame, HEADER_LEN + len);
         Ok(())
-    }
-
-    #[cold]
-    fn block(&mut self, id: u32) {
-        let socket = self.socket(id);
-        if !socket.blocked {
-            socket.blocked = true;
-            self.blocked.push(id);
-        }
     }
 
     #[inline]
@@ -149,7 +140,7 @@ impl Table {
         to: Option<SocketAddr>,
         meta: &SendMeta,
     ) -> Result<Outgoing> {
-        let socket = self.socket(id);
+        let socket = self.sockets.get_mut(id);
         if let Some(error) = socket.error.take() {
             return Err(error);
         }
@@ -158,9 +149,9 @@ impl Table {
         }
         let to = match to {
             Some(to) => self.destination(id, to)?,
-            None => socket.peer.ok_or(Errno::EDESTADDRREQ)?,
+            None => socket.own.peer.ok_or(Errno::EDESTADDRREQ)?,
         };
-        let socket = self.socket(id);
+        let socket = self.get(id);
         if to.port() == 0 || socket.local.port() == 0 {
             return Err(Errno::EINVAL);
         }
@@ -319,10 +310,10 @@ impl Stack {
 impl Table {
     /// Whether the socket takes a datagram of `len` bytes.
     #[inline]
-    fn takes(&mut self, core: &Core, id: u32, len: usize) -> bool {
+    fn takes(&self, core: &Core, id: u32, len: usize) -> bool {
         let max = core.config.datagram.max_datagrams;
-        let socket = self.socket(id);
-        !socket.shut_read && socket.queue.has_room(len, socket.options.receive_buffer, max)
+        let socket = self.sockets.get(id);
+        !socket.shut_read && socket.queue.has_room(len, socket.own.options.receive_buffer, max)
     }
 
     #[inline]
@@ -332,8 +323,8 @@ impl Table {
             return core.discard(packet, DropReason::UdpQueueFull);
         }
         let meta = received(core, meta, port, len);
-        self.socket(id).queue.push(core, packet, meta);
-        self.touch(id);
+        self.sockets.get_mut(id).queue.push(core, packet, meta);
+        self.sockets.touch(id);
     }
 
     fn receive_copy(&mut self, core: &mut Core, id: u32, packet: &Packet, meta: &IpMeta, port: u16) {
@@ -342,7 +333,7 @@ impl Table {
             return core.counters.drop(DropReason::UdpQueueFull);
         }
         let meta = received(core, meta, port, len);
-        self.socket(id).queue.push_copy(core, packet, meta);
-        self.touch(id);
+        self.sockets.get_mut(id).queue.push_copy(core, packet, meta);
+        self.sockets.touch(id);
     }
 }

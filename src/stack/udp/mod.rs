@@ -5,10 +5,11 @@ mod ports;
 #[cfg(test)]
 mod tests;
 
-use super::datagram::{PathMtu, Queue, RecvMeta};
+use super::datagram::{PathMtu, RecvMeta};
 use super::icmp::{Problem, Quote};
 use super::route::Path;
-use super::{Core, Event};
+use super::sockets::Sockets;
+use super::Core;
 use crate::errno::{Errno, Result};
 use crate::frame::Packet;
 use crate::rng::Rng;
@@ -41,8 +42,7 @@ pub struct Options {
 }
 
 #[derive(Debug)]
-struct Socket {
-    token: u32,
+struct Own {
     options: Options,
     /// Port 0: not bound.
     local: SocketAddr,
@@ -51,56 +51,26 @@ struct Socket {
     /// The options that counted at bind.
     reuse: (bool, bool),
     peer: Option<SocketAddr>,
-    error: Option<Errno>,
-    queue: Queue,
-    shut_read: bool,
-    shut_write: bool,
-    /// A send found no room; the program waits to be told.
-    blocked: bool,
-    /// It is in the table's list of those to be reported.
-    touched: bool,
 }
 
-impl Socket {
+impl Own {
     fn place(&self) -> Place {
         let (reuse_addr, reuse_port) = self.reuse;
         Place { local: self.local, peer: self.peer, reuse_addr, reuse_port }
-    }
-
-    fn readiness(&self) -> Readiness {
-        let mut r = Readiness::empty();
-        r.set(Readiness::IN, !self.queue.is_empty() || self.shut_read);
-        r.set(Readiness::OUT, !self.blocked);
-        r.set(Readiness::ERR, self.error.is_some());
-        r.set(Readiness::RDHUP, self.shut_read);
-        r.set(Readiness::HUP, self.shut_read && self.shut_write);
-        r
     }
 }
 
 /// One core's UDP sockets.
 #[derive(Debug)]
 pub struct Table {
-    sockets: Vec<Option<Socket>>,
-    free: Vec<u32>,
+    sockets: Sockets<Own>,
     ports: Ports,
-    /// Sockets to be reported at the end of the batch.
-    touched: Vec<u32>,
-    /// Sockets whose program waits for room to send.
-    blocked: Vec<u32>,
     matches: Vec<u32>,
 }
 
 impl Table {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        Self {
-            sockets: Vec::new(),
-            free: Vec::new(),
-            ports: Ports::new(rng),
-            touched: Vec::new(),
-            blocked: Vec::new(),
-            matches: Vec::new(),
-        }
+        Self { sockets: Sockets::new(), ports: Ports::new(rng), matches: Vec::new() }
     }
 
     /// Opens a socket; `token` comes back in its events. Gives its number.
@@ -111,8 +81,7 @@ impl Table {
         let any: IpAddr =
             if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         let config = &core.config;
-        let socket = Socket {
-            token,
+        let own = Own {
             options: Options {
                 reuse_addr: false,
                 reuse_port: false,
@@ -128,55 +97,38 @@ impl Table {
             bound_ip: any,
             reuse: (false, false),
             peer: None,
-            error: None,
-            queue: Queue::default(),
-            shut_read: false,
-            shut_write: false,
-            blocked: false,
-            touched: false,
         };
-        if let Some(id) = self.free.pop() {
-            self.sockets[id as usize] = Some(socket);
-            return Ok(id);
-        }
-        if self.sockets.len() >= config.datagram.max_sockets {
-            return Err(Errno::ENFILE);
-        }
-        self.sockets.push(Some(socket));
-        Ok(self.sockets.len() as u32 - 1)
+        self.sockets.open(core, token, own)
     }
 
     #[inline]
-    fn socket(&mut self, id: u32) -> &mut Socket {
-        self.sockets[id as usize].as_mut().expect("an open socket's number")
+    fn own(&mut self, id: u32) -> &mut Own {
+        &mut self.sockets.get_mut(id).own
     }
 
-    fn get(&self, id: u32) -> &Socket {
-        self.sockets[id as usize].as_ref().expect("an open socket's number")
+    #[inline]
+    fn get(&self, id: u32) -> &Own {
+        &self.sockets.get(id).own
     }
 
     /// Closes a socket. Gives the address and port that `bind` held, if it did.
     pub fn close(&mut self, core: &mut Core, id: u32) -> Option<SocketAddr> {
-        let mut socket = self.sockets[id as usize].take().expect("an open socket's number");
-        socket.queue.clear(&mut core.pool);
-        self.touched.retain(|&i| i != id);
-        self.blocked.retain(|&i| i != id);
-        self.free.push(id);
-        if socket.local.port() == 0 {
+        let own = self.sockets.close(core, id);
+        if own.local.port() == 0 {
             return None;
         }
-        self.ports.remove(id, &socket.place());
-        Some(SocketAddr::new(socket.bound_ip, socket.local.port()))
+        self.ports.remove(id, &own.place());
+        Some(SocketAddr::new(own.bound_ip, own.local.port()))
     }
 
     /// A socket's options.
     pub fn options(&mut self, id: u32) -> &mut Options {
-        &mut self.socket(id).options
+        &mut self.own(id).options
     }
 
     /// Sets the number that comes in a socket's events.
     pub fn set_token(&mut self, id: u32, token: u32) {
-        self.socket(id).token = token;
+        self.sockets.set_token(id, token);
     }
 
     /// A socket's own address; port 0 where it is not bound.
@@ -191,22 +143,22 @@ impl Table {
 
     /// What it is ready for.
     pub fn readiness(&self, id: u32) -> Readiness {
-        self.get(id).readiness()
+        self.sockets.readiness(id)
     }
 
     /// Takes the error that waits (SO_ERROR).
     pub fn take_error(&mut self, id: u32) -> Option<Errno> {
-        self.socket(id).error.take()
+        self.sockets.get_mut(id).error.take()
     }
 
     /// Bytes of the next datagram (FIONREAD).
     pub fn next_len(&self, id: u32) -> usize {
-        self.get(id).queue.next_len()
+        self.sockets.get(id).queue.next_len()
     }
 
     /// Frames in receive queues.
     pub fn held_frames(&self) -> usize {
-        self.sockets.iter().flatten().map(|s| s.queue.held_frames()).sum()
+        self.sockets.held_frames()
     }
 
     /// Binds a socket. Port 0 takes a random free one of the ephemeral range
@@ -251,7 +203,7 @@ impl Table {
             hold(ip, addr.port())?;
         }
         self.ports.insert(id, place);
-        let socket = self.socket(id);
+        let socket = self.own(id);
         (socket.local, socket.bound_ip, socket.reuse) = (place.local, ip, reuse);
         Ok(place.local)
     }
@@ -322,7 +274,7 @@ impl Table {
     fn replace(&mut self, id: u32, old: &Place, new: Place) {
         self.ports.remove(id, old);
         self.ports.insert(id, new);
-        let socket = self.socket(id);
+        let socket = self.own(id);
         (socket.local, socket.peer) = (new.local, new.peer);
     }
 
@@ -348,13 +300,13 @@ impl Table {
     /// # Errors
     /// `ENOTCONN`: it is not connected.
     pub fn shutdown(&mut self, id: u32, read: bool, write: bool) -> Result<()> {
-        let socket = self.socket(id);
-        if socket.peer.is_none() {
+        let socket = self.sockets.get_mut(id);
+        if socket.own.peer.is_none() {
             return Err(Errno::ENOTCONN);
         }
         socket.shut_read |= read;
         socket.shut_write |= write;
-        self.touch(id);
+        self.sockets.touch(id);
         Ok(())
     }
 
@@ -370,12 +322,12 @@ impl Table {
         buffer: &mut [u8],
         peek: bool,
     ) -> Result<RecvMeta> {
-        let socket = self.socket(id);
+        let socket = self.sockets.get_mut(id);
         if let Some(error) = socket.error.take() {
             return Err(error);
         }
         if socket.queue.is_empty() && socket.shut_read {
-            return Ok(RecvMeta::end(socket.local.ip()));
+            return Ok(RecvMeta::end(socket.own.local.ip()));
         }
         socket.queue.recv(core, buffer, peek)
     }
@@ -386,44 +338,17 @@ impl Table {
     /// As [`Table::recv`]; `EMSGSIZE` for a datagram larger than a frame that had
     /// to be copied because frames are few.
     pub fn recv_packet(&mut self, core: &mut Core, id: u32) -> Result<(Packet, RecvMeta)> {
-        let socket = self.socket(id);
+        let socket = self.sockets.get_mut(id);
         match socket.error.take() {
             Some(error) => Err(error),
             None => socket.queue.recv_packet(core),
         }
     }
 
-    #[inline]
-    fn touch(&mut self, id: u32) {
-        let socket = self.socket(id);
-        if !socket.touched {
-            socket.touched = true;
-            self.touched.push(id);
-        }
-    }
-
     /// Reports every socket that something happened to, once.
     #[inline]
     pub(super) fn report(&mut self, core: &mut Core) {
-        if !self.blocked.is_empty() {
-            self.unblock(core);
-        }
-        for id in self.touched.drain(..) {
-            let Some(socket) = &mut self.sockets[id as usize] else { continue };
-            socket.touched = false;
-            core.events.push(Event { token: socket.token, ready: socket.readiness() });
-        }
-    }
-
-    #[cold]
-    fn unblock(&mut self, core: &mut Core) {
-        if core.tx.room() == 0 || core.loop_tx.room() == 0 || core.pool.available() == 0 {
-            return;
-        }
-        for id in core::mem::take(&mut self.blocked) {
-            self.socket(id).blocked = false;
-            self.touch(id);
-        }
+        self.sockets.report(core);
     }
 
     /// Tells the socket of a flow what ICMP said of it; false where there is none.
@@ -432,11 +357,10 @@ impl Table {
         let Some(id) = connected.or_else(|| self.ports.find(quote.local, quote.remote)) else {
             return false;
         };
-        let socket = self.socket(id);
-        let wanted = problem.mtu.is_none() || socket.options.path_mtu != PathMtu::Dont;
-        if wanted && (socket.options.all_errors || (connected.is_some() && problem.hard)) {
-            socket.error = Some(problem.errno);
-            self.touch(id);
+        let options = &self.get(id).options;
+        let wanted = problem.mtu.is_none() || options.path_mtu != PathMtu::Dont;
+        if wanted && (options.all_errors || (connected.is_some() && problem.hard)) {
+            self.sockets.fail(id, problem.errno);
         }
         true
     }
