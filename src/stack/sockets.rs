@@ -95,11 +95,6 @@ impl<T> Sockets<T> {
         self.slots[id as usize].as_mut().expect("an open socket's number")
     }
 
-    /// All open ones with their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &Socket<T>)> {
-        self.slots.iter().enumerate().filter_map(|(i, s)| Some((i as u32, s.as_ref()?)))
-    }
-
     pub fn set_token(&mut self, id: u32, token: u32) {
         self.get_mut(id).token = token;
     }

@@ -278,7 +278,7 @@ fn overlaps_end_the_datagram() {
         (fragment(8, 24, false), fragment(8, 32, false)),
         (fragment(8, 24, false), fragment(24, 32, true)),
         (fragment(8, 32, true), fragment(8, 24, false)),
-        (fragment(16, 32, true), fragment(0, 8, false)),
+        (fragment(24, 40, true), fragment(8, 16, false)),
     ] {
         let mut b = Bed::new(raw());
         b.put(&first);
