@@ -435,10 +435,12 @@ fn an_unknown_neighbour_is_asked_thrice_then_its_waiters_fail() {
         b.now = b.stack.next_deadline().unwrap();
         assert_eq!(b.take().len(), 1);
     }
-    b.wait(Duration::from_millis(1010));
-    assert_eq!(b.take().len(), 0);
+    b.stack.core.now = b.now + Duration::from_millis(1010);
+    b.stack.core.neighbor_timers();
     let failed = [(Waiter(11), None), (Waiter(12), None)];
     assert_eq!(::core::mem::take(&mut b.stack.core.resolved), failed);
+    b.wait(Duration::from_millis(1010));
+    assert_eq!(b.take().len(), 0);
     assert_eq!((b.stack.core.neighbors.len(), b.stack.next_deadline()), (0, None));
 }
 
@@ -549,11 +551,11 @@ fn arp_is_limited_in_rate_and_the_table_in_size() {
     for i in 2..12 {
         assert_eq!(resolve(&mut b, &format!("10.0.0.{i}"), i), Resolve::Pending);
     }
-    assert_eq!((b.take().len(), b.drops(D::ArpRateLimited)), (5, 5));
-    assert_eq!(b.stack.core.neighbors.len(), 4);
     // Those who had to go failed, the oldest first.
     let failed: Vec<_> = b.stack.core.resolved.iter().map(|(w, m)| (w.0, *m)).collect();
     assert_eq!(failed, (2..8).map(|i| (i, None)).collect::<Vec<_>>());
+    assert_eq!((b.take().len(), b.drops(D::ArpRateLimited)), (5, 5));
+    assert_eq!(b.stack.core.neighbors.len(), 4);
 }
 
 #[test]
