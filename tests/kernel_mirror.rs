@@ -3,7 +3,7 @@
 
 mod bed;
 
-use bed::{Bed, enter, ip};
+use bed::{Bed, TempFile, enter, ip};
 use ringroad::device::xdp::Interface;
 use ringroad::runtime::kernel::{Change, Netlink};
 use ringroad::stack::Neighbor;
@@ -190,10 +190,9 @@ fn more_changes_than_the_socket_holds_are_not_lost() {
         let (a, b) = (i / 250 % 250, i % 250);
         batch += &format!("route replace 172.16.{a}.{b}/32 via 10.7.0.2 metric {}\n", 1 + i / 62_500);
     }
-    let file = std::env::temp_dir().join(format!("ringroad-{}-routes", std::process::id()));
-    std::fs::write(&file, batch).unwrap();
-    let out = bed.in_ours("ip", &["-batch", file.to_str().unwrap()]);
-    std::fs::remove_file(&file).unwrap();
+    let file = TempFile::new("routes");
+    std::fs::write(file.path(), batch).unwrap();
+    let out = bed.in_ours("ip", &["-batch", file.path()]);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let give_up = Instant::now() + Duration::from_secs(20);
     while mirror.routes().len() != 20_001 {

@@ -2,7 +2,7 @@
 
 mod bed;
 
-use bed::{Bed, enter, ip, run};
+use bed::{Bed, enter, foreign_program, ip, run};
 use ringroad::device::Device;
 use ringroad::device::xdp::{
     self, Addresses, Attach, ErrorKind, Interface, Mode, Protocol, Query, Steering, XdpConfig, XdpDevice,
@@ -212,7 +212,7 @@ fn a_foreign_program_is_named_and_left_alone() {
     let interface = Interface::query(Bed::OUR_IF).unwrap();
     for mode in ["xdpdrv", "xdpgeneric"] {
         let object = foreign_program();
-        let object = object.path().to_str().unwrap();
+        let object = object.path();
         run("ip", &["link", "set", "dev", Bed::OUR_IF, mode, "obj", object, "sec", "xdp"]);
         let program = xdp::attached(interface.index).unwrap().unwrap();
         let refused = xdp::open(&config(1)).unwrap_err();
@@ -226,43 +226,6 @@ fn a_foreign_program_is_named_and_left_alone() {
         run("ip", &["link", "set", "dev", Bed::OUR_IF, mode, "off"]);
     }
     drop(xdp::open(&config(1)).unwrap());
-}
-
-/// An object with an XDP program that passes everything.
-fn foreign_program() -> TempFile {
-    let file = TempFile::new("foreign.o");
-    let source = "__attribute__((section(\"xdp\"), used)) int somebody_elses(void *c) { return 2; }
-                  char L[] __attribute__((section(\"license\"), used)) = \"GPL\";";
-    let mut clang = Command::new("clang")
-        .args(["-O2", "-g", "-target", "bpf", "-x", "c", "-c", "-", "-o"])
-        .arg(file.path())
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut clang.stdin.take().unwrap(), source.as_bytes()).unwrap();
-    assert!(clang.wait().unwrap().success());
-    file
-}
-
-struct TempFile(std::path::PathBuf);
-
-impl TempFile {
-    fn new(name: &str) -> Self {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("ringroad-{}-{n}-{name}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-
-    fn path(&self) -> &std::path::Path {
-        &self.0
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 #[test]

@@ -34,6 +34,52 @@ pub fn ip(args: &str) -> String {
     run("ip", &args.split_whitespace().collect::<Vec<_>>())
 }
 
+/// Joins the text of both outputs.
+pub fn text_of(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+/// A file in the temporary folder that goes when this is dropped.
+pub struct TempFile(std::path::PathBuf);
+
+impl TempFile {
+    /// A name of its own that ends in `name`; there is no file yet.
+    pub fn new(name: &str) -> Self {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringroad-{}-{n}-{name}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &str {
+        self.0.to_str().expect("a plain path")
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// An object with an XDP program named `somebody_elses` that passes everything.
+#[track_caller]
+pub fn foreign_program() -> TempFile {
+    let file = TempFile::new("foreign.o");
+    let source = "__attribute__((section(\"xdp\"), used)) int somebody_elses(void *c) { return 2; }
+                  char L[] __attribute__((section(\"license\"), used)) = \"GPL\";";
+    let mut clang = Command::new("clang")
+        .args(["-O2", "-g", "-target", "bpf", "-x", "c", "-c", "-", "-o", file.path()])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("clang runs");
+    let mut input = clang.stdin.take().expect("it is piped");
+    std::io::Write::write_all(&mut input, source.as_bytes()).expect("clang reads");
+    drop(input);
+    assert!(clang.wait().expect("clang ends").success());
+    file
+}
+
 /// Enters a network namespace with the calling thread, for good.
 #[track_caller]
 pub fn enter(name: &str) {

@@ -1,5 +1,6 @@
 //! The `ringroad` command.
 
+mod doctor;
 mod load;
 mod names;
 mod sys;
@@ -18,11 +19,13 @@ struct Cli {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
+    Doctor(doctor::Args),
     Load(load::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Doctor(args) => doctor::run(&args),
         Command::Load(args) => load::run(&args),
     };
     result.unwrap_or_else(|message| {

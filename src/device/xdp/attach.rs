@@ -113,11 +113,7 @@ impl Attached {
     }
 }
 
-/// What XDP program is attached to the interface of this number, if one is.
-///
-/// # Errors
-/// The interface is gone, or the system refuses.
-pub fn attached(index: u32) -> Result<Option<Attached>> {
+fn query(index: u32) -> Result<libbpf_sys::bpf_xdp_query_opts> {
     // SAFETY: all zeros is a valid bpf_xdp_query_opts.
     let mut query: libbpf_sys::bpf_xdp_query_opts = unsafe { core::mem::zeroed() };
     query.sz = size_of::<libbpf_sys::bpf_xdp_query_opts>() as _;
@@ -125,8 +121,45 @@ pub fn attached(index: u32) -> Result<Option<Attached>> {
     let n = unsafe { libbpf_sys::bpf_xdp_query(index as i32, 0, &mut query) };
     if n < 0 {
         let why = io::Error::from_raw_os_error(-n);
-        return Err(Error::system("asking for the attached XDP program", why));
+        return Err(Error::system("asking what XDP program is attached", why));
     }
+    Ok(query)
+}
+
+/// What a driver says that it can (`netdev` generic netlink, Linux 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// It runs XDP programs and redirects for them.
+    pub native: bool,
+    /// It fills our frames itself.
+    pub zero_copy: bool,
+    /// It receives packets of several buffers.
+    pub multi_buffer: bool,
+}
+
+/// What the driver of the interface of this number says that it can; `None`
+/// where it says nothing (or the kernel is too old to ask).
+///
+/// # Errors
+/// The interface is gone, or the system refuses.
+pub fn features(index: u32) -> Result<Option<Features>> {
+    const BASIC_AND_REDIRECT: u64 = 1 | 2;
+    const ZERO_COPY: u64 = 8;
+    const RX_SG: u64 = 32;
+    let flags = query(index)?.feature_flags;
+    Ok((flags != 0).then_some(Features {
+        native: flags & BASIC_AND_REDIRECT == BASIC_AND_REDIRECT,
+        zero_copy: flags & ZERO_COPY != 0,
+        multi_buffer: flags & RX_SG != 0,
+    }))
+}
+
+/// What XDP program is attached to the interface of this number, if one is.
+///
+/// # Errors
+/// The interface is gone, or the system refuses.
+pub fn attached(index: u32) -> Result<Option<Attached>> {
+    let query = query(index)?;
     // XDP_ATTACHED_NONE, DRV, SKB, HW, MULTI
     let (id, mode) = match query.attach_mode {
         1 => (query.drv_prog_id.max(query.prog_id), Mode::Native),

@@ -14,7 +14,7 @@ mod queue;
 mod steer;
 mod umem;
 
-pub use attach::{Attach, Attached, Mode, Steering, attached};
+pub use attach::{Attach, Attached, Features, Mode, Steering, attached, features};
 pub use error::{Error, ErrorKind, Result};
 pub use interface::{Interface, Query};
 pub use queue::{Figures, Statistics, XdpDevice};

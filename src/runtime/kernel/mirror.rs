@@ -121,8 +121,8 @@ impl Netlink {
     pub fn open(index: u32) -> io::Result<Self> {
         let mut mirror = Self {
             index,
-            events: Socket::new(GROUPS as u32)?, // before the dump, so nothing is missed
-            requests: Socket::new(0)?,
+            events: Socket::new(libc::NETLINK_ROUTE, GROUPS as u32)?, // before the dump, so nothing is missed
+            requests: Socket::new(libc::NETLINK_ROUTE, 0)?,
             state: State::default(),
             changes: Vec::new(),
             asked: BTreeMap::new(),

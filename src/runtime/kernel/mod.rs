@@ -6,6 +6,7 @@
 //! (NTF_EXT_MANAGED) than what the crates know.
 
 pub mod ethtool;
+pub mod firewall;
 mod mirror;
 mod netlink;
 pub mod ports;

@@ -96,7 +96,7 @@ impl Request {
     }
 }
 
-/// A NETLINK_ROUTE socket.
+/// A netlink socket.
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
@@ -105,11 +105,12 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// A socket that is told of the changes of `groups` (RTMGRP_*; 0: of none).
-    pub fn new(groups: u32) -> io::Result<Self> {
+    /// A socket of this protocol (NETLINK_*) that is told of the changes of
+    /// `groups` (0: of none).
+    pub fn new(protocol: i32, groups: u32) -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: takes no pointers.
-        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
