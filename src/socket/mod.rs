@@ -529,3 +529,6 @@ impl Sockets {
         self.watched.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,355 @@
+//! TCP sockets.
+
+use super::*;
+use crate::telemetry::DropReason;
+use crate::tcp::State;
+
+#[test]
+fn bytes_go_both_ways_and_both_sides_close() {
+    let mut net = Net::new();
+    let (client, server, listener) = net.connected(80);
+    assert_eq!(net.a.connect(client, addr(2, 80)), Ok(()));
+    assert_eq!(net.a.connect(client, addr(2, 80)), Err(Errno::EISCONN));
+    assert_eq!(net.a.peer_addr(client), Ok(addr(2, 80)));
+    assert_eq!(net.b.local_addr(server), Ok(addr(2, 80)));
+    assert_eq!(net.a.send(client, b"hello", 0), Ok(5));
+    assert_eq!(recv(&mut net.b, server), Err(Errno::EAGAIN));
+    net.run();
+    assert_eq!(net.b.bytes_readable(server), Ok(5));
+    assert_eq!(recv(&mut net.b, server).unwrap(), b"hello");
+    assert_eq!(net.b.send(server, b"world", MSG_NOSIGNAL), Ok(5));
+    net.run();
+    assert_eq!(recv(&mut net.a, client).unwrap(), b"world");
+    net.a.close(client).unwrap();
+    net.run();
+    assert_eq!(recv(&mut net.b, server), Ok(vec![]));
+    net.b.close(server).unwrap();
+    net.run();
+    assert_eq!((net.a.stack.tcp.connections(), net.a.stack.tcp.waiting()), (0, 1));
+    assert_eq!((net.b.stack.tcp.connections(), net.b.stack.tcp.waiting()), (0, 0));
+    net.b.close(listener).unwrap();
+    assert_eq!((net.a.open_handles(), net.b.open_handles()), (0, 0));
+    net.pass(Duration::from_secs(61));
+    assert_eq!(net.a.stack.tcp.waiting(), 0);
+    assert_eq!(net.a.next_deadline(), None);
+}
+
+#[test]
+fn a_megabyte_arrives_whole() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    let data: Vec<u8> = (0..1u32 << 20).map(|i| (i * 7 + (i >> 8)) as u8).collect();
+    let (mut sent, mut got) = (0, Vec::new());
+    while got.len() < data.len() {
+        match net.a.send(client, &data[sent..], 0) {
+            Ok(n) => sent += n,
+            Err(error) => assert!(error == Errno::EAGAIN || sent == data.len(), "{error}"),
+        }
+        net.step();
+        net.now += Duration::from_micros(50);
+        while let Ok(bytes) = recv(&mut net.b, server) {
+            got.extend(bytes);
+        }
+    }
+    assert!(got == data);
+}
+
+#[test]
+fn half_close_lets_the_other_side_go_on() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    net.a.send(client, b"request", 0).unwrap();
+    net.a.shutdown(client, SHUT_WR).unwrap();
+    assert_eq!(net.a.send(client, b"more", 0), Err(Errno::EPIPE));
+    net.run();
+    assert_eq!(recv(&mut net.b, server).unwrap(), b"request");
+    assert_eq!(recv(&mut net.b, server).unwrap(), b"");
+    assert_eq!(net.b.readiness(server), Readiness::IN | Readiness::OUT | Readiness::RDHUP);
+    net.b.send(server, b"answer", 0).unwrap();
+    net.b.close(server).unwrap();
+    net.run();
+    assert_eq!(recv(&mut net.a, client).unwrap(), b"answer");
+    assert_eq!(recv(&mut net.a, client).unwrap(), b"");
+    assert!(net.a.readiness(client).contains(Readiness::HUP));
+    // The connection is in TIME-WAIT already; the socket still answers.
+    assert_eq!(net.a.stack.tcp.waiting(), 1);
+    assert_eq!(net.a.send(client, b"x", 0), Err(Errno::EPIPE));
+    net.a.close(client).unwrap();
+    assert_eq!(net.a.stack.tcp.connections(), 0);
+}
+
+#[test]
+fn a_refused_connection_says_so_once() {
+    let mut net = Net::new();
+    let client = tcp(&mut net.a);
+    assert_eq!(net.a.connect(client, addr(2, 81)), Err(Errno::EINPROGRESS));
+    assert_eq!(net.a.connect(client, addr(2, 81)), Err(Errno::EALREADY));
+    assert_eq!(net.a.send(client, b"x", 0), Err(Errno::EAGAIN));
+    assert_eq!(recv(&mut net.a, client), Err(Errno::EAGAIN));
+    assert_eq!(net.a.peer_addr(client), Err(Errno::ENOTCONN));
+    net.run();
+    let ready = net.a.readiness(client);
+    assert!(ready.contains(Readiness::ERR | Readiness::HUP | Readiness::OUT), "{ready:?}");
+    assert_eq!(get(&mut net.a, client, SOL_SOCKET, SO_ERROR), Errno::ECONNREFUSED.raw());
+    assert_eq!(get(&mut net.a, client, SOL_SOCKET, SO_ERROR), 0);
+    assert_eq!(net.b.stack.core.counters.dropped(DropReason::TcpNoSocket), 1);
+    // The socket may try again.
+    assert_eq!(net.a.connect(client, addr(2, 81)), Err(Errno::ECONNABORTED));
+    listen(&mut net.b, 81, 1);
+    assert_eq!(net.a.connect(client, addr(2, 81)), Err(Errno::EINPROGRESS));
+    net.run();
+    assert_eq!(net.a.connect(client, addr(2, 81)), Ok(()));
+}
+
+#[test]
+fn a_reset_is_an_error_once_and_then_the_end() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    let mut linger = [0; 8];
+    linger[0] = 1;
+    net.b.set_option(server, SOL_SOCKET, SO_LINGER, &linger).unwrap();
+    net.b.close(server).unwrap();
+    net.run();
+    assert_eq!(net.a.stack.tcp.connections() + net.b.stack.tcp.connections(), 1);
+    assert_eq!(recv(&mut net.a, client), Err(Errno::ECONNRESET));
+    assert_eq!(recv(&mut net.a, client), Ok(vec![]));
+    assert_eq!(net.a.send(client, b"x", 0), Err(Errno::EPIPE));
+    assert_eq!(net.a.shutdown(client, SHUT_RDWR), Err(Errno::ENOTCONN));
+    net.a.close(client).unwrap();
+    assert_eq!(net.a.stack.tcp.connections(), 0);
+}
+
+#[test]
+fn unread_data_makes_a_close_a_reset() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    net.a.send(client, b"never read", 0).unwrap();
+    net.run();
+    net.b.close(server).unwrap();
+    net.run();
+    assert_eq!(net.a.send(client, b"x", 0), Err(Errno::ECONNRESET));
+    assert_eq!(net.a.send(client, b"x", 0), Err(Errno::EPIPE));
+}
+
+#[test]
+fn calls_in_the_wrong_state_get_linuxs_answers() {
+    let mut net = Net::new();
+    let s = &mut net.a;
+    let h = tcp(s);
+    assert_eq!(recv(s, h), Err(Errno::ENOTCONN));
+    assert_eq!(s.send(h, b"x", 0), Err(Errno::EPIPE));
+    assert_eq!(s.shutdown(h, SHUT_WR), Err(Errno::ENOTCONN));
+    assert_eq!(s.shutdown(h, 3), Err(Errno::EINVAL));
+    assert_eq!(s.peer_addr(h), Err(Errno::ENOTCONN));
+    assert_eq!(s.accept(h).unwrap_err(), Errno::EINVAL);
+    assert_eq!(s.readiness(h), Readiness::OUT | Readiness::HUP);
+    assert_eq!(s.local_addr(h), Ok(SocketAddr::from(([0, 0, 0, 0], 0))));
+    assert_eq!(s.bind(h, addr(9, 80)), Err(Errno::EADDRNOTAVAIL));
+    assert_eq!(s.bind(h, "[::1]:80".parse().unwrap()), Err(Errno::EAFNOSUPPORT));
+    s.bind(h, addr(1, 80)).unwrap();
+    assert_eq!(s.bind(h, addr(1, 81)), Err(Errno::EINVAL));
+    s.listen(h, 1).unwrap();
+    s.listen(h, 5).unwrap();
+    assert_eq!(get(s, h, SOL_SOCKET, SO_ACCEPTCONN), 1);
+    assert_eq!(s.connect(h, addr(2, 80)), Err(Errno::EISCONN));
+    assert_eq!(recv(s, h), Err(Errno::ENOTCONN));
+    assert_eq!(s.send(h, b"x", 0), Err(Errno::EPIPE));
+    assert_eq!(s.accept(h).unwrap_err(), Errno::EAGAIN);
+    assert_eq!(s.bytes_readable(h), Err(Errno::EINVAL));
+    s.shutdown(h, SHUT_RD).unwrap();
+    assert_eq!(get(s, h, SOL_SOCKET, SO_ACCEPTCONN), 0);
+    s.close(h).unwrap();
+    assert_eq!(s.close(h), Err(Errno::EBADF));
+    assert_eq!(recv(s, h), Err(Errno::EBADF));
+    let u = udp(s);
+    assert_ne!(u, h);
+    assert_eq!(s.listen(u, 1), Err(Errno::EOPNOTSUPP));
+    assert_eq!(s.accept(u).unwrap_err(), Errno::EOPNOTSUPP);
+    assert_eq!(s.socket(1, SOCK_STREAM, 0).unwrap_err(), Errno::EAFNOSUPPORT);
+    assert_eq!(s.socket(AF_INET, 5, 0).unwrap_err(), Errno::ESOCKTNOSUPPORT);
+    assert_eq!(s.socket(AF_INET, SOCK_STREAM, 17).unwrap_err(), Errno::EPROTONOSUPPORT);
+    let c = tcp(s);
+    assert_eq!(s.connect(c, "192.168.7.7:80".parse().unwrap()), Err(Errno::ENETUNREACH));
+    assert_eq!(s.connect(c, "[fd00::1]:80".parse().unwrap()), Err(Errno::EAFNOSUPPORT));
+    assert_eq!(s.connect(c, "10.0.0.255:80".parse().unwrap()), Err(Errno::ENETUNREACH));
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_is_no_route_to_host() {
+    let mut net = Net::new();
+    let client = tcp(&mut net.a);
+    assert_eq!(net.a.connect(client, addr(77, 80)), Err(Errno::EINPROGRESS));
+    net.pass(Duration::from_secs(10));
+    assert_eq!(net.a.connect(client, addr(77, 80)), Err(Errno::EHOSTUNREACH));
+    assert_eq!(net.a.stack.tcp.connections(), 0);
+}
+
+#[test]
+fn peek_trunc_and_more_do_what_they_say() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    let segments = net.a.stack.core.counters.tcp_segments_out;
+    net.a.send(client, b"one ", MSG_MORE).unwrap();
+    net.run();
+    assert_eq!(net.a.stack.core.counters.tcp_segments_out, segments);
+    net.a.send(client, b"two", 0).unwrap();
+    net.run();
+    assert_eq!(net.a.stack.core.counters.tcp_segments_out, segments + 1);
+    let mut buf = [0; 16];
+    assert_eq!(net.b.recv(server, &mut buf, MSG_PEEK), Ok(7));
+    assert_eq!(&buf[..7], b"one two");
+    assert_eq!(net.b.recv(server, &mut buf[..4], MSG_TRUNC), Ok(4));
+    assert_eq!(recv(&mut net.b, server).unwrap(), b"two");
+    assert_eq!(net.b.recv(server, &mut buf, MSG_OOB), Err(Errno::EINVAL));
+    assert_eq!(net.b.send(server, b"x", MSG_OOB), Err(Errno::EOPNOTSUPP));
+    let parts = [IoSlice::new(b"a"), IoSlice::new(b""), IoSlice::new(b"bc")];
+    assert_eq!(net.b.send_vectored(server, &parts, 0), Ok(3));
+    net.run();
+    assert_eq!(recv(&mut net.a, client).unwrap(), b"abc");
+}
+
+#[test]
+fn shutdown_for_reading_ends_reads_at_once() {
+    let mut net = Net::new();
+    let (client, _server, _) = net.connected(80);
+    let ep = net.a.epoll_create().unwrap();
+    net.a.epoll_ctl(ep, EPOLL_CTL_ADD, client, EPOLLIN | EPOLLRDHUP, 1).unwrap();
+    assert_eq!(events(&mut net.a, ep), []);
+    net.a.shutdown(client, SHUT_RD).unwrap();
+    assert_eq!(recv(&mut net.a, client), Ok(vec![]));
+    assert_eq!(events(&mut net.a, ep), [(EPOLLIN | EPOLLRDHUP, 1)]);
+}
+
+#[test]
+fn lost_segments_are_sent_again_by_the_wheel() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    net.lose[0] = true;
+    net.a.send(client, b"lost at first", 0).unwrap();
+    net.run();
+    net.lose[0] = false;
+    assert_eq!(recv(&mut net.b, server), Err(Errno::EAGAIN));
+    net.pass(Duration::from_secs(3));
+    assert_eq!(recv(&mut net.b, server).unwrap(), b"lost at first");
+    assert!(net.a.stack.core.counters.tcp_retransmits > 0);
+}
+
+#[test]
+fn a_silent_peer_times_out() {
+    let mut net = Net::new();
+    let (client, _server, _) = net.connected(80);
+    set(&mut net.a, client, IPPROTO_TCP, TCP_USER_TIMEOUT, 5000).unwrap();
+    net.lose = [true; 2];
+    net.a.send(client, b"into the void", 0).unwrap();
+    net.pass(Duration::from_secs(30));
+    assert_eq!(recv(&mut net.a, client), Err(Errno::ETIMEDOUT));
+}
+
+#[test]
+fn keepalive_finds_a_dead_peer() {
+    let mut net = Net::new();
+    let (client, _server, _) = net.connected(80);
+    set(&mut net.a, client, IPPROTO_TCP, TCP_KEEPIDLE, 10).unwrap();
+    set(&mut net.a, client, IPPROTO_TCP, TCP_KEEPINTVL, 5).unwrap();
+    set(&mut net.a, client, IPPROTO_TCP, TCP_KEEPCNT, 3).unwrap();
+    set(&mut net.a, client, SOL_SOCKET, SO_KEEPALIVE, 1).unwrap();
+    net.pass(Duration::from_secs(60));
+    assert_eq!(recv(&mut net.a, client), Err(Errno::EAGAIN));
+    net.lose = [true; 2];
+    net.pass(Duration::from_secs(60));
+    assert_eq!(recv(&mut net.a, client), Err(Errno::ETIMEDOUT));
+}
+
+#[test]
+fn both_ends_in_one_stack_and_one_socket_with_itself() {
+    let mut net = Net::new();
+    let listener = listen(&mut net.a, 80, 4);
+    for target in [addr(1, 80), "127.0.0.1:80".parse().unwrap(), "0.0.0.0:80".parse().unwrap()] {
+        let client = tcp(&mut net.a);
+        assert_eq!(net.a.connect(client, target), Err(Errno::EINPROGRESS));
+        net.run();
+        let (server, _) = net.a.accept(listener).unwrap();
+        net.a.send(client, b"ping", 0).unwrap();
+        net.run();
+        assert_eq!(recv(&mut net.a, server).unwrap(), b"ping");
+        net.a.close(client).unwrap();
+        net.a.close(server).unwrap();
+        net.run();
+    }
+    let own = tcp(&mut net.a);
+    net.a.bind(own, addr(1, 4000)).unwrap();
+    assert_eq!(net.a.connect(own, addr(1, 4000)), Err(Errno::EINPROGRESS));
+    net.run();
+    assert_eq!(net.a.connect(own, addr(1, 4000)), Ok(()));
+    net.a.send(own, b"echo", 0).unwrap();
+    net.run();
+    assert_eq!(recv(&mut net.a, own).unwrap(), b"echo");
+    net.a.close(own).unwrap();
+    net.run();
+}
+
+#[test]
+fn options_reach_the_connection() {
+    let mut net = Net::new();
+    let listener = listen(&mut net.b, 80, 4);
+    set(&mut net.b, listener, IPPROTO_TCP, TCP_NODELAY, 1).unwrap();
+    let (client, server) = net.join(listener, 80);
+    assert_eq!(get(&mut net.b, server, IPPROTO_TCP, TCP_NODELAY), 1);
+    assert_eq!(get(&mut net.a, client, SOL_SOCKET, SO_TYPE), SOCK_STREAM);
+    assert_eq!(get(&mut net.a, client, SOL_SOCKET, SO_DOMAIN), AF_INET);
+    assert_eq!(get(&mut net.a, client, SOL_SOCKET, SO_PROTOCOL), IPPROTO_TCP);
+    assert_eq!(get(&mut net.a, client, IPPROTO_IP, IP_MTU), 1500);
+    assert_eq!(get(&mut net.a, client, IPPROTO_TCP, TCP_MAXSEG), 1448);
+    let mut name = [0; 16];
+    assert_eq!(net.a.get_option(client, IPPROTO_TCP, TCP_CONGESTION, &mut name), Ok(16));
+    let text = name.split(|&b| b == 0).next().unwrap().to_vec();
+    net.a.set_option(client, IPPROTO_TCP, TCP_CONGESTION, &text).unwrap();
+    let unknown = net.a.set_option(client, IPPROTO_TCP, TCP_CONGESTION, b"nonesuch\0");
+    assert_eq!(unknown, Err(Errno::ENOENT));
+    let mut info = [0; 256];
+    assert_eq!(net.a.get_option(client, IPPROTO_TCP, TCP_INFO, &mut info), Ok(248));
+    assert_eq!(info[0], State::Established as u8);
+    assert_eq!(net.b.get_option(listener, IPPROTO_TCP, TCP_INFO, &mut info), Ok(248));
+    assert_eq!(info[0], State::Listen as u8);
+    let u = udp(&mut net.a);
+    let tcp_on_udp = net.a.get_option(u, IPPROTO_TCP, TCP_NODELAY, &mut info);
+    assert_eq!(tcp_on_udp, Err(Errno::ENOPROTOOPT));
+}
+
+#[test]
+fn frames_are_lent_and_taken_without_a_copy() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    let mut frame = net.a.zc_alloc(client).unwrap();
+    assert_eq!(net.a.lent_frames(), 1);
+    net.a.stack.assert_conserved();
+    net.a.stack.core.pool.bytes_mut(&mut frame)[..4].copy_from_slice(b"lent");
+    frame.truncate(4);
+    let copied = net.a.stack.core.counters.tx_copied_bytes;
+    net.a.zc_send(client, frame).unwrap();
+    assert_eq!(net.a.stack.core.counters.tx_copied_bytes, copied);
+    net.run();
+    let frame = net.b.zc_recv(server).unwrap();
+    assert_eq!(net.b.stack.core.pool.bytes(&frame), b"lent");
+    assert_eq!(net.b.zc_recv(server).unwrap_err(), Errno::EAGAIN);
+    net.b.zc_release(server, frame).unwrap();
+    assert_eq!((net.a.lent_frames(), net.b.lent_frames()), (0, 0));
+    // Misuse: not the right handle, not from zc_alloc, and after the close.
+    let other = tcp(&mut net.a);
+    let frame = net.a.zc_alloc(client).unwrap();
+    let (error, frame) = net.a.zc_send(other, frame).unwrap_err();
+    assert_eq!(error, Errno::EINVAL);
+    assert_eq!(net.a.zc_release(other, frame), Err(Errno::EINVAL));
+    let stolen = net.a.stack.core.pool.alloc().unwrap();
+    let (error, stolen) = net.a.zc_send(client, stolen).unwrap_err();
+    assert_eq!(error, Errno::EINVAL);
+    net.a.stack.core.pool.free(stolen);
+    let frame = net.a.zc_alloc(client).unwrap();
+    net.a.close(client).unwrap();
+    let (error, frame) = net.a.zc_send(client, frame).unwrap_err();
+    assert_eq!(error, Errno::EBADF);
+    net.a.zc_release(client, frame).unwrap();
+    net.run();
+    assert_eq!(net.b.zc_recv(server).unwrap_err(), Errno::ESHUTDOWN);
+    assert_eq!(net.a.lent_frames(), 0);
+}
