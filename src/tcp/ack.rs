@@ -20,6 +20,7 @@ impl Connection {
         let sent_at = h.send.acknowledge(env.pool, seg.ack);
         h.snd_una = seg.ack;
         (h.dup_acks, h.retries, h.backoff) = (0, 0, 0);
+        self.cold.stalled = Instant::NEVER;
         self.cold.bytes_acked += u64::from(bytes);
         self.measure(env, seg, sent_at);
         let flush = if self.hot.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
@@ -31,7 +32,6 @@ impl Connection {
         // RFC 6298, 5.2 and 5.3.
         if self.hot.snd_una == self.hot.snd_nxt {
             self.hot.timers.stop(Timer::Retransmit);
-            self.cold.stalled = Instant::NEVER;
         } else {
             self.set_retransmit(env);
         }

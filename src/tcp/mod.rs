@@ -24,6 +24,8 @@ mod sack;
 mod send_queue;
 mod seq;
 mod template;
+#[cfg(test)]
+mod tests;
 pub mod time_wait;
 mod timers;
 mod types;

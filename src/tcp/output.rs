@@ -7,7 +7,7 @@ use super::timers::{Mode, Timer};
 use super::types::{Env, Flush, State};
 use super::{sack, seq};
 use crate::telemetry::DropReason;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::tcp::Flags;
 
 /// Whether a step of output got all it had through.
@@ -251,8 +251,6 @@ impl Connection {
     /// byte that was acknowledged long ago (RFC 9293, 3.8.4).
     pub(super) fn send_acks(&mut self, env: &mut Env) -> Sent {
         let h = &self.hot;
-        let probe = h.bits.contains(Bits::KEEP_DUE);
-        let seq = if probe { h.snd_una.wrapping_sub(1) } else { h.snd_nxt };
         let sack = h.bits.contains(Bits::SACK);
         let copies = if sack { 1 } else { h.dup_out.max(1) };
         let mut bytes = sack::Bytes::new();
@@ -262,19 +260,29 @@ impl Connection {
         if sack && let Some(ahead) = &self.recv.ahead {
             sack::write(&mut bytes, &ahead.blocks());
         }
-        for _ in 0..copies {
-            let fields = Fields { seq, ack: self.hot.rcv_nxt, flags: Flags::ACK, window: self.window() };
-            if env.tx.room() == 0 {
-                return Err(self.out_of_queue(env));
+        if h.bits.contains(Bits::ACK_NOW) {
+            for _ in 0..copies {
+                self.send_ack(env, self.hot.snd_nxt, &bytes)?;
+                self.hot.dup_out = self.hot.dup_out.saturating_sub(1);
             }
-            if !self.template.send_bare(env.pool, env.tx, fields, &bytes) {
-                return Err(self.out_of_frames(env));
-            }
-            self.hot.dup_out = self.hot.dup_out.saturating_sub(1);
-            self.ack_left(env, false);
         }
-        self.hot.bits -= Bits::KEEP_DUE;
+        if self.hot.bits.contains(Bits::KEEP_DUE) {
+            self.send_ack(env, self.hot.snd_una.wrapping_sub(1), &bytes)?;
+            self.hot.bits -= Bits::KEEP_DUE;
+        }
         self.hot.dup_out = 0;
+        Ok(())
+    }
+
+    fn send_ack(&mut self, env: &mut Env, seq: u32, options: &[u8]) -> Sent {
+        if env.tx.room() == 0 {
+            return Err(self.out_of_queue(env));
+        }
+        let fields = Fields { seq, ack: self.hot.rcv_nxt, flags: Flags::ACK, window: self.window() };
+        if !self.template.send_bare(env.pool, env.tx, fields, options) {
+            return Err(self.out_of_frames(env));
+        }
+        self.ack_left(env, false);
         Ok(())
     }
 
@@ -299,7 +307,9 @@ impl Connection {
     }
 
     /// The window to announce, as it stands in the header. Its right edge never
-    /// moves left (SHLD-14), and moves right only by enough (MUST-39).
+    /// moves left (SHLD-14; what the scale cannot express is announced less but
+    /// taken all the same, RFC 7323, 2.4), and moves right only by enough
+    /// (MUST-39).
     #[inline]
     pub(super) fn window(&mut self) -> u16 {
         let step = u32::from(self.cold.adv_mss);
@@ -307,12 +317,12 @@ impl Connection {
         let left = seq::distance(h.rcv_nxt, h.rcv_edge);
         let free = h.rcv_buf.saturating_sub(h.rcv_used);
         let scale = if h.state == State::SynSent { 0 } else { h.rcv_scale };
-        let mut units = (left + (1 << scale) - 1) >> scale;
+        let mut units = left >> scale;
         if free >= left + step.min(h.rcv_buf / 2) {
             units = units.max(free >> scale);
         }
         let units = units.min(65_535);
-        h.rcv_edge = h.rcv_nxt.wrapping_add(units << scale);
+        h.rcv_edge = seq::max(h.rcv_edge, h.rcv_nxt.wrapping_add(units << scale));
         units as u16
     }
 
@@ -399,7 +409,11 @@ impl Connection {
     #[inline]
     pub(super) fn set_retransmit(&mut self, env: &Env) {
         let h = &mut self.hot;
-        let at = env.now + h.rtt.rto(h.backoff, env.config);
+        let mut at = env.now + h.rtt.rto(h.backoff, env.config);
+        if self.cold.user_timeout > 0 {
+            let limit = Duration::from_millis(self.cold.user_timeout.into());
+            at = at.min(self.cold.stalled.min(env.now) + limit);
+        }
         h.timers.set(Timer::Retransmit, at);
         self.cold.mode = if h.snd_wnd == 0 && h.state.is_synchronized() { Mode::Persist } else { Mode::Retransmit };
     }
