@@ -21,7 +21,8 @@ pub struct Impairments {
     pub reorder: f64,
     /// The longest that a reordered packet is held back.
     pub reorder_by: Duration,
-    /// Probability that one bit of a packet is turned over.
+    /// Probability that one bit of a packet is turned over. ARP in Ethernet frames
+    /// is spared: it has no checksum of its own, only the link's.
     pub corrupt: f64,
     /// Probability that a packet loses its tail.
     pub truncate: f64,
@@ -196,7 +197,8 @@ impl Link {
     }
 
     fn damage(&mut self, bytes: &mut Vec<u8>) {
-        if self.chance(self.impairments.corrupt) && !bytes.is_empty() {
+        let arp = bytes.get(12..14) == Some(&[0x08, 0x06]);
+        if self.chance(self.impairments.corrupt) && !arp && !bytes.is_empty() {
             let bit = self.below(bytes.len() as u64 * 8) as usize;
             bytes[bit / 8] ^= 1 << (bit % 8);
             self.counts.corrupted += 1;
