@@ -3,6 +3,7 @@
 pub mod arch;
 pub mod device;
 pub mod errno;
+pub mod ffi;
 pub mod frame;
 pub mod rng;
 pub mod socket;

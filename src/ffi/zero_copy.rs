@@ -1,0 +1,161 @@
+//! Zero-copy: frames lent to the program. A frame is in one hand at a time.
+
+use super::errno::guard;
+use super::target::Target;
+use crate::errno::{Errno, Result};
+use core::ffi::{c_int, c_void};
+
+/// A frame in the program's hand.
+#[allow(non_camel_case_types)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct rr_zc_frame {
+    /// Its first byte.
+    pub data: *mut c_void,
+    /// Bytes: received ones, or room to write. Before rr_zc_send, the number of
+    /// bytes to send from `data`.
+    pub len: usize,
+    /// ringroad's name for it, good once. Leave it as it is.
+    pub id: u64,
+}
+
+/// Lends up to `count` received frames, oldest first, without copying: how many,
+/// 0 at the end of the stream. The bytes are the program's to read until
+/// rr_zc_release; the receive window opens with that. Flags: MSG_DONTWAIT.
+/// As recv(2) in blocking and errors; ENOTSOCK for a descriptor of the system's.
+///
+/// # Safety
+/// `frames` is null or `count` writable structs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rr_zc_recv(
+    fd: c_int,
+    frames: *mut rr_zc_frame,
+    count: usize,
+    flags: c_int,
+) -> isize {
+    // SAFETY: the caller's promise.
+    unsafe { several(fd, frames, count, |target, i, frame| {
+        let flags = if i == 0 { flags } else { flags | libc::MSG_DONTWAIT };
+        let got = target.zc_recv(fd, flags)?;
+        if let Some(got) = got {
+            *frame = got;
+        }
+        Ok(got.is_some())
+    }) }
+}
+
+/// Gives frames back that rr_zc_recv lent, or that rr_zc_alloc handed out and
+/// the program does not send: how many. EINVAL for one that is not out, or not
+/// by this socket.
+///
+/// # Safety
+/// `frames` is null or `count` structs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rr_zc_release(fd: c_int, frames: *mut rr_zc_frame, count: usize) -> isize {
+    // SAFETY: the caller's promise.
+    unsafe { several(fd, frames, count, |target, _, frame| {
+        target.zc_release(fd, frame)?;
+        *frame = NOTHING;
+        Ok(true)
+    }) }
+}
+
+/// Hands out up to `count` frames to write: how many. `len` is the room of each.
+/// EPIPE on a stream that cannot send, EAGAIN while the send buffer or the memory
+/// is full.
+///
+/// # Safety
+/// `frames` is null or `count` writable structs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rr_zc_alloc(fd: c_int, frames: *mut rr_zc_frame, count: usize) -> isize {
+    // SAFETY: the caller's promise.
+    unsafe { several(fd, frames, count, |target, _, frame| {
+        *frame = target.zc_alloc(fd)?;
+        Ok(true)
+    }) }
+}
+
+/// Sends the first `len` bytes of frames that rr_zc_alloc handed out on this
+/// socket: how many frames were taken. Those are the program's no longer; the
+/// others still are. EINVAL for a frame that is not out, and for a `len` that is
+/// 0 or beyond its room. As send(2) in other errors, SIGPIPE included. Flags:
+/// MSG_DONTWAIT, MSG_NOSIGNAL.
+///
+/// # Safety
+/// `frames` is null or `count` structs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rr_zc_send(
+    fd: c_int,
+    frames: *mut rr_zc_frame,
+    count: usize,
+    flags: c_int,
+) -> isize {
+    let send = |target: Target, frame: &mut rr_zc_frame| {
+        target.zc_send(fd, frame, flags)?;
+        *frame = NOTHING;
+        Ok(true)
+    };
+    // SAFETY: the caller's promise.
+    let sent = unsafe { several(fd, frames, count, |target, _, frame| send(target, frame)) };
+    if let Some(target) = Target::of(fd) {
+        super::data::signal_broken_pipe(target, fd, flags, sent);
+    }
+    sent
+}
+
+/// What the program's struct says of a frame that it gave away.
+const NOTHING: rr_zc_frame = rr_zc_frame { data: core::ptr::null_mut(), len: 0, id: 0 };
+
+/// Does something with one frame after the other, until it says stop or fails.
+/// A failure counts only where it is the first frame's.
+///
+/// # Safety
+/// `frames` is null or `count` structs.
+unsafe fn several(
+    fd: c_int,
+    frames: *mut rr_zc_frame,
+    count: usize,
+    mut one: impl FnMut(Target, usize, &mut rr_zc_frame) -> Result<bool>,
+) -> isize {
+    guard(|| {
+        let target = Target::of(fd).ok_or(Errno::ENOTSOCK)?;
+        if count > 0 && frames.is_null() {
+            return Err(target.blame(fd, Errno::EFAULT));
+        }
+        for i in 0..count {
+            // SAFETY: not null, so the caller's structs.
+            match one(target, i, unsafe { &mut *frames.add(i) }) {
+                Ok(true) => {}
+                Err(error) if i == 0 => return Err(error),
+                Ok(false) | Err(_) => return Ok(i as isize),
+            }
+        }
+        Ok(count as isize)
+    })
+}
+
+impl Target {
+    fn zc_recv(self, fd: c_int, _flags: c_int) -> Result<Option<rr_zc_frame>> {
+        match self {
+            Self::Sim(sim) => sim.with(|s| s.zc_recv(fd)),
+        }
+    }
+
+    fn zc_release(self, fd: c_int, frame: &rr_zc_frame) -> Result<()> {
+        match self {
+            Self::Sim(sim) => sim.with(|s| s.zc_release(fd, frame)),
+        }
+    }
+
+    fn zc_alloc(self, fd: c_int) -> Result<rr_zc_frame> {
+        match self {
+            Self::Sim(sim) => sim.with(|s| s.zc_alloc(fd)),
+        }
+    }
+
+    fn zc_send(self, fd: c_int, frame: &rr_zc_frame, _flags: c_int) -> Result<()> {
+        match self {
+            Self::Sim(sim) => sim.with(|s| s.zc_send(fd, frame)),
+        }
+    }
+}
