@@ -8,7 +8,7 @@ use super::ip_output::{Identification, PathMtus};
 use super::neighbor::{self, Waiter};
 use super::route::{self, Path, Route};
 use super::Config;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::frame::{Frame, Pool, TxQueue};
 use crate::rng::Rng;
 use crate::tcp::Readiness;
@@ -61,6 +61,7 @@ pub struct Core {
     pub(super) routes: route::Table,
     /// The path that was asked for last: nearly always the next one too.
     last_path: Cell<Option<(IpAddr, Path)>>,
+    link_up: bool,
     pub(super) limits: Limits,
     pub(super) reassembly: Reassembly,
     pub(super) identification: Identification,
@@ -88,6 +89,7 @@ impl Core {
             neighbors: neighbor::Table::new(&config, &mut rng),
             routes: route::Table::default(),
             last_path: Cell::new(None),
+            link_up: true,
             limits: Limits::new(&config.icmp),
             reassembly: Reassembly::new(&mut rng),
             identification: Identification::new(&mut rng),
@@ -111,7 +113,7 @@ impl Core {
     /// The path to a destination.
     ///
     /// # Errors
-    /// `ENETUNREACH`.
+    /// `ENETUNREACH`; `ENETDOWN` while the link is down.
     #[inline]
     pub fn route(&self, dst: IpAddr) -> Result<Path> {
         match self.last_path.get() {
@@ -122,6 +124,9 @@ impl Core {
 
     fn find_path(&self, dst: IpAddr) -> Result<Path> {
         let path = self.routes.path(&self.interface, dst)?;
+        if !self.link_up && !path.is_local {
+            return Err(Errno::ENETDOWN);
+        }
         self.last_path.set(Some((dst, path)));
         Ok(path)
     }
@@ -151,6 +156,13 @@ impl Core {
     /// keep it, and hear nothing any more.
     pub fn set_addresses(&mut self, addresses: &[(IpAddr, u8)]) {
         self.interface.set_addresses(addresses);
+        self.last_path.set(None);
+    }
+
+    /// The interface went down or came up. While it is down nothing finds a path,
+    /// but for what goes to ourselves.
+    pub fn set_link(&mut self, up: bool) {
+        self.link_up = up;
         self.last_path.set(None);
     }
 

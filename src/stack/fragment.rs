@@ -296,7 +296,7 @@ impl Core {
         let start = usize::from(flags & OFFSET_MASK) * 8;
         let piece = Piece { start, end: start + packet.len(), last: flags & MF == 0 };
         let size = piece.end - piece.start;
-        if size == 0 || (!piece.last && size % 8 != 0) || piece.end + bytes.len() > 65_535 {
+        if size == 0 || (!piece.last && !size.is_multiple_of(8)) || piece.end + bytes.len() > 65_535 {
             return Err(DropReason::FragmentTooLarge);
         }
         let key = Key {

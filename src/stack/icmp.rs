@@ -167,7 +167,7 @@ impl Stack {
             .ok_or(DropReason::IcmpTypeUnknown)?;
         let bytes = &self.core.pool.bytes(&packet.head)[icmpv4::HEADER_LEN..];
         let quote = read_quote(bytes).ok_or(DropReason::IcmpQuoteInvalid)?;
-        if !self.core.interface.is_own(quote.local.ip()) || !self.deliver_problem(&quote, &problem) {
+        if !self.core.interface.is_local(quote.local.ip()) || !self.deliver_problem(&quote, &problem) {
             return Err(DropReason::IcmpQuoteInvalid);
         }
         Ok(())
@@ -254,7 +254,9 @@ impl Core {
         words: (u16, u16),
     ) {
         let (IpAddr::V4(src), IpAddr::V4(dst)) = (meta.src, meta.dst) else { return };
-        if meta.to_group {
+        // Whether a port or protocol is there the kernel knows better, where the
+        // address is its own too.
+        if meta.to_group || (self.is_shared() && kind == icmpv4::UNREACHABLE && !meta.is_loop) {
             return;
         }
         let arena = self.pool.arena().clone();
@@ -280,10 +282,7 @@ impl Core {
                 !matches!(k, icmpv4::ECHO_REPLY | icmpv4::ECHO_REQUEST | 13..=18)
             });
         let single = is_host(dst) && self.interface.class(dst) != Class::Broadcast;
-        // Whether a port or protocol is there the kernel knows better, where the
-        // address is its own too.
-        let not_ours = self.is_shared() && kind == icmpv4::UNREACHABLE;
-        if about_error || header.fragment_offset() != 0 || !single || not_ours {
+        if about_error || header.fragment_offset() != 0 || !single {
             return;
         }
         if !self.limits.errors.take(self.now) {

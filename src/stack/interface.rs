@@ -29,8 +29,31 @@ pub struct Interface {
     pub mtu: usize,
     /// Bytes of the link's header: 14, or 0 where frames are IP packets.
     pub link_len: usize,
-    /// The first IPv4 address once more, for the fast path.
-    first_v4: Ipv4Addr,
+    /// The IPv4 addresses once more, as the packet path compares them.
+    v4: Vec<Subnet>,
+}
+
+#[derive(Debug)]
+struct Subnet {
+    own: u32,
+    /// Bits of the network.
+    mask: u32,
+    /// The network has broadcast addresses: its prefix is 30 bits or less.
+    has_broadcast: bool,
+}
+
+impl Subnet {
+    fn new(own: Ipv4Addr, prefix: u8) -> Self {
+        let mask = !u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+        Self { own: own.to_bits(), mask, has_broadcast: prefix < 31 }
+    }
+
+    /// RFC 1122, 3.3.6: all ones in the host's part, or (obsolete) all zeros.
+    #[inline]
+    fn is_broadcast(&self, ip: u32) -> bool {
+        let host = ip & !self.mask;
+        (ip ^ self.own) & self.mask == 0 && (host == 0 || host == !self.mask) && self.has_broadcast
+    }
 }
 
 impl Interface {
@@ -41,7 +64,7 @@ impl Interface {
             mac: config.mac,
             mtu: config.mtu.clamp(68, 65_535),
             link_len: if config.raw_ip { 0 } else { ethernet::HEADER_LEN },
-            first_v4: Ipv4Addr::UNSPECIFIED,
+            v4: Vec::new(),
         };
         interface.set_addresses(&config.addresses);
         interface
@@ -51,11 +74,11 @@ impl Interface {
     pub fn set_addresses(&mut self, addresses: &[(IpAddr, u8)]) {
         self.addresses.clear();
         self.addresses.extend_from_slice(addresses);
-        let v4 = self.addresses.iter().find_map(|(a, _)| match a {
-            IpAddr::V4(a) => Some(*a),
+        self.v4.clear();
+        self.v4.extend(addresses.iter().filter_map(|&(a, prefix)| match a {
+            IpAddr::V4(a) => Some(Subnet::new(a, prefix)),
             IpAddr::V6(_) => None,
-        });
-        self.first_v4 = v4.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        }));
     }
 
     /// True for one of the interface's own addresses.
@@ -74,16 +97,10 @@ impl Interface {
     /// What an IPv4 destination is to us.
     #[inline]
     pub fn class(&self, dst: Ipv4Addr) -> Class {
-        if dst == self.first_v4 && !dst.is_unspecified() {
-            return Class::Own;
-        }
-        self.class_of_others(dst)
-    }
-
-    fn class_of_others(&self, dst: Ipv4Addr) -> Class {
-        if self.is_own(IpAddr::V4(dst)) {
+        let ip = dst.to_bits();
+        if self.v4.iter().any(|s| s.own == ip) {
             Class::Own
-        } else if dst.is_broadcast() || self.is_subnet_broadcast(dst) {
+        } else if ip == u32::MAX || self.v4.iter().any(|s| s.is_broadcast(ip)) {
             Class::Broadcast
         } else if dst.is_multicast() {
             Class::Multicast
@@ -93,16 +110,10 @@ impl Interface {
     }
 
     /// True for the all-ones address of a subnet of ours, or its all-zeros one
-    /// (RFC 1122, 3.3.6: an obsolete form of it). Subnets of /31 and /32 have none.
+    /// (RFC 1122, 3.3.6: an obsolete form of it), and not an address of ours.
+    /// Subnets of /31 and /32 have none.
     pub fn is_subnet_broadcast(&self, ip: Ipv4Addr) -> bool {
-        self.addresses.iter().any(|&(a, prefix)| {
-            let IpAddr::V4(own) = a else { return false };
-            let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-            prefix < 31
-                && covers(a, prefix, IpAddr::V4(ip))
-                && (ip.to_bits() & host == host || ip.to_bits() & host == 0)
-                && ip != own
-        })
+        self.class(ip) == Class::Broadcast && !ip.is_broadcast()
     }
 
     /// The address of ours, and its prefix, whose subnet `ip` is in: the longest.

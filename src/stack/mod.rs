@@ -36,6 +36,7 @@ pub use ip_output::IpHeader;
 pub use neighbor::{Neighbor, Resolve, Waiter};
 pub use route::{Path, Route};
 
+use crate::arch;
 use crate::frame::{Batch, Packet, Pool};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
@@ -69,7 +70,13 @@ impl Stack {
     /// Takes in a batch of received packets. All frames are consumed.
     pub fn receive(&mut self, now: Instant, batch: &mut Batch) {
         self.core.now = now;
-        for packet in batch.drain(..) {
+        let mut packets = batch.drain(..);
+        let mut next = packets.next();
+        while let Some(packet) = next {
+            next = packets.next();
+            if let Some(packet) = &next {
+                arch::prefetch(self.core.pool.bytes(&packet.head));
+            }
             self.core.counters.rx_packets += 1;
             self.core.counters.rx_bytes += packet.len() as u64;
             self.link_input(packet, false);

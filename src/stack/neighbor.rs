@@ -364,7 +364,11 @@ impl Core {
         entry.requests = entry.requests.saturating_add(1);
         let (ip, state, mac) = (entry.ip, entry.state, entry.mac);
         match (self.config.mode, ip) {
-            (Mode::Shared, _) => self.neighbor_requests.push(ip),
+            (Mode::Shared, _) => {
+                if self.neighbor_requests.len() < self.config.neighbor.max_entries {
+                    self.neighbor_requests.push(ip);
+                }
+            }
             (Mode::Owned, IpAddr::V4(v4)) => {
                 let to = if state == State::Probe { mac } else { Mac::BROADCAST };
                 self.send_arp_request(v4, to);

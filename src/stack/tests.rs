@@ -658,6 +658,91 @@ impl Bed {
 }
 
 #[test]
+fn packets_larger_than_a_frame_are_taken_in() {
+    let mut b = Bed::with_pool(Config { mtu: 9000, ..owned() }, 64, 1024);
+    let id = listener(&mut b, "10.0.0.1:99");
+    for len in [900, 1000, 2000, 5001, 8972] {
+        // Drivers' frames end anywhere: the checksum goes on at odd places too.
+        let body: Vec<u8> = (0..len).map(|i| (i * 13) as u8).collect();
+        let mut frame = eth(OUR_MAC, ethernet::IPV4, &udp_packet("10.0.0.2:9", "10.0.0.1:99", &body));
+        b.put(&frame);
+        assert_eq!(received(&mut b, id).unwrap(), body);
+        frame.extend([0; 2000]);
+        b.put(&frame);
+        assert_eq!(received(&mut b, id).unwrap(), body, "with padding of frames");
+        *frame.get_mut(len + 20).unwrap() ^= 1;
+        b.refused(&frame, D::UdpBadChecksum);
+    }
+}
+
+#[test]
+fn while_the_link_is_down_there_is_no_path() {
+    let mut b = Bed::new(owned());
+    let id = listener(&mut b, "10.0.0.1:99");
+    let send = |b: &mut Bed, to| {
+        let Stack { udp, core, .. } = &mut b.stack;
+        udp.send(core, id, &[b"x"], Some(addr(to)), &Default::default())
+    };
+    b.learn_peer();
+    assert_eq!(send(&mut b, "10.0.0.2:9"), Ok(1));
+    b.stack.core.set_link(false);
+    assert_eq!(send(&mut b, "10.0.0.2:9"), Err(crate::errno::Errno::ENETDOWN));
+    assert_eq!(send(&mut b, "10.0.0.1:99"), Ok(1));
+    b.stack.core.set_link(true);
+    assert_eq!(send(&mut b, "10.0.0.2:9"), Ok(1));
+}
+
+#[test]
+fn whatever_comes_no_frame_is_lost_and_nothing_panics() {
+    for (seed, config) in [owned(), raw(), Config { mode: Mode::Shared, ..owned() }].into_iter().enumerate() {
+        let is_raw = config.raw_ip;
+        let mut b = Bed::with_pool(config, 512, 2048);
+        listener(&mut b, "0.0.0.0:99");
+        if let Ok(id) = b.stack.icmp.open(&b.stack.core, 7, true) {
+            let _ = b.stack.icmp.connect(&mut b.stack.core, id, None);
+        }
+        let mut rng = crate::rng::Rng::new(seed as u64);
+        let whole = datagram(3000);
+        let mut seeds: Vec<Vec<u8>> = fragments(&whole, 1480);
+        seeds.extend([
+            udp_packet("10.0.0.2:9", "10.0.0.1:99", b"hello"),
+            udp_packet("10.0.0.2:9", "10.0.0.255:99", b"hello"),
+            echo(&[1; 300]),
+            ipv4_in(ipv4::ICMP, &icmp(3, 4, (0, 900), &whole[..48])),
+            with_options(&[7, 7, 4, 0, 0, 0, 0, 0], &[0; 40]),
+            ipv4_in(ipv4::TCP, &[0x50; 60]),
+        ]);
+        let arp = arp(1, PEER_MAC, PEER, Mac::default(), OURS, Mac::BROADCAST);
+        for round in 0..20_000u32 {
+            let pick = rng.below(seeds.len() as u32 + 1) as usize;
+            let mut bytes = match seeds.get(pick) {
+                Some(packet) if is_raw => packet.clone(),
+                Some(packet) => eth(OUR_MAC, ethernet::IPV4, packet),
+                None => arp.clone(),
+            };
+            for _ in 0..rng.below(4) {
+                let at = rng.below(bytes.len().min(64) as u32) as usize;
+                bytes[at] = rng.next_u32() as u8;
+            }
+            if rng.below(8) == 0 {
+                bytes.truncate(1 + rng.below(bytes.len() as u32) as usize);
+            }
+            let ip = if is_raw { 0 } else { 14 };
+            if rng.below(4) > 0 && bytes.len() > ip + 60 {
+                fix_header(&mut bytes[ip..]);
+            }
+            b.put(&bytes);
+            if round % 64 == 0 {
+                b.wait(Duration::from_millis(rng.below(500).into()));
+                b.take();
+            }
+        }
+        b.wait(Duration::from_secs(100));
+        b.take();
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes() {
     let run = || {
         let mut b = Bed::new(owned());

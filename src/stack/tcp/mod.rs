@@ -11,7 +11,7 @@
 
 mod calls;
 mod config;
-mod hash;
+pub(super) mod hash;
 mod input;
 mod listener;
 mod open;

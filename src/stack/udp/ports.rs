@@ -2,10 +2,9 @@
 //! received datagram.
 
 use crate::rng::Rng;
-use core::hash::{Hash, Hasher};
+use crate::stack::tcp::hash::{FlowKey, Keyed};
 use core::net::{IpAddr, SocketAddr};
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
 /// A socket's place in the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +20,8 @@ pub(super) struct Place {
 struct Group {
     addr: IpAddr,
     members: Vec<u32>,
+    /// The latest member set SO_REUSEPORT.
+    shares: bool,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +32,11 @@ struct Port {
     connected: usize,
 }
 
+#[inline]
+fn flow(local: SocketAddr, peer: SocketAddr) -> FlowKey {
+    FlowKey::new(local.ip(), local.port(), peer.ip(), peer.port())
+}
+
 /// The tables.
 #[derive(Debug)]
 pub(super) struct Ports {
@@ -39,8 +45,8 @@ pub(super) struct Ports {
     entries: Vec<Port>,
     free: Vec<u16>,
     /// Connected sockets by both addresses and ports.
-    connected: HashTable<(SocketAddr, SocketAddr, u32)>,
-    key: [u8; 16],
+    connected: HashTable<(FlowKey, u32)>,
+    keyed: Keyed,
 }
 
 impl Ports {
@@ -50,14 +56,8 @@ impl Ports {
             entries: Vec::new(),
             free: Vec::new(),
             connected: HashTable::new(),
-            key: rng.key(),
+            keyed: Keyed::new(rng.key()),
         }
-    }
-
-    fn hash(key: &[u8; 16], local: &SocketAddr, peer: &SocketAddr) -> u64 {
-        let mut h = SipHasher13::new_with_key(key);
-        (local, peer).hash(&mut h);
-        h.finish()
     }
 
     #[inline]
@@ -107,16 +107,21 @@ impl Ports {
         match place.peer {
             Some(peer) => {
                 port.connected += 1;
-                let key = &self.key;
-                let hash = Self::hash(key, &local, &peer);
-                self.connected.insert_unique(hash, (local, peer, id), |(l, p, _)| {
-                    Self::hash(key, l, p)
-                });
+                let (keyed, flow) = (&self.keyed, flow(local, peer));
+                self.connected.insert_unique(keyed.flow(&flow), (flow, id), |(f, _)| keyed.flow(f));
             }
-            None => match port.groups.iter_mut().find(|g| g.addr == local.ip()) {
-                Some(group) => group.members.push(id),
-                None => port.groups.push(Group { addr: local.ip(), members: vec![id] }),
-            },
+            None => {
+                let shares = place.reuse_port;
+                match port.groups.iter_mut().find(|g| g.addr == local.ip()) {
+                    Some(group) => {
+                        group.members.push(id);
+                        group.shares = shares;
+                    }
+                    None => {
+                        port.groups.push(Group { addr: local.ip(), members: vec![id], shares });
+                    }
+                }
+            }
         }
     }
 
@@ -127,12 +132,16 @@ impl Ports {
         port.holders.retain(|(i, _)| *i != id);
         if let Some(peer) = place.peer {
             port.connected -= 1;
-            let hash = Self::hash(&self.key, &place.local, &peer);
-            if let Ok(entry) = self.connected.find_entry(hash, |(_, _, i)| *i == id) {
+            let hash = self.keyed.flow(&flow(place.local, peer));
+            if let Ok(entry) = self.connected.find_entry(hash, |(_, i)| *i == id) {
                 entry.remove();
             }
         } else {
-            port.groups.iter_mut().for_each(|g| g.members.retain(|i| *i != id));
+            for group in &mut port.groups {
+                group.members.retain(|i| *i != id);
+                let latest = group.members.last();
+                group.shares = port.holders.iter().any(|(i, p)| Some(i) == latest && p.reuse_port);
+            }
             port.groups.retain(|g| !g.members.is_empty());
         }
         let index = &mut self.index[usize::from(number)];
@@ -160,29 +169,27 @@ impl Ports {
             [only] => Some(only).filter(|g| g.addr == ip || any(g)),
             all => all.iter().find(|g| g.addr == ip).or_else(|| all.iter().find(any)),
         };
-        match &group?.members[..] {
+        let group = group?;
+        match &group.members[..] {
             [only] => Some(*only),
-            members => Some(self.choose(port, members, local, peer)),
+            _ => Some(self.choose(group, local, peer)),
         }
     }
 
     /// The socket connected from `local` to `peer`.
     pub fn find_connected(&self, local: SocketAddr, peer: SocketAddr) -> Option<u32> {
-        let hash = Self::hash(&self.key, &local, &peer);
-        let found = self.connected.find(hash, |(l, p, _)| *l == local && *p == peer);
-        found.map(|(_, _, id)| *id)
+        let flow = flow(local, peer);
+        self.connected.find(self.keyed.flow(&flow), |(f, _)| *f == flow).map(|(_, id)| *id)
     }
 
     /// Among several on one address: a group of SO_REUSEPORT shares the peers,
     /// else the latest has all.
-    #[cold]
-    fn choose(&self, port: &Port, members: &[u32], local: SocketAddr, peer: SocketAddr) -> u32 {
-        let latest = members[members.len() - 1];
-        let grouped = |id: u32| port.holders.iter().any(|(i, p)| *i == id && p.reuse_port);
-        if !grouped(latest) {
-            return latest;
+    fn choose(&self, group: &Group, local: SocketAddr, peer: SocketAddr) -> u32 {
+        let members = &group.members;
+        if !group.shares {
+            return members[members.len() - 1];
         }
-        let hash = Self::hash(&self.key, &local, &peer);
+        let hash = self.keyed.flow(&flow(local, peer));
         members[(hash % members.len() as u64) as usize]
     }
 
