@@ -1,8 +1,8 @@
-//! The calls on UDP sockets.
+//! The calls on UDP and ICMP sockets.
 
 use super::linux::*;
 use super::options::Options;
-use super::table::Kind;
+use super::table::{Flags, Kind};
 use super::types::Handle;
 use super::{RecvMeta, SendMeta, Sockets};
 use crate::errno::{Errno, Result};
@@ -29,6 +29,22 @@ impl Sockets {
         }
     }
 
+    pub(super) fn open_icmp(&mut self, options: Arc<Options>, raw: bool) -> Result<Handle> {
+        let h = self.table.insert(Kind::Idle, options)?;
+        match self.stack.icmp.open(&self.stack.core, h.index(), raw) {
+            Ok(id) => {
+                let socket = self.table.at_mut(h.index());
+                socket.kind = Kind::Icmp(id);
+                socket.flags.set(Flags::RAW, raw);
+                Ok(h)
+            }
+            Err(error) => {
+                self.table.remove(h);
+                Err(error)
+            }
+        }
+    }
+
     pub(super) fn datagram_bind(&mut self, h: Handle, addr: SocketAddr) -> Result<()> {
         let (stack, guard) = (&mut self.stack, &mut self.guard);
         match self.table.get(h)?.kind {
@@ -39,6 +55,7 @@ impl Sockets {
                 };
                 stack.udp.bind(&mut stack.core, id, addr, &mut hold).map(drop)
             }
+            Kind::Icmp(id) => stack.icmp.bind(&mut stack.core, id, addr).map(drop),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -69,6 +86,9 @@ impl Sockets {
                 self.stack.udp.disconnect(id);
                 Ok(())
             }
+            (Kind::Icmp(id), peer) => {
+                self.stack.icmp.connect(&mut self.stack.core, id, peer.map(|p| p.ip()))
+            }
             _ => Err(Errno::EINVAL),
         }
     }
@@ -89,6 +109,10 @@ impl Sockets {
                 self.auto_bind(h, id)?;
                 self.stack.udp.send(&mut self.stack.core, id, parts, to, meta)
             }
+            Kind::Icmp(id) => {
+                let to = to.map(|to| to.ip());
+                self.stack.icmp.send(&mut self.stack.core, id, parts, to, meta)
+            }
             _ => Err(Errno::ENOTSOCK),
         }
     }
@@ -108,6 +132,7 @@ impl Sockets {
         let (peek, core) = (flags & MSG_PEEK != 0, &mut self.stack.core);
         let meta = match self.table.get(h)?.kind {
             Kind::Udp(id) => self.stack.udp.recv(core, id, buf, peek)?,
+            Kind::Icmp(id) => self.stack.icmp.recv(core, id, buf, peek)?,
             _ => return Err(Errno::ENOTSOCK),
         };
         Ok((meta.full_len.min(buf.len()), meta))
@@ -126,6 +151,7 @@ impl Sockets {
     pub(super) fn datagram_shutdown(&mut self, h: Handle, read: bool, write: bool) -> Result<()> {
         match self.table.get(h)?.kind {
             Kind::Udp(id) => self.stack.udp.shutdown(id, read, write),
+            Kind::Icmp(id) => self.stack.icmp.shutdown(id, read, write),
             _ => Err(Errno::ENOTSOCK),
         }
     }
@@ -140,6 +166,7 @@ impl Sockets {
                     guard.release(UDP, addr.ip(), addr.port());
                 }
             }
+            Kind::Icmp(id) => self.stack.icmp.close(core, id),
             _ => {}
         }
     }
@@ -148,6 +175,7 @@ impl Sockets {
     pub(super) fn datagram_ends(&self, kind: Kind) -> (SocketAddr, Option<SocketAddr>) {
         match kind {
             Kind::Udp(id) => (self.stack.udp.local_addr(id), self.stack.udp.peer_addr(id)),
+            Kind::Icmp(id) => (self.stack.icmp.local_addr(id), self.stack.icmp.peer_addr(id)),
             _ => (ANY, None),
         }
     }
@@ -155,6 +183,7 @@ impl Sockets {
     pub(super) fn datagram_readable(&self, kind: Kind) -> usize {
         match kind {
             Kind::Udp(id) => self.stack.udp.next_len(id),
+            Kind::Icmp(id) => self.stack.icmp.next_len(id),
             _ => 0,
         }
     }
@@ -162,6 +191,7 @@ impl Sockets {
     pub(super) fn datagram_error(&mut self, kind: Kind) -> Option<Errno> {
         match kind {
             Kind::Udp(id) => self.stack.udp.take_error(id),
+            Kind::Icmp(id) => self.stack.icmp.take_error(id),
             _ => None,
         }
     }
@@ -180,6 +210,11 @@ impl Sockets {
             Kind::Udp(id) => {
                 let o = self.stack.udp.options(id);
                 (o.reuse_addr, o.reuse_port) = (options.reuse.addr, options.reuse.port);
+                (o.broadcast, o.tos, o.ttl) = (options.broadcast, options.tos, ttl);
+                (o.path_mtu, o.receive_buffer) = (path_mtu, receive_buffer);
+            }
+            Kind::Icmp(id) => {
+                let o = self.stack.icmp.options(id);
                 (o.broadcast, o.tos, o.ttl) = (options.broadcast, options.tos, ttl);
                 (o.path_mtu, o.receive_buffer) = (path_mtu, receive_buffer);
             }

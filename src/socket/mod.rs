@@ -187,7 +187,9 @@ impl Sockets {
         match (kind, protocol) {
             (SOCK_STREAM, 0 | IPPROTO_TCP) => self.table.insert(Kind::Idle, options),
             (SOCK_DGRAM, 0 | IPPROTO_UDP) => self.open_udp(options),
-            (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
+            (SOCK_DGRAM, IPPROTO_ICMP) => self.open_icmp(options, false),
+            (SOCK_RAW, IPPROTO_ICMP) => self.open_icmp(options, true),
+            (SOCK_STREAM | SOCK_DGRAM | SOCK_RAW, _) => Err(Errno::EPROTONOSUPPORT),
             _ => Err(Errno::ESOCKTNOSUPPORT),
         }
     }
@@ -200,7 +202,7 @@ impl Sockets {
     pub fn bind(&mut self, h: Handle, addr: SocketAddr) -> Result<()> {
         match self.table.get(h)?.kind {
             Kind::Idle | Kind::Listener(_) | Kind::Stream(_) => self.tcp_bind(h, addr),
-            Kind::Udp(_) => self.datagram_bind(h, addr),
+            Kind::Udp(_) | Kind::Icmp(_) => self.datagram_bind(h, addr),
             _ => Err(Errno::ENOTSOCK),
         }
     }
@@ -239,7 +241,7 @@ impl Sockets {
     pub fn connect(&mut self, h: Handle, addr: SocketAddr) -> Result<()> {
         match self.table.get(h)?.kind {
             Kind::Idle | Kind::Listener(_) | Kind::Stream(_) => self.tcp_connect(h, addr),
-            Kind::Udp(_) => self.datagram_connect(h, Some(addr)),
+            Kind::Udp(_) | Kind::Icmp(_) => self.datagram_connect(h, Some(addr)),
             _ => Err(Errno::ENOTSOCK),
         }
     }
@@ -252,7 +254,7 @@ impl Sockets {
     pub fn disconnect(&mut self, h: Handle) -> Result<()> {
         match self.table.get(h)?.kind {
             Kind::Idle | Kind::Listener(_) | Kind::Stream(_) => self.tcp_disconnect(h),
-            Kind::Udp(_) => self.datagram_connect(h, None),
+            Kind::Udp(_) | Kind::Icmp(_) => self.datagram_connect(h, None),
             _ => Err(Errno::ENOTSOCK),
         }
     }
@@ -308,7 +310,7 @@ impl Sockets {
         meta: &SendMeta,
     ) -> Result<usize> {
         match self.table.get(h)?.kind {
-            Kind::Udp(_) => {
+            Kind::Udp(_) | Kind::Icmp(_) => {
                 self.datagram_send(h, &[data], flags, to, meta)
             }
             _ => self.send(h, data, flags),
@@ -327,7 +329,7 @@ impl Sockets {
         to: Option<SocketAddr>,
         meta: &SendMeta,
     ) -> Result<usize> {
-        if let Kind::Udp(_) = self.table.get(h)?.kind {
+        if let Kind::Udp(_) | Kind::Icmp(_) = self.table.get(h)?.kind {
             let parts: Vec<&[u8]> = data.iter().map(|piece| &piece[..]).collect();
             return self.datagram_send(h, &parts, flags, to, meta);
         }
@@ -384,7 +386,7 @@ impl Sockets {
     /// As [`Sockets::recv`].
     pub fn recv_from(&mut self, h: Handle, buf: &mut [u8], flags: i32) -> Result<(usize, RecvMeta)> {
         match self.table.get(h)?.kind {
-            Kind::Udp(_) => self.datagram_recv(h, buf, flags),
+            Kind::Udp(_) | Kind::Icmp(_) => self.datagram_recv(h, buf, flags),
             _ => {
                 let n = self.recv(h, buf, flags)?;
                 let (to, time) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.stack.core.now);
@@ -422,7 +424,7 @@ impl Sockets {
         self.sets.remove_all(members);
         match kind {
             Kind::Idle | Kind::Listener(_) | Kind::Stream(_) => self.tcp_close(h),
-            Kind::Udp(_) => self.datagram_close(h),
+            Kind::Udp(_) | Kind::Icmp(_) => self.datagram_close(h),
             Kind::Set(set) => self.close_set(set),
             Kind::Free => {}
         }
@@ -443,7 +445,7 @@ impl Sockets {
         let none = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         match socket.kind {
             Kind::Stream(conn) => Ok(self.stack.tcp.ends(conn).0),
-            Kind::Udp(_) => Ok(self.datagram_ends(socket.kind).0),
+            Kind::Udp(_) | Kind::Icmp(_) => Ok(self.datagram_ends(socket.kind).0),
             Kind::Set(_) => Err(Errno::ENOTSOCK),
             _ => Ok(socket.bound.as_ref().map_or(none, |b| b.addr)),
         }
@@ -457,7 +459,7 @@ impl Sockets {
         let socket = self.table.get(h)?;
         match socket.kind {
             Kind::Stream(conn) => self.tcp_peer(conn),
-            Kind::Udp(_) => {
+            Kind::Udp(_) | Kind::Icmp(_) => {
                 self.datagram_ends(socket.kind).1.ok_or(Errno::ENOTCONN)
             }
             Kind::Set(_) => Err(Errno::ENOTSOCK),

@@ -2,7 +2,7 @@
 
 use super::linux::*;
 use super::options::{Options, put, put_int};
-use super::table::Kind;
+use super::table::{Flags, Kind};
 use super::types::Handle;
 use super::{Sockets, info};
 use crate::errno::{Errno, Result};
@@ -122,10 +122,14 @@ impl Sockets {
                 Ok(put_int(out, error.map_or(0, Errno::raw)))
             }
             (SOL_SOCKET, SO_TYPE) if stream => Ok(put_int(out, SOCK_STREAM)),
+            (SOL_SOCKET, SO_TYPE) if socket.flags.contains(Flags::RAW) => {
+                Ok(put_int(out, SOCK_RAW))
+            }
             (SOL_SOCKET, SO_TYPE) => Ok(put_int(out, SOCK_DGRAM)),
             (SOL_SOCKET, SO_DOMAIN) => Ok(put_int(out, AF_INET)),
             (SOL_SOCKET, SO_PROTOCOL) => Ok(put_int(out, match kind {
                 Kind::Udp(_) => IPPROTO_UDP,
+                Kind::Icmp(_) => IPPROTO_ICMP,
                 _ => IPPROTO_TCP,
             })),
             (SOL_SOCKET, SO_ACCEPTCONN) => {

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Stream(u32),
     /// A UDP socket.
     Udp(u32),
+    /// An ICMP socket, of echoes or raw.
+    Icmp(u32),
     /// An epoll set.
     Set(u32),
 }
@@ -35,6 +37,8 @@ bitflags::bitflags! {
         const CONNECTING = 0x01;
         /// `shutdown` for reading.
         const SHUT_READ = 0x02;
+        /// A raw ICMP socket.
+        const RAW = 0x04;
         /// The last send said MSG_MORE.
         const MORE = 0x08;
         /// Changes of readiness are reported to the runtime.
@@ -204,6 +208,7 @@ impl View<'_> {
             // As a socket that never was connected is in Linux.
             Kind::Idle => error | Readiness::OUT | Readiness::HUP,
             Kind::Udp(id) => self.stack.udp.readiness(id),
+            Kind::Icmp(id) => self.stack.icmp.readiness(id),
             _ => error,
         }
     }

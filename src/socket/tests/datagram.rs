@@ -127,3 +127,22 @@ fn shutdown_of_datagram_sockets() {
     assert_eq!(recv(&mut net.a, h), Ok(vec![]));
     assert_eq!(net.a.send(h, b"x", 0), Err(Errno::EPIPE));
 }
+
+#[test]
+fn a_ping_socket_hears_the_echo() {
+    let mut net = Net::new();
+    let h = net.a.socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP).unwrap();
+    assert_eq!(get(&mut net.a, h, SOL_SOCKET, SO_PROTOCOL), IPPROTO_ICMP);
+    net.a.connect(h, addr(2, 0)).unwrap();
+    let mut echo = [0; 64];
+    (echo[0], echo[7], echo[8]) = (8, 1, 99);
+    assert_eq!(net.a.send(h, &echo, 0), Ok(64));
+    net.run();
+    let reply = recv(&mut net.a, h).unwrap();
+    assert_eq!((reply.len(), reply[0], reply[7], reply[8]), (64, 0, 1, 99));
+    assert_eq!(net.a.listen(h, 1), Err(Errno::EOPNOTSUPP));
+    let raw = net.a.socket(AF_INET, SOCK_RAW, IPPROTO_ICMP).unwrap();
+    assert_eq!(get(&mut net.a, raw, SOL_SOCKET, SO_TYPE), SOCK_RAW);
+    net.a.close(raw).unwrap();
+    net.a.close(h).unwrap();
+}
