@@ -200,3 +200,30 @@ fn more_changes_than_the_socket_holds_are_not_lost() {
         mirror.poll().unwrap();
     }
 }
+
+#[test]
+fn without_the_privilege_the_refusal_is_told() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let mut mirror = open();
+    let mac = peer_mac(&bed);
+    drop_privileges();
+    let why = mirror.ask_neighbor(addr(Bed::PEER_IP)).unwrap_err();
+    assert_eq!(why.raw_os_error(), Some(libc::EPERM));
+    // What the kernel finds for itself is seen all the same.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.send_to(&[], (Bed::PEER_IP, 9)).unwrap();
+    wait(&mut mirror, |c| *c == Change::Neighbor(addr(Bed::PEER_IP), Neighbor::Known(mac)));
+}
+
+/// Takes all effective capabilities from the calling thread.
+fn drop_privileges() {
+    let header = [0x2008_0522u32, 0]; // _LINUX_CAPABILITY_VERSION_3, this thread
+    let mut sets = [0u32; 6]; // effective, permitted, inheritable; low words first
+    // SAFETY: both arrays have the layout of that version.
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()), 0);
+        (sets[0], sets[3]) = (0, 0);
+        assert_eq!(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()), 0);
+    }
+}

@@ -157,7 +157,7 @@ fn missing_capabilities(effective: u64) -> Vec<String> {
     let has = |bit: u32| effective >> bit & 1 == 1;
     let all = CAPABILITIES.iter();
     // CAP_SYS_ADMIN includes CAP_BPF.
-    all.filter(|(bit, ..)| !has(*bit) && !(*bit == 39 && has(CAP_SYS_ADMIN)))
+    all.filter(|(bit, ..)| !(has(*bit) || (*bit == 39 && has(CAP_SYS_ADMIN))))
         .map(|(_, name, what)| format!("{name} ({what})"))
         .collect()
 }
@@ -176,21 +176,25 @@ fn capabilities() -> Finding {
 
 fn lock_limit() -> Finding {
     let needed = 8192u64 * 4096;
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure lives through the call.
-    unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
     if effective() >> CAP_IPC_LOCK & 1 == 1 {
         return ok("memory", "any amount may be locked (CAP_IPC_LOCK)");
     }
-    if limit.rlim_max == libc::RLIM_INFINITY {
+    // The hard limit: opening the rings raises the soft one to it.
+    let Some(limit) = hard_lock_limit(&read("/proc/self/limits")) else {
         return ok("memory", "any amount may be locked");
-    }
-    let text = format!("{} KiB may be locked", limit.rlim_max / 1024);
-    if limit.rlim_max >= needed {
+    };
+    let text = format!("{} KiB may be locked", limit / 1024);
+    if limit >= needed {
         return ok("memory", text);
     }
     let remedy = "ulimit -l unlimited, or give CAP_IPC_LOCK, or use fewer frames";
     problem("memory", format!("{text}, a worker needs {} KiB", needed / 1024), remedy)
+}
+
+/// The hard limit in bytes in the text of `/proc/self/limits`; `None`: there is none.
+fn hard_lock_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|l| l.strip_prefix("Max locked memory"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn huge_pages() -> Finding {
@@ -433,6 +437,13 @@ mod tests {
         let without_bpf = missing_capabilities(1 << 12 | 1 << 13);
         assert_eq!(without_bpf, ["CAP_BPF (the program and its maps)"]);
         assert_eq!(missing_capabilities(1 << 12 | 1 << 13 | 1 << 21).len(), 0);
+    }
+
+    #[test]
+    fn the_hard_limit_counts() {
+        let line = "Max open files 1 2 files\nMax locked memory         8388608    16777216  bytes";
+        assert_eq!(hard_lock_limit(line), Some(16_777_216));
+        assert_eq!(hard_lock_limit("Max locked memory 8388608 unlimited bytes"), None);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) struct RingSizes {
 impl Umem {
     pub(super) fn new(frames: u32, rings: RingSizes, huge_pages: bool) -> Result<Self> {
         raise_lock_limit();
-        let what = format!("a UMEM of {frames} frames ({} MiB)", frames as usize * FRAME_SIZE >> 20);
+        let what = format!("a UMEM of {frames} frames ({} MiB)", (frames as usize * FRAME_SIZE) >> 20);
         let config = umem_config(rings).map_err(|why| {
             Error::new(ErrorKind::Config, &what, why, "ring sizes are powers of two")
         })?;

@@ -217,7 +217,7 @@ impl Netlink {
     }
 
     fn resync(&mut self, changes: &mut Vec<Change>) -> io::Result<()> {
-        let old = std::mem::replace(&mut self.state, State::default());
+        let old = std::mem::take(&mut self.state);
         self.state = match self.dump() {
             Ok(state) => state,
             Err(why) => {
@@ -291,8 +291,6 @@ impl Netlink {
         {
             self.release_neighbor(oldest)?;
         }
-        // What lies unread on this socket are old answers.
-        while self.requests.receive(false)?.is_some() {}
         self.mark_neighbor(ip, NTF_EXT_MANAGED)?;
         Ok(self.state.neighbors.get(&ip).copied().filter(|n| *n != Neighbor::Failed))
     }
@@ -315,10 +313,13 @@ impl Netlink {
         body[0] = family;
         body[4..8].copy_from_slice(&self.index.to_ne_bytes());
         body[10] = NTF_USE;
-        let request = Request::new(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE, &body)
+        // The kernel acts and answers within the call that sends, so waiting for
+        // the answer costs a second call, and no time.
+        let flags = libc::NLM_F_CREATE | libc::NLM_F_ACK;
+        let request = Request::new(libc::RTM_NEWNEIGH, flags, &body)
             .attribute(libc::NDA_DST, &bytes)
             .attribute(NDA_FLAGS_EXT, &mark.to_ne_bytes());
-        self.requests.send(request).map(|_| ())
+        self.requests.ask(request, |_| {})
     }
 }
 
