@@ -19,7 +19,7 @@ impl Connection {
         let bytes = seg.ack.wrapping_sub(h.snd_una);
         let sent_at = h.send.acknowledge(env.pool, seg.ack);
         h.snd_una = seg.ack;
-        (h.dup_acks, h.retries, h.backoff) = (0, 0, 0);
+        (h.dup_acks, h.retries) = (0, 0);
         self.cold.stalled = Instant::NEVER;
         self.cold.bytes_acked += u64::from(bytes);
         self.measure(env, seg, sent_at);
@@ -71,6 +71,8 @@ impl Connection {
         };
         self.hot.rtt.sample(took, env.config);
         self.hot.rtt_seq = self.hot.snd_nxt;
+        // The backed-off RTO lasts until something was measured (Karn; RFC 6298, 5).
+        self.hot.backoff = 0;
     }
 
     /// How long ago the echoed timestamp was ours.

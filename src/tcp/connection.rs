@@ -65,8 +65,7 @@ bitflags::bitflags! {
         /// The SYN was sent more than once.
         const SYN_REPEATED = 1 << 25;
         /// Input in this state is not for the fast path.
-        const SLOW = Self::RECOVERY.bits() | Self::LOSS.bits() | Self::GAP.bits()
-            | Self::FIN_QUEUED.bits();
+        const SLOW = Self::RECOVERY.bits() | Self::LOSS.bits() | Self::GAP.bits();
     }
 }
 

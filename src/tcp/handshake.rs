@@ -193,10 +193,14 @@ impl Connection {
         }
         env.counters.tcp_segments_out += 1;
         let h = &mut self.hot;
-        if h.snd_nxt != self.cold.iss && !(answering && h.retries == 0) {
+        if h.snd_nxt != self.cold.iss {
+            // Also where a simultaneous open makes it a SYN-ACK: which of the two
+            // is acknowledged cannot be told.
             h.bits |= Bits::SYN_REPEATED;
-            self.cold.total_retrans += 1;
-            env.counters.tcp_retransmits += 1;
+            if h.retries > 0 || h.bits.contains(Bits::PASSIVE) {
+                self.cold.total_retrans += 1;
+                env.counters.tcp_retransmits += 1;
+            }
         }
         h.snd_nxt = self.cold.iss.wrapping_add(1);
         h.last_ack = h.rcv_nxt;

@@ -48,6 +48,14 @@ impl Connection {
     #[inline]
     pub fn input(&mut self, env: &mut Env, seg: &Segment, payload: Option<Packet>) -> Disposition {
         env.counters.tcp_segments_in += 1;
+        debug_assert_eq!(payload.as_ref().map_or(0, Packet::len), seg.payload_len);
+        let payload = match payload {
+            Some(packet) if seg.payload_len == 0 => {
+                packet.free(env.pool);
+                None
+            }
+            payload => payload,
+        };
         if self.is_expected(seg) {
             return self.input_expected(env, seg, payload);
         }

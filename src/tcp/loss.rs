@@ -143,8 +143,8 @@ impl Connection {
             return self.end(env, Some(error));
         }
         let h = &mut self.hot;
+        let first = h.retries == 0;
         h.retries = h.retries.saturating_add(1);
-        let first = h.backoff == 0;
         h.backoff = (h.backoff + 1).min(16);
         match h.state {
             State::SynSent | State::SynReceived => {
@@ -168,6 +168,7 @@ impl Connection {
         h.dup_acks = 0;
         self.cold.sacked = 0;
         self.cold.recover = h.snd_nxt;
+        h.rtt_seq = h.snd_una;
         self.outstanding_is_lost();
     }
 

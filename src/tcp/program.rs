@@ -141,7 +141,11 @@ impl Connection {
         match self.hot.state {
             State::Closed | State::Listen => Disposition::NONE,
             State::SynSent => self.end(env, None),
-            _ if self.recv_len() > 0 || self.hot.rcv_used > 0 => self.abort(env),
+            State::TimeWait => {
+                self.recv.clear(env.pool);
+                Disposition::NONE
+            }
+            _ if self.recv_len() > 0 => self.abort(env),
             State::FinWait2 => {
                 self.hot.timers.set(Timer::Linger, env.now + env.config.fin_wait_2);
                 Disposition::NONE

@@ -55,6 +55,8 @@ pub(super) struct SendQueue {
     sent: u32,
     /// Bytes marked lost.
     lost: u32,
+    /// No segment before this index is marked lost.
+    lost_from: u32,
 }
 
 const _: () = assert!(size_of::<Segment>() == 32);
@@ -117,7 +119,9 @@ impl SendQueue {
         if self.lost == 0 {
             return None;
         }
-        self.segments.iter().position(|s| s.marks.contains(Marks::LOST))
+        let from = self.lost_from as usize;
+        let found = self.segments.range(from..).position(|s| s.marks.contains(Marks::LOST));
+        found.map(|i| i + from)
     }
 
     /// Copies as much of `data` to the last segment's end as makes it `mss`
@@ -187,6 +191,7 @@ impl SendQueue {
         }
         if seg.marks.contains(Marks::LOST) {
             self.lost -= seg.frame.len() as u32;
+            self.lost_from = i as u32;
         }
         seg.marks = (seg.marks - Marks::LOST) | Marks::RETRANSMITTED;
     }
@@ -207,6 +212,7 @@ impl SendQueue {
             }
             let Some(done) = self.segments.pop_front() else { break };
             self.sent -= 1;
+            self.lost_from = self.lost_from.saturating_sub(1);
             sent_at = (!done.marks.contains(Marks::RETRANSMITTED)).then_some(done.sent_at);
             if done.marks.contains(Marks::LOST) {
                 self.lost -= done.frame.len() as u32;
@@ -244,6 +250,7 @@ impl SendQueue {
         let seg = &mut self.segments[i];
         if !seg.marks.contains(Marks::LOST) {
             seg.marks |= Marks::LOST;
+            self.lost_from = self.lost_from.min(i as u32);
             self.lost += seg.frame.len() as u32;
         }
     }
@@ -293,7 +300,7 @@ impl SendQueue {
         for seg in self.segments.drain(..) {
             pool.free(seg.frame);
         }
-        (self.sent, self.lost) = (0, 0);
+        (self.sent, self.lost, self.lost_from) = (0, 0, 0);
     }
 
     /// Gives memory back that a burst left behind.

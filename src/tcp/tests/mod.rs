@@ -5,6 +5,7 @@ mod close;
 mod handshake;
 mod loss;
 mod rules;
+mod storm;
 mod timers;
 mod transfer;
 mod window;
