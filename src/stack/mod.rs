@@ -140,7 +140,8 @@ impl Stack {
     /// `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
         let core = &self.core;
-        if !core.loop_tx.is_empty() || !core.undeliverable.is_empty() {
+        let waits = core.loop_tx.len() + core.undeliverable.len() + core.resolved.len();
+        if waits > 0 {
             return Some(core.now);
         }
         let next = core.neighbors.next_deadline().min(core.reassembly.next_deadline());

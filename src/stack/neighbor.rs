@@ -249,6 +249,9 @@ impl Core {
             Lookup::Wait(slot) => {
                 let max = self.config.neighbor.max_waiters;
                 let waiters = &mut self.neighbors.entry(slot).waiters;
+                if waiters.last() == Some(&waiter) {
+                    return Resolve::Pending;
+                }
                 if waiters.len() >= max {
                     return Resolve::Failed;
                 }

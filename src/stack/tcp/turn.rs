@@ -37,9 +37,23 @@ impl Table {
             return self.arm(id);
         }
         let looped = slot.marks.contains(Marks::LOOPED);
+        let timeouts = core.counters.tcp_timeouts;
         let done = conn.on_timer(&mut env(core, looped));
+        let remote = slot.key.remote().ip();
         self.touch(id);
         self.report(core, id, done.events);
+        if core.counters.tcp_timeouts != timeouts && !looped {
+            self.doubt_path(core, id, remote);
+        }
+    }
+
+    /// Nothing was heard for a while: perhaps the next hop has another address
+    /// by now (RFC 1122, 2.3.2.1). One that was not confirmed lately is asked.
+    #[cold]
+    fn doubt_path(&mut self, core: &mut Core, id: u32, remote: IpAddr) {
+        if let Ok(path) = core.route(remote) {
+            self.resolve(core, id, path.next_hop);
+        }
     }
 
     /// Sees to it that the wheel wakes the connection at its deadline. Deadlines
@@ -57,7 +71,12 @@ impl Table {
 
     /// Tells the connections that waited for neighbours.
     pub(in crate::stack) fn neighbors(&mut self, core: &mut Core) {
-        while let Some((waiter, mac)) = core.resolved.pop() {
+        if core.resolved.is_empty() && core.moved.is_empty() {
+            return;
+        }
+        // Who fails may ask again, and so make another fail: that is for the next
+        // time.
+        for (waiter, mac) in core::mem::take(&mut core.resolved) {
             self.resolved(core, waiter.0, mac);
         }
         while let Some((ip, mac)) = core.moved.pop() {
