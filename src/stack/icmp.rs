@@ -238,7 +238,7 @@ impl Core {
                 self.send_ip(&path, &h, &parts)
             }
         };
-        sent.map_err(|_| DropReason::PoolExhausted)
+        sent.map_err(|_| self.why_unsent(&path))
     }
 
     /// Tells the sender of a packet (its range begins with the IP header) what is
@@ -303,7 +303,8 @@ impl Core {
             df: false,
         };
         if self.send_ip(&path, &h, &[&message[..len]]).is_err() {
-            self.counters.drop(DropReason::TransmitQueueFull);
+            let reason = self.why_unsent(&path);
+            self.counters.drop(reason);
         }
     }
 }

@@ -202,6 +202,12 @@ impl Core {
         self.tx_room(path) >= frames && self.pool.available() as usize >= frames
     }
 
+    /// Why a packet that [`Core::send_ip`] refused did not leave.
+    #[cold]
+    pub(super) fn why_unsent(&self, path: &Path) -> DropReason {
+        if self.tx_room(path) == 0 { DropReason::TransmitQueueFull } else { DropReason::PoolExhausted }
+    }
+
     /// Sends a payload given in parts, as one packet or in fragments.
     ///
     /// # Errors

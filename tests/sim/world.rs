@@ -24,7 +24,7 @@ const LISTENER: u64 = u64::MAX;
 /// time that one takes.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
 const STEPS_AT_ONCE: usize = 20_000;
-const TURN: Duration = Duration::from_micros(1);
+const TURN: Duration = Duration::from_micros(20);
 const STEPS: usize = 2_000_000;
 /// Packets shown where a seed fails.
 const SHOWN: usize = 80;
