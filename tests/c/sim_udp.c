@@ -181,12 +181,12 @@ static void ancillary(void)
 
 static void batches(void)
 {
-    enum { COUNT = 12 };
+    enum { COUNT = 12, MORE = COUNT + 5 };
     int server = udp(b, "0.0.0.0", 53), client = udp(a, NULL, 0);
     CHECK(connect_to(client, "10.0.0.2", 53) == 0);
-    char text[COUNT][8], in[COUNT][8];
-    struct iovec parts[COUNT];
-    struct mmsghdr msgs[COUNT];
+    char text[COUNT][8], in[MORE][8];
+    struct iovec parts[MORE];
+    struct mmsghdr msgs[MORE];
     memset(msgs, 0, sizeof msgs);
     for (int i = 0; i < COUNT; i++) {
         int len = snprintf(text[i], sizeof text[i], "n%d", i);
@@ -201,9 +201,11 @@ static void batches(void)
     CHECK(rr_sendmmsg(client, msgs, 0, 0) == 0);
     settle();
     on(b);
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = 0; i < MORE; i++) {
         parts[i].iov_base = in[i];
         parts[i].iov_len = sizeof in[i];
+        msgs[i].msg_hdr.msg_iov = &parts[i];
+        msgs[i].msg_hdr.msg_iovlen = 1;
     }
     struct timespec wait = {1, 0};
     CHECK(rr_recvmmsg(server, msgs, 5, MSG_WAITFORONE, &wait) == 5);

@@ -48,7 +48,7 @@ impl Sim {
         Self {
             sockets: Sockets::new(Stack::new(settings.stack, pool, seed)),
             descriptors: Descriptors::new(settings.max_descriptors),
-            lent: Lent::new(),
+            lent: Lent::new(settings.frames as usize),
             injected: Batch::new(),
             sent: VecDeque::new(),
             counted: 0,
