@@ -101,6 +101,9 @@ pub struct Config {
     /// Frames that a thread keeps ready for sending, for each worker that it
     /// sends through: 4..=256. Default 32.
     pub thread_frames: u32,
+    /// Ports reserved ahead for connections that we open, on a shared address;
+    /// each costs a kernel socket per address. 0..=16,384. Default 2,048.
+    pub active_ports: u16,
     /// How the steering program is attached. Default auto.
     pub mode: Mode,
     /// Bind zero-copy or fail (`Some(true)`), never (`Some(false)`), or where
@@ -125,6 +128,7 @@ impl Default for Config {
             cpus: Vec::new(),
             frames: 8192,
             thread_frames: 32,
+            active_ports: 2048,
             mode: Mode::Auto,
             zero_copy: None,
             seed: None,
@@ -192,7 +196,7 @@ impl Config {
 
     /// From the process's environment: `RINGROAD_INTERFACE`, `_ADDRESS`,
     /// `_GATEWAY`, `_WORKERS`, `_WAIT`, `_SPIN_US`, `_THREAD_SPIN_US`, `_CPUS`,
-    /// `_FRAMES`, `_THREAD_FRAMES`, `_MODE`, `_ZERO_COPY`, `_SEED`.
+    /// `_FRAMES`, `_THREAD_FRAMES`, `_ACTIVE_PORTS`, `_MODE`, `_ZERO_COPY`, `_SEED`.
     ///
     /// # Errors
     /// A value that cannot be, by name; a `RINGROAD_` variable that is unknown.
@@ -236,6 +240,7 @@ impl Config {
             "CPUS" => self.cpus = parse_cpus(value)?,
             "FRAMES" => self.frames = number(key, value)?,
             "THREAD_FRAMES" => self.thread_frames = number(key, value)?,
+            "ACTIVE_PORTS" => self.active_ports = number(key, value)?,
             "MODE" => self.mode = value.trim().parse()?,
             "ZERO_COPY" => {
                 self.zero_copy = match value.trim() {
@@ -298,6 +303,12 @@ impl Config {
             return no(
                 format!("{} frames for each thread cannot be", self.thread_frames),
                 "use 4 to 256",
+            );
+        }
+        if self.active_ports > 16_384 {
+            return no(
+                format!("{} reserved ports cannot be", self.active_ports),
+                "use at most 16384",
             );
         }
         if self.gateway.is_some() && self.addresses.is_empty() {

@@ -1,15 +1,33 @@
 //! What moves the pure layers: pinned worker threads, the only clock, the rings
 //! between threads, descriptors, and the sockets' any-thread face.
 
+mod channel;
+mod claim;
 pub mod clock;
 pub mod config;
+mod datagrams;
 pub mod descriptors;
+mod desk;
+mod epoll;
 pub mod error;
+mod exchange;
+mod hub;
 pub mod kernel;
+mod link;
+mod mirror;
+mod ports;
 pub mod ring;
 pub mod sleep;
+mod start;
 mod sync;
 pub mod sys;
+mod worker;
 
 pub use config::{Config, Mode, Wait};
 pub use error::Error;
+pub use mirror::Mirror;
+pub use start::{Runtime, Stopper, run};
+pub use worker::{App, Station};
+
+#[cfg(test)]
+mod tests;

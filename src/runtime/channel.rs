@@ -1,0 +1,419 @@
+//! The rings between one thread and one worker, and a thread's own state.
+//!
+//! A thread speaks to a worker by a command ring, and hears from it by a reply
+//! ring; both are made when it first has something to say. A command that needs
+//! an answer is a *call*: a closure on the caller's stack that the worker runs
+//! while the caller waits. Nothing is allocated for it.
+
+use super::hub::{Hub, Knock};
+use super::link::{Link, LinkId};
+use super::ring::{Consumer, Producer, ring};
+use super::sleep::Sleeper;
+use super::worker::{self, Core};
+use super::sys;
+use crate::errno::{Errno, Result};
+use crate::frame::Frame;
+use core::cell::RefCell;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+/// Commands that wait at a worker from one thread, at most.
+const COMMANDS: usize = 256;
+/// Replies that wait for a thread from one worker, at most.
+const REPLIES: usize = 512;
+
+/// What a thread asks of a worker.
+pub(super) enum Command {
+    /// Runs a closure of the caller's, who waits.
+    Call(Call),
+    /// The rings of this link have something.
+    Pump(LinkId, Side),
+    /// Say so when the link is ready for one of these (EPOLL bits).
+    Wait { link: LinkId, interest: u32, ticket: u64 },
+    /// Never mind.
+    Unwait { link: LinkId, ticket: u64 },
+    /// Nobody has the socket any more.
+    Close(Arc<Link>),
+    /// So many frames to fill, please.
+    Stock(usize),
+    /// A frame that was not filled after all.
+    Return(Frame),
+    /// The thread has ended; its rings may go.
+    Leave,
+}
+
+/// Whose bell was rung.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Frames come back.
+    Rx,
+    /// Frames are to be sent.
+    Tx,
+}
+
+/// What a worker tells a thread.
+pub(super) enum Reply {
+    /// The wait of this number is over.
+    Woken(u64),
+    /// A frame to fill.
+    Stock(Frame),
+    /// As many as asked for, or all there were.
+    StockEnd,
+}
+
+/// A closure on another thread's stack.
+pub(super) struct Call {
+    run: unsafe fn(*mut (), &mut Core),
+    data: *mut (),
+}
+
+// SAFETY: the closure and its result are Send (bounds of `Thread::call`), and the
+// caller keeps them where they are until the call is done or can never be run.
+unsafe impl Send for Call {}
+
+impl Call {
+    /// Runs it.
+    ///
+    /// # Safety
+    /// Once, by the worker that it was sent to, before that worker's seat is down.
+    pub unsafe fn run(self, core: &mut Core) {
+        // SAFETY: the caller's promise, and that of `Thread::call`.
+        unsafe { (self.run)(self.data, core) }
+    }
+}
+
+/// A worker's end of a thread's rings.
+pub(super) struct Channel {
+    pub commands: Consumer<Command>,
+    pub replies: Producer<Reply>,
+    /// Replies that found no room.
+    pub late: std::collections::VecDeque<Reply>,
+    pub sleeper: Arc<Sleeper>,
+}
+
+/// A thread's end.
+struct Line {
+    hub: &'static Hub,
+    worker: usize,
+    commands: Producer<Command>,
+    replies: Consumer<Reply>,
+    stock: Vec<Frame>,
+    /// A request for stock is on its way.
+    asked: bool,
+}
+
+/// A thread's own state.
+pub(super) struct Thread {
+    sleeper: Arc<Sleeper>,
+    lines: Vec<Line>,
+    ticket: u64,
+    woken: bool,
+    /// Where new sockets go: (runtime's number, worker).
+    home: Option<(u16, usize)>,
+    /// Spinning helps only where the other side has a core of its own.
+    may_spin: bool,
+}
+
+thread_local! {
+    static THREAD: RefCell<Option<Thread>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` with this thread's state.
+///
+/// # Errors
+/// `EBUSY` from within a signal handler that interrupted such a call; `EMFILE`
+/// where no eventfd can be had.
+pub(super) fn with<R>(f: impl FnOnce(&mut Thread) -> Result<R>) -> Result<R> {
+    THREAD.with(|cell| {
+        let mut cell = cell.try_borrow_mut().map_err(|_| Errno::EBUSY)?;
+        if cell.is_none() {
+            *cell = Some(Thread::new()?);
+        }
+        f(cell.as_mut().ok_or(Errno::EBUSY)?)
+    })
+}
+
+/// Gives a link up whose socket nobody has any more.
+pub(super) fn close_link(link: Arc<Link>) {
+    let mut link = Some(link);
+    let by_ring = THREAD.try_with(|cell| {
+        let Ok(mut cell) = cell.try_borrow_mut() else { return };
+        if let (Some(thread), Some(gone)) = (cell.as_mut(), link.take()) {
+            let (hub, worker) = (gone.hub, gone.worker);
+            let _ = thread.send(hub, worker, Command::Close(gone), true);
+        }
+    });
+    if let (Some(gone), _) = (link, by_ring) {
+        gone.hub.seats[gone.worker].knock(Knock::Close(gone.clone()));
+    }
+}
+
+impl Thread {
+    fn new() -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            sleeper: Arc::new(Sleeper::new().map_err(|_| Errno::EMFILE)?),
+            lines: Vec::new(),
+            ticket: 0,
+            woken: false,
+            home: None,
+            may_spin: cores > 1 + Hub::current().map_or(1, |hub| hub.seats.len()),
+        })
+    }
+
+    /// The worker that this thread's new sockets belong to.
+    pub fn home(&mut self, hub: &'static Hub) -> usize {
+        if let Some(owner) = worker::current_owner()
+            && owner.runtime == hub.number
+        {
+            return owner.worker.into();
+        }
+        match self.home {
+            Some((number, worker)) if number == hub.number => worker,
+            _ => {
+                let n = hub.threads.fetch_add(1, Ordering::Relaxed);
+                let worker = n % hub.seats.len();
+                self.home = Some((hub.number, worker));
+                worker
+            }
+        }
+    }
+
+    fn line(&mut self, hub: &'static Hub, worker: usize) -> &mut Line {
+        let same = |l: &Line| core::ptr::eq(l.hub, hub) && l.worker == worker;
+        if let Some(i) = self.lines.iter().position(same) {
+            return &mut self.lines[i];
+        }
+        let (commands, at_worker) = ring(COMMANDS);
+        let (from_worker, replies) = ring(REPLIES);
+        hub.seats[worker].knock(Knock::Channel(Channel {
+            commands: at_worker,
+            replies: from_worker,
+            late: Default::default(),
+            sleeper: self.sleeper.clone(),
+        }));
+        let stock = Vec::with_capacity(hub.config.thread_frames as usize);
+        self.lines.push(Line { hub, worker, commands, replies, stock, asked: false });
+        self.lines.last_mut().expect("pushed above")
+    }
+
+    /// Sends a command; `wake`: the worker is to see it at once.
+    ///
+    /// # Errors
+    /// `ENETDOWN` where the worker has ended.
+    pub fn send(&mut self, hub: &'static Hub, worker: usize, command: Command, wake: bool) -> Result<()> {
+        let seat = &hub.seats[worker];
+        let mut command = command;
+        loop {
+            if seat.is_down() {
+                return Err(Errno::ENETDOWN);
+            }
+            match self.line(hub, worker).commands.push(command) {
+                Ok(()) => break,
+                Err(back) => command = back,
+            }
+            // The ring is full: the worker empties it every turn.
+            seat.sleeper.wake();
+            if !worker::run_turn(hub) {
+                std::thread::yield_now();
+            }
+        }
+        if wake {
+            seat.sleeper.wake();
+        }
+        Ok(())
+    }
+
+    /// Runs `f` on the worker and waits for its result. On the worker's own
+    /// thread it is a plain call.
+    ///
+    /// # Errors
+    /// `ENETDOWN` where the worker has ended.
+    pub fn call<R: Send>(
+        &mut self,
+        hub: &'static Hub,
+        worker: usize,
+        f: impl FnOnce(&mut Core) -> R + Send,
+    ) -> Result<R> {
+        let mut f = Some(f);
+        if let Some(result) = worker::with_core(hub, worker, |core| f.take().map(|f| f(core))) {
+            return result.ok_or(Errno::EBUSY);
+        }
+        let mut slot = CallSlot { f, result: None, done: AtomicBool::new(false) };
+        let data = &raw mut slot;
+        let run = run_slot_of(&slot);
+        self.send(hub, worker, Command::Call(Call { run, data: data.cast() }), true)?;
+        // SAFETY: `slot` is alive; only its atomic is looked at while the worker
+        // may be using the rest.
+        let done = || unsafe { (*data).done.load(Ordering::Acquire) };
+        let seat = &hub.seats[worker];
+        loop {
+            // A signal does not end this wait: the slot must stay until it is used.
+            let _ = self.wait(None, |_| done() || seat.is_down());
+            if done() {
+                // SAFETY: the worker is done with it (Acquire above).
+                return unsafe { (*data).result.take() }.ok_or(Errno::ENETDOWN);
+            }
+            if seat.is_down() {
+                // Down is the worker's last act: if the call is not done, it never runs.
+                return Err(Errno::ENETDOWN);
+            }
+        }
+    }
+
+    /// Takes in what workers replied.
+    pub fn collect(&mut self) {
+        for line in &mut self.lines {
+            while let Some(reply) = line.replies.pop() {
+                match reply {
+                    Reply::Woken(ticket) => self.woken |= ticket == self.ticket,
+                    Reply::Stock(frame) => line.stock.push(frame),
+                    Reply::StockEnd => line.asked = false,
+                }
+            }
+        }
+    }
+
+    /// Begins a wait: its number.
+    pub fn begin(&mut self) -> u64 {
+        self.ticket += 1;
+        self.woken = false;
+        self.ticket
+    }
+
+    /// True once a worker has said that the wait is over.
+    pub fn is_woken(&mut self) -> bool {
+        self.collect();
+        self.woken
+    }
+
+    /// Waits until `done`, or the deadline (ns of CLOCK_MONOTONIC): whether it
+    /// is done. On a worker's thread the worker's turns go on meanwhile.
+    ///
+    /// # Errors
+    /// `EINTR` where a signal came.
+    pub fn wait(&mut self, deadline: Option<u64>, done: impl FnMut(&mut Self) -> bool) -> Result<bool> {
+        self.wait_with(deadline, &mut [], done)
+    }
+
+    /// As [`Thread::wait`], ending also when a descriptor of the kernel's is ready.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait_with(
+        &mut self,
+        deadline: Option<u64>,
+        kernel: &mut [libc::pollfd],
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> Result<bool> {
+        let spin = Hub::current().map_or(0, |hub| hub.config.thread_spin.as_nanos());
+        let spin_until = sys::monotonic_ns() + if self.may_spin { spin } else { 0 };
+        let mut fds = vec![libc::pollfd { fd: self.sleeper.fd(), events: libc::POLLIN, revents: 0 }];
+        fds.extend_from_slice(kernel);
+        loop {
+            if done(self) {
+                return Ok(true);
+            }
+            let now = sys::monotonic_ns();
+            if deadline.is_some_and(|d| now >= d) {
+                return Ok(false);
+            }
+            if worker::run_blocked_turn(deadline) {
+                if !kernel.is_empty() && sys::poll(&mut fds[1..], Some(0))? > 0 {
+                    return Ok(false);
+                }
+                continue;
+            }
+            if now < spin_until {
+                core::hint::spin_loop();
+                continue;
+            }
+            let sleeper = self.sleeper.clone();
+            sleeper.announce();
+            if done(self) {
+                sleeper.awake(false);
+                return Ok(true);
+            }
+            let slept = sys::poll(&mut fds, deadline.map(|d| d.saturating_sub(now)));
+            sleeper.awake(fds[0].revents != 0);
+            slept?;
+            if fds[1..].iter().any(|f| f.revents != 0) {
+                return Ok(done(self));
+            }
+        }
+    }
+
+    /// A frame of this worker's to fill; `None` where none can be had now.
+    ///
+    /// # Errors
+    /// `ENETDOWN`.
+    pub fn frame(&mut self, hub: &'static Hub, worker: usize) -> Result<Option<Frame>> {
+        let most = hub.config.thread_frames as usize;
+        self.collect();
+        let line = self.line(hub, worker);
+        if line.stock.len() <= most / 4 && !line.asked {
+            let n = most - line.stock.len();
+            let empty = line.stock.is_empty();
+            line.asked = true;
+            self.send(hub, worker, Command::Stock(n), empty)?;
+        }
+        if self.line(hub, worker).stock.is_empty() {
+            // The worker always answers, with what there is.
+            let done = |t: &mut Self| {
+                t.collect();
+                let line = t.line(hub, worker);
+                !line.asked || !line.stock.is_empty() || hub.seats[worker].is_down()
+            };
+            while !self.wait(None, done).unwrap_or(false) {}
+        }
+        Ok(self.line(hub, worker).stock.pop())
+    }
+
+    /// Gives a frame back to the thread's stock, unused.
+    pub fn unframe(&mut self, hub: &'static Hub, worker: usize, frame: Frame) {
+        self.line(hub, worker).stock.push(frame);
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        for line in &mut self.lines {
+            let frames = line.stock.drain(..).map(Command::Return);
+            let mut last = frames.chain([Command::Leave]).peekable();
+            let seat = &line.hub.seats[line.worker];
+            while last.peek().is_some() && !seat.is_down() {
+                if line.commands.push_batch(&mut last) == 0 {
+                    std::thread::yield_now();
+                }
+                seat.sleeper.wake();
+            }
+        }
+    }
+}
+
+struct CallSlot<F, R> {
+    f: Option<F>,
+    result: Option<R>,
+    done: AtomicBool,
+}
+
+fn run_slot_of<F, R>(_: &CallSlot<F, R>) -> unsafe fn(*mut (), &mut Core)
+where
+    F: FnOnce(&mut Core) -> R + Send,
+    R: Send,
+{
+    /// # Safety
+    /// `data` is a `CallSlot<F, R>` that lives until `done` is set.
+    unsafe fn run<F: FnOnce(&mut Core) -> R, R>(data: *mut (), core: &mut Core) {
+        let slot = data.cast::<CallSlot<F, R>>();
+        // SAFETY: the caller's promise; the waiting side looks at `done` alone.
+        let f = unsafe { (*slot).f.take() };
+        let result = f.map(|f| f(core));
+        // SAFETY: as above. The store is the last touch.
+        unsafe {
+            (*slot).result = result;
+            (*slot).done.store(true, Ordering::Release);
+        }
+    }
+    run::<F, R>
+}

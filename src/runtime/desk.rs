@@ -1,0 +1,689 @@
+//! The worker's end of everything that other threads share with it: their
+//! command rings, and the sockets they use.
+
+use super::channel::{Channel, Command, Reply};
+use super::epoll::{SetEnd, Subscription};
+use super::hub::{Hub, Knock};
+use super::link::{ACCEPTED, End, GONE, Kind, LENT, Link, LinkId, OPEN, SPECIAL, WANTED};
+use super::ring::{Consumer, ring};
+use super::worker::Core;
+use crate::frame::Frame;
+use crate::socket::{Handle, Sockets};
+use crate::tcp::Readiness;
+use core::net::SocketAddr;
+use core::sync::atomic::{Ordering, fence};
+use std::sync::Arc;
+
+/// Commands of one thread that a turn carries out, at most.
+const COMMAND_BUDGET: usize = 128;
+/// Below this part of the pool the worker wants frames back at once.
+const HUNGRY_PART: u32 = 4;
+
+/// A thread that waits for a link.
+struct Waiter {
+    channel: usize,
+    interest: u32,
+    ticket: u64,
+}
+
+/// A link as the worker keeps it.
+pub(super) struct LinkEnd {
+    pub link: Arc<Link>,
+    pub end: End,
+    waiters: Vec<Waiter>,
+    pub subscriptions: Vec<Subscription>,
+    /// `Link::short` as it was when room was last reported.
+    served: u32,
+    /// Close or shut down for writing once everything written was taken.
+    ending: Option<Ending>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Shutdown,
+    Close,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Desk {
+    knocks: usize,
+    channels: Vec<Option<Channel>>,
+    links: Vec<Option<LinkEnd>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    pub sets: Vec<Option<SetEnd>>,
+    watched: Vec<(u64, Handle, Readiness)>,
+    /// Links whose program waits for frames to write to.
+    starved: Vec<LinkId>,
+    /// Work was put off to the next turn.
+    pub again: bool,
+}
+
+/// The watch token of a link.
+const fn token(id: LinkId) -> u64 {
+    id
+}
+
+impl Desk {
+    /// True where a thread has put something in its ring, or at the door.
+    pub fn has_work(&mut self, hub: &Hub, worker: usize) -> bool {
+        self.again
+            || hub.seats[worker].knocks.load(Ordering::Acquire) != self.knocks
+            || self.channels.iter_mut().flatten().any(|c| !c.commands.is_empty())
+    }
+
+    /// Links that are open.
+    pub fn links(&self) -> usize {
+        self.links.len() - self.free.len()
+    }
+
+    fn place(&self, id: LinkId) -> Option<usize> {
+        let index = id as u32 as usize;
+        let same = self.generations.get(index).is_some_and(|g| u64::from(*g) == id >> 32);
+        (same && self.links[index].is_some()).then_some(index)
+    }
+
+    /// The link of this number, if it is still open.
+    pub fn link(&mut self, id: LinkId) -> Option<&mut LinkEnd> {
+        let place = self.place(id)?;
+        self.links[place].as_mut()
+    }
+
+    /// Makes a link for a socket of this worker's.
+    pub fn open(&mut self, hub: &'static Hub, worker: usize, sockets: &mut Sockets, handle: Handle, kind: Kind) -> Arc<Link> {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.links.push(None);
+            self.generations.push(0);
+            self.links.len() as u32 - 1
+        });
+        let id = u64::from(self.generations[index as usize]) << 32 | u64::from(index);
+        let (link, end) = Link::new(hub, worker, id, handle, kind);
+        self.links[index as usize] = Some(LinkEnd {
+            link: link.clone(),
+            end,
+            waiters: Vec::new(),
+            subscriptions: Vec::new(),
+            served: 0,
+            ending: None,
+        });
+        sockets.watch(handle, token(id));
+        link
+    }
+
+    /// Ends all memberships in a set that is gone. Linear in all links, once.
+    pub fn drop_subscriptions(&mut self, set: usize) {
+        for link in self.links.iter_mut().flatten() {
+            link.subscriptions.retain(|s| s.set() != set);
+        }
+    }
+
+    /// Makes a stream's link a listener's; the program's end of the new ring.
+    pub fn listen(&mut self, id: LinkId) -> Option<Consumer<(Arc<Link>, SocketAddr)>> {
+        let (producer, consumer) = ring(ACCEPTED);
+        let link = self.link(id)?;
+        if matches!(link.end, End::Listener { .. }) {
+            return None;
+        }
+        link.end = End::Listener { rx: producer };
+        Some(consumer)
+    }
+}
+
+impl Core {
+    /// Carries out what other threads asked for: whether there was anything.
+    pub(super) fn commands(&mut self) -> bool {
+        let mut any = self.answer_door();
+        self.desk.again = false;
+        for i in 0..self.desk.channels.len() {
+            for n in 0.. {
+                if n == COMMAND_BUDGET {
+                    self.desk.again = true;
+                    break;
+                }
+                let Some(channel) = &mut self.desk.channels[i] else { break };
+                let Some(command) = channel.commands.pop() else { break };
+                any = true;
+                self.command(i, command);
+            }
+            self.late_replies(i);
+        }
+        any
+    }
+
+    fn answer_door(&mut self) -> bool {
+        let seat = &self.hub.seats[self.worker];
+        let knocks = seat.knocks.load(Ordering::Acquire);
+        if knocks == self.desk.knocks {
+            return false;
+        }
+        self.desk.knocks = knocks;
+        while let Some(knock) = seat.door.pop() {
+            match knock {
+                Knock::Channel(channel) => {
+                    match self.desk.channels.iter_mut().find(|c| c.is_none()) {
+                        Some(place) => *place = Some(channel),
+                        None => self.desk.channels.push(Some(channel)),
+                    }
+                }
+                Knock::Close(link) => self.close_link(&link),
+                Knock::CloseSet(set) => self.close_set(&set),
+            }
+        }
+        true
+    }
+
+    fn command(&mut self, channel: usize, command: Command) {
+        match command {
+            Command::Call(call) => {
+                // SAFETY: sent to this worker, which is up, and popped once.
+                unsafe { call.run(self) };
+                self.wake(channel);
+            }
+            Command::Pump(id, side) => {
+                if let Some(link) = self.desk.link(id) {
+                    link.link.answer(side);
+                    self.pump(id, 0);
+                }
+            }
+            Command::Wait { link, interest, ticket } => self.wait_for(channel, link, interest, ticket),
+            Command::Unwait { link, ticket } => {
+                if let Some(link) = self.desk.link(link) {
+                    link.waiters.retain(|w| w.channel != channel || w.ticket != ticket);
+                }
+            }
+            Command::Close(link) => self.close_link(&link),
+            Command::Stock(n) => self.hand_out(channel, n),
+            Command::Return(frame) => self.take_home(frame),
+            Command::Leave => {
+                self.desk.channels[channel] = None;
+                for link in self.desk.links.iter_mut().flatten() {
+                    link.waiters.retain(|w| w.channel != channel);
+                }
+            }
+        }
+    }
+
+    /// A program's frame that was never sent comes back.
+    fn take_home(&mut self, frame: Frame) {
+        self.sockets.stack.core.lent -= 1;
+        self.sockets.stack.core.pool.free(frame);
+    }
+
+    /// Frames for a thread to fill: no more than leaves the stack enough.
+    fn hand_out(&mut self, channel: usize, n: usize) {
+        let pool = &self.sockets.stack.core.pool;
+        let spare = pool.available().saturating_sub(pool.capacity() / HUNGRY_PART);
+        for _ in 0..n.min(spare as usize) {
+            let Some(frame) = self.sockets.stack.core.pool.alloc() else { break };
+            self.sockets.stack.core.lent += 1;
+            self.reply(channel, Reply::Stock(frame));
+        }
+        self.reply(channel, Reply::StockEnd);
+        self.wake(channel);
+    }
+
+    fn reply(&mut self, channel: usize, reply: Reply) {
+        let Some(channel) = &mut self.desk.channels[channel] else { return };
+        if !channel.late.is_empty() {
+            channel.late.push_back(reply);
+        } else if let Err(reply) = channel.replies.push(reply) {
+            channel.late.push_back(reply);
+        }
+    }
+
+    fn late_replies(&mut self, channel: usize) {
+        let Some(channel) = &mut self.desk.channels[channel] else { return };
+        if channel.late.is_empty() {
+            return;
+        }
+        while let Some(reply) = channel.late.pop_front() {
+            if let Err(reply) = channel.replies.push(reply) {
+                channel.late.push_front(reply);
+                break;
+            }
+        }
+        channel.sleeper.wake();
+        self.desk.again |= !channel.late.is_empty();
+    }
+
+    fn wake(&mut self, channel: usize) {
+        if let Some(channel) = &self.desk.channels[channel] {
+            channel.sleeper.wake();
+        }
+    }
+
+    fn wait_for(&mut self, channel: usize, id: LinkId, interest: u32, ticket: u64) {
+        self.pump(id, 0);
+        let ready = match self.desk.link(id) {
+            None => u32::MAX,
+            Some(link) => link.level(),
+        };
+        if ready & (interest | SPECIAL) != 0 {
+            self.reply(channel, Reply::Woken(ticket));
+            self.wake(channel);
+        } else if let Some(link) = self.desk.link(id) {
+            link.waiters.push(Waiter { channel, interest, ticket });
+        }
+    }
+
+    /// Moves what waits in the rings of a link, and in its socket, and tells
+    /// whoever is to know. `edges`: EPOLL bits that happened besides.
+    pub(super) fn pump(&mut self, id: LinkId, edges: u32) {
+        let Some(place) = self.desk.place(id) else { return };
+        let Some(mut link) = self.desk.links[place].take() else { return };
+        let mut edges = edges;
+        match &mut link.end {
+            End::Listener { .. } => edges |= self.accept_ahead(&mut link),
+            End::Stream { .. } => {
+                self.sockets_take(&mut link);
+                edges |= self.lend_stream(&mut link);
+            }
+            End::Datagram { .. } => {
+                self.sockets_take(&mut link);
+                edges |= self.lend_datagrams(&mut link);
+            }
+        }
+        edges |= link.publish(&self.sockets);
+        // What was published above, and the room that was made, are seen by
+        // whoever says after this fence that it found none (`Link::short`), or
+        // that it has taken the last report (`Subscription::report`).
+        fence(Ordering::SeqCst);
+        edges |= self.serve_short(&mut link);
+        let ending = link.ending.filter(|_| link.all_taken());
+        if ending == Some(Ending::Shutdown) {
+            link.ending = None;
+            let _ = self.sockets.shutdown(link.link.handle, libc::SHUT_WR);
+        }
+        self.tell(&mut link, edges);
+        self.desk.links[place] = Some(link);
+        if ending == Some(Ending::Close) {
+            self.finish_close(id);
+        }
+    }
+
+    /// Takes in returned frames, and what the program wrote as far as the socket
+    /// takes it.
+    fn sockets_take(&mut self, link: &mut LinkEnd) {
+        let h = link.link.handle;
+        let arena = &self.hub.arena;
+        match &mut link.end {
+            End::Stream { returns, tx, lent, .. } => {
+                while let Some(frame) = returns.take() {
+                    *lent -= 1;
+                    let _ = self.sockets.zc_release(h, frame);
+                }
+                returns.release();
+                while let Some(frame) = tx.peek() {
+                    match self.sockets.send(h, arena.bytes(frame), libc::MSG_NOSIGNAL) {
+                        Ok(n) => frame.trim_front(n),
+                        Err(crate::errno::Errno::EAGAIN) => break,
+                        // The connection is over; the next call says how.
+                        Err(_) => frame.truncate(0),
+                    }
+                    if !frame.is_empty() {
+                        break;
+                    }
+                    if let Some(frame) = tx.take() {
+                        self.sockets.stack.core.lent -= 1;
+                        self.sockets.stack.core.pool.free(frame);
+                    }
+                }
+                tx.release();
+            }
+            End::Datagram { returns, tx, lent, .. } => {
+                while let Some(frame) = returns.take() {
+                    *lent -= 1;
+                    self.sockets.stack.core.lent -= 1;
+                    self.sockets.stack.core.pool.free(frame);
+                }
+                returns.release();
+                while let Some(out) = tx.take() {
+                    let bytes = match (&out.frame, &out.big) {
+                        (Some(frame), _) => arena.bytes(frame),
+                        (None, Some(big)) => big,
+                        (None, None) => &[],
+                    };
+                    // A full queue drops it, as the wire may.
+                    let _ = self.sockets.send_to(h, bytes, libc::MSG_NOSIGNAL, out.to, &out.meta);
+                    if let Some(frame) = out.frame {
+                        self.sockets.stack.core.lent -= 1;
+                        self.sockets.stack.core.pool.free(frame);
+                    }
+                }
+                tx.release();
+            }
+            End::Listener { .. } => {}
+        }
+    }
+
+    fn lend_stream(&mut self, link: &mut LinkEnd) -> u32 {
+        let h = link.link.handle;
+        let End::Stream { rx, lent, .. } = &mut link.end else { return 0 };
+        let mut any = false;
+        while *lent < LENT && self.sockets.bytes_readable(h).is_ok_and(|n| n > 0) {
+            let Ok(frame) = self.sockets.zc_recv(h) else { break };
+            if let Err(frame) = rx.stage(frame) {
+                let _ = self.sockets.zc_release(h, frame);
+                break;
+            }
+            *lent += 1;
+            any = true;
+        }
+        rx.publish();
+        if any { Readiness::IN.bits() } else { 0 }
+    }
+
+    fn accept_ahead(&mut self, link: &mut LinkEnd) -> u32 {
+        let mut edges = 0;
+        loop {
+            let End::Listener { rx } = &mut link.end else { break };
+            if rx.room() == 0 {
+                break;
+            }
+            let Ok((handle, peer)) = self.sockets.accept(link.link.handle) else { break };
+            let made = self.desk.open(self.hub, self.worker, &mut self.sockets, handle, Kind::Stream);
+            let id = made.id;
+            // Its data, if some came already, is there before the program is.
+            self.pump(id, 0);
+            let End::Listener { rx } = &mut link.end else { break };
+            let fits = rx.push((made, peer)).is_ok();
+            debug_assert!(fits, "there was room");
+            edges = Readiness::IN.bits();
+        }
+        edges
+    }
+
+    /// The program found no room, and there is some again.
+    fn serve_short(&mut self, link: &mut LinkEnd) -> u32 {
+        let short = link.link.short.load(Ordering::Relaxed);
+        if short == link.served {
+            return 0;
+        }
+        let pool = &self.sockets.stack.core.pool;
+        if pool.available() < pool.capacity() / HUNGRY_PART {
+            self.desk.starved.push(link.link.id);
+            return 0;
+        }
+        if !link.has_room() {
+            return 0;
+        }
+        link.served = short;
+        Readiness::OUT.bits()
+    }
+
+    /// Wakes those who wait for one of these events, and reports them to sets.
+    fn tell(&mut self, link: &mut LinkEnd, edges: u32) {
+        if !link.waiters.is_empty() {
+            let ready = edges | link.level();
+            for i in (0..link.waiters.len()).rev() {
+                if ready & (link.waiters[i].interest | SPECIAL) != 0 {
+                    let waiter = link.waiters.swap_remove(i);
+                    self.reply(waiter.channel, Reply::Woken(waiter.ticket));
+                    self.wake(waiter.channel);
+                }
+            }
+        }
+        if edges != 0 {
+            for subscription in &mut link.subscriptions {
+                subscription.report(edges, &mut self.desk.sets);
+            }
+        }
+    }
+
+    /// Looks at the sockets whose readiness changed, at links that starved, and
+    /// at what is late: whether there was anything.
+    pub(super) fn report(&mut self) -> bool {
+        let mut watched = core::mem::take(&mut self.desk.watched);
+        self.sockets.take_watched(&mut watched);
+        let any = !watched.is_empty();
+        for (token, _, _) in watched.drain(..) {
+            self.pump(token, 0);
+        }
+        self.desk.watched = watched;
+        for id in core::mem::take(&mut self.desk.starved) {
+            self.pump(id, 0);
+        }
+        for set in self.desk.sets.iter_mut().flatten() {
+            self.desk.again |= set.flush();
+        }
+        self.desk.again |= !self.desk.starved.is_empty();
+        any
+    }
+
+    /// Says in the seat whether frames are short. Before a sleep, with a fence
+    /// after it.
+    pub(super) fn publish_hunger(&mut self) {
+        let pool = &self.sockets.stack.core.pool;
+        let hungry = pool.available() < pool.capacity() / HUNGRY_PART;
+        let told = &self.hub.seats[self.worker].hungry;
+        if told.load(Ordering::Relaxed) != hungry {
+            told.store(hungry, Ordering::Relaxed);
+        }
+    }
+
+    /// Someone closed the socket under the calls of others: wakes them.
+    pub(super) fn nudge(&mut self, id: LinkId) {
+        let Some(link) = self.desk.link(id) else { return };
+        for waiter in core::mem::take(&mut link.waiters) {
+            self.reply(waiter.channel, Reply::Woken(waiter.ticket));
+            self.wake(waiter.channel);
+        }
+    }
+
+    /// A read that the rings did not answer: the end of the stream, or an error.
+    /// `None`: there is data in the ring after all.
+    pub(super) fn recv_slow(&mut self, id: LinkId, buf: &mut [u8], flags: i32) -> Option<crate::errno::Result<usize>> {
+        self.pump(id, 0);
+        let Some(link) = self.desk.link(id) else { return Some(Err(crate::errno::Errno::EBADF)) };
+        if link.has_data() {
+            return None;
+        }
+        let h = link.link.handle;
+        let result = self.sockets.recv(h, buf, flags);
+        self.pump(id, 0);
+        Some(result)
+    }
+
+    /// A write that the ring does not take: not connected, over, or with flags.
+    pub(super) fn send_slow(&mut self, id: LinkId, data: &[u8], flags: i32) -> crate::errno::Result<usize> {
+        self.pump(id, 0);
+        let Some(link) = self.desk.link(id) else { return Err(crate::errno::Errno::EBADF) };
+        if !link.all_taken() {
+            return Err(crate::errno::Errno::EAGAIN);
+        }
+        let h = link.link.handle;
+        let result = self.sockets.send(h, data, flags);
+        self.pump(id, 0);
+        result
+    }
+
+    /// Shuts a stream down for writing, after what was written.
+    pub(super) fn shutdown_link(&mut self, id: LinkId, how: i32) -> crate::errno::Result<()> {
+        self.pump(id, 0);
+        let Some(link) = self.desk.link(id) else { return Err(crate::errno::Errno::EBADF) };
+        let h = link.link.handle;
+        if link.all_taken() || how == libc::SHUT_RD {
+            self.sockets.shutdown(h, how)?;
+        } else {
+            if how == libc::SHUT_RDWR {
+                self.sockets.shutdown(h, libc::SHUT_RD)?;
+            }
+            link.ending = Some(Ending::Shutdown);
+        }
+        self.pump(id, 0);
+        Ok(())
+    }
+
+    /// Nobody has the socket any more: closes it, after what was written.
+    fn close_link(&mut self, link: &Arc<Link>) {
+        let id = link.id;
+        let Some(end) = self.desk.link(id) else { return };
+        end.waiters.clear();
+        end.subscriptions.clear();
+        let unread = self.take_back(id);
+        let Some(end) = self.desk.link(id) else { return };
+        let h = end.link.handle;
+        if unread {
+            // What the program did not read counts as unread: the peer is told
+            // by a reset (RFC 2525, 2.17).
+            let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
+            let _ = self.sockets.set_option(h, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+            self.finish_close(id);
+            return;
+        }
+        end.ending = Some(Ending::Close);
+        self.pump(id, 0);
+    }
+
+    /// Takes back what the program has not read: whether there was any data.
+    fn take_back(&mut self, id: LinkId) -> bool {
+        let Some(link) = self.desk.link(id).map(|l| l.link.clone()) else { return false };
+        let mut receiving = link.receiving.hold();
+        let mut unread = false;
+        let mut waiting = Vec::new();
+        match &mut receiving.rx {
+            super::link::Rx::Stream { ring, queue } => {
+                waiting.extend(queue.drain(..));
+                waiting.extend(core::iter::from_fn(|| ring.pop()));
+                unread = !waiting.is_empty();
+            }
+            super::link::Rx::Datagram { ring, queue } => {
+                let frames = queue.drain(..).filter_map(|d| d.frame);
+                waiting.extend(frames);
+                waiting.extend(core::iter::from_fn(|| ring.pop()).filter_map(|d| d.frame));
+            }
+            super::link::Rx::Listener { ring } => {
+                let accepted: Vec<_> = core::iter::from_fn(|| ring.pop()).collect();
+                for (made, _) in accepted {
+                    self.abort_link(&made);
+                }
+            }
+        }
+        for frame in waiting {
+            receiving.returns.give(frame);
+        }
+        unread
+    }
+
+    /// A connection that was accepted ahead, and that nobody asked for.
+    fn abort_link(&mut self, link: &Arc<Link>) {
+        let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
+        let _ = self.sockets.set_option(link.handle, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+        self.take_back(link.id);
+        self.finish_close(link.id);
+    }
+
+    fn finish_close(&mut self, id: LinkId) {
+        let Some(place) = self.desk.place(id) else { return };
+        let Some(mut link) = self.desk.links[place].take() else { return };
+        let h = link.link.handle;
+        // Frames that are still in the rings go home first.
+        match &mut link.end {
+            End::Stream { returns, tx, .. } => {
+                while let Some(frame) = returns.pop() {
+                    let _ = self.sockets.zc_release(h, frame);
+                }
+                while let Some(frame) = tx.pop() {
+                    self.take_home(frame);
+                }
+            }
+            End::Datagram { returns, tx, .. } => {
+                while let Some(frame) = returns.pop() {
+                    self.take_home(frame);
+                }
+                while let Some(out) = tx.pop() {
+                    out.frame.into_iter().for_each(|frame| self.take_home(frame));
+                }
+            }
+            End::Listener { .. } => {}
+        }
+        self.sockets.unwatch(h);
+        let _ = self.sockets.close(h);
+        link.link.board.status.fetch_or(GONE, Ordering::Release);
+        self.desk.generations[place] = self.desk.generations[place].wrapping_add(1);
+        self.desk.free.push(place as u32);
+    }
+
+    /// The worker ends: everyone who waits is woken, and finds the seat down.
+    pub(super) fn release_everyone(&mut self) {
+        self.hub.seats[self.worker].down.store(true, Ordering::Release);
+        self.answer_door();
+        for channel in self.desk.channels.iter().flatten() {
+            channel.sleeper.wake();
+        }
+        for set in self.desk.sets.iter_mut().flatten() {
+            set.signal();
+        }
+    }
+}
+
+impl LinkEnd {
+    /// What the program would find: EPOLL bits, as far as the rings tell.
+    fn level(&mut self) -> u32 {
+        let status = self.link.board.status.load(Ordering::Relaxed);
+        let some = match &mut self.end {
+            End::Stream { rx, .. } => !rx.is_empty(),
+            End::Datagram { rx, .. } => !rx.is_empty(),
+            End::Listener { rx } => !rx.is_empty(),
+        };
+        let room = status & OPEN != 0 && self.has_room();
+        (status & SPECIAL)
+            | if some { Readiness::IN.bits() } else { 0 }
+            | if room { Readiness::OUT.bits() } else { 0 }
+    }
+
+    fn has_room(&mut self) -> bool {
+        match &mut self.end {
+            End::Stream { tx, .. } => tx.len() <= super::link::WRITTEN / 2,
+            End::Datagram { tx, .. } => tx.len() <= super::link::WRITTEN / 2,
+            End::Listener { .. } => false,
+        }
+    }
+
+    /// Everything that the program wrote is the socket's.
+    pub fn all_taken(&mut self) -> bool {
+        match &mut self.end {
+            End::Stream { tx, .. } => tx.is_empty(),
+            End::Datagram { tx, .. } => tx.is_empty(),
+            End::Listener { .. } => true,
+        }
+    }
+
+    /// True where received data waits in the ring.
+    pub fn has_data(&mut self) -> bool {
+        match &mut self.end {
+            End::Stream { rx, .. } => !rx.is_empty(),
+            End::Datagram { rx, .. } => !rx.is_empty(),
+            End::Listener { rx } => !rx.is_empty(),
+        }
+    }
+
+    /// Publishes the socket's status: the bits that rose.
+    fn publish(&mut self, sockets: &Sockets) -> u32 {
+        let ready = sockets.readiness(self.link.handle).bits();
+        let mut status = ready & SPECIAL;
+        let (datagram, lent) = match &self.end {
+            End::Stream { lent, .. } => (false, *lent),
+            End::Datagram { lent, .. } => (true, *lent),
+            End::Listener { .. } => (false, 0),
+        };
+        let old = self.link.board.status.load(Ordering::Relaxed);
+        let connected = ready & Readiness::OUT.bits() != 0 && ready & Readiness::HUP.bits() == 0;
+        if datagram || old & OPEN != 0 || connected {
+            status |= OPEN;
+        }
+        if lent * 2 >= LENT {
+            status |= WANTED;
+        }
+        if status != old {
+            // After the data that came before it: a reader who sees the end of
+            // the stream finds the data first.
+            self.link.board.status.store(status, Ordering::Release);
+        }
+        let rose = status & !old;
+        (rose & SPECIAL)
+            | if rose & OPEN != 0 { Readiness::OUT.bits() } else { 0 }
+            | if rose & (0x10 | 0x2000) != 0 { Readiness::IN.bits() } else { 0 }
+    }
+}

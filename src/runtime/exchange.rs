@@ -1,0 +1,140 @@
+//! Rings between workers: frames for flows of another worker's, and frames that
+//! go home.
+//!
+//! Who owns a flow is found without a lock: each worker publishes what it owns,
+//! as fingerprints of flows and bits of ports, in a directory that it alone
+//! writes. Another worker looks there only when a packet fits nothing of its
+//! own, which is a flow that changed queues, or a port that one worker alone
+//! holds. A packet is handed over once: whom it was handed to treats it as its
+//! own, so a wrong guess ends in a reset and never in a circle.
+
+use super::ring::{Consumer, Producer, ring};
+use super::worker::Core;
+use crate::frame::{Batch, Frame, Packet};
+use crate::telemetry::DropReason;
+use std::collections::VecDeque;
+
+/// Packets that wait between two workers, at most; more are dropped.
+const STRAYS: usize = 1024;
+
+pub(super) enum Parcel {
+    /// A packet of a flow of yours.
+    Stray(Packet),
+    /// A frame of your pool.
+    Home(Frame),
+}
+
+/// One worker's ends of the rings to all others.
+#[derive(Default)]
+pub(super) struct Exchange {
+    /// By worker; `None` for oneself.
+    to: Vec<Option<Producer<Parcel>>>,
+    from: Vec<Option<Consumer<Parcel>>>,
+    /// By worker: frames that found no room.
+    late: Vec<VecDeque<Frame>>,
+    /// Frames are still to be carried.
+    pub again: bool,
+}
+
+impl Exchange {
+    /// The ends of every worker, for so many workers.
+    pub fn new(workers: usize) -> Vec<Self> {
+        let mut all: Vec<Self> = (0..workers)
+            .map(|_| Self {
+                to: (0..workers).map(|_| None).collect(),
+                from: (0..workers).map(|_| None).collect(),
+                late: (0..workers).map(|_| VecDeque::new()).collect(),
+                again: false,
+            })
+            .collect();
+        for a in 0..workers {
+            for b in (0..workers).filter(|b| *b != a) {
+                let (to, from) = ring(STRAYS);
+                all[a].to[b] = Some(to);
+                all[b].from[a] = Some(from);
+            }
+        }
+        all
+    }
+
+    /// True where another worker put something in a ring.
+    pub fn has_work(&mut self) -> bool {
+        self.again || self.from.iter_mut().flatten().any(|ring| !ring.is_empty())
+    }
+}
+
+impl Core {
+    /// Takes in what other workers handed over: whether there was anything.
+    #[inline]
+    pub(super) fn exchange_turn(&mut self, batch: &mut Batch) -> bool {
+        if self.exchange.from.len() <= 1 {
+            return false;
+        }
+        self.take_parcels(batch)
+    }
+
+    fn take_parcels(&mut self, batch: &mut Batch) -> bool {
+        let mut any = false;
+        for ring in self.exchange.from.iter_mut().flatten() {
+            while !batch.is_full() {
+                match ring.take() {
+                    Some(Parcel::Stray(packet)) => batch.push(packet),
+                    Some(Parcel::Home(frame)) => self.sockets.stack.core.pool.free(frame),
+                    None => break,
+                }
+                any = true;
+            }
+            ring.release();
+        }
+        if !batch.is_empty() {
+            self.sockets.receive(self.now, batch);
+        }
+        any
+    }
+
+    /// Sends frames of other pools that ended here back to them.
+    #[inline]
+    pub(super) fn carry_home(&mut self) {
+        if self.exchange.to.len() > 1 {
+            self.carry();
+        }
+    }
+
+    fn carry(&mut self) {
+        let exchange = &mut self.exchange;
+        let pool = &mut self.sockets.stack.core.pool;
+        let share = pool.capacity();
+        for frame in pool.take_foreign() {
+            // The arena is cut into equal shares, in the order of the workers.
+            exchange.late[(frame.index() / share) as usize].push_back(frame);
+        }
+        exchange.again = false;
+        for (worker, late) in exchange.late.iter_mut().enumerate() {
+            if late.is_empty() {
+                continue;
+            }
+            let Some(ring) = &mut exchange.to[worker] else { continue };
+            let mut frames = core::iter::from_fn(|| late.pop_front().map(Parcel::Home));
+            let room = ring.room();
+            ring.push_batch(&mut frames.by_ref().take(room));
+            exchange.again |= !late.is_empty();
+            self.hub.seats[worker].sleeper.wake();
+        }
+    }
+
+    /// Hands a packet to the worker that owns its flow. A full ring drops it.
+    pub(super) fn hand_over(&mut self, worker: usize, packet: Packet) {
+        let Some(Some(ring)) = self.exchange.to.get_mut(worker) else {
+            return packet.free(&mut self.sockets.stack.core.pool);
+        };
+        match ring.push(Parcel::Stray(packet)) {
+            Ok(()) => self.hub.seats[worker].sleeper.wake(),
+            Err(Parcel::Stray(packet)) => {
+                let core = &mut self.sockets.stack.core;
+                core.counters.drop(DropReason::HandOverFull);
+                packet.free(&mut core.pool);
+            }
+            Err(Parcel::Home(_)) => {}
+        }
+    }
+}

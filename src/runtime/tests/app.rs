@@ -1,0 +1,109 @@
+use super::*;
+use crate::errno::Errno;
+use crate::runtime::App;
+use crate::socket::{Handle, Sockets};
+use crate::time::Instant;
+use std::ops::ControlFlow;
+
+/// Echoes until its listener's first connection has ended.
+struct Echo {
+    listener: Handle,
+    open: Vec<Handle>,
+    served: usize,
+}
+
+impl Echo {
+    fn new(sockets: &mut Sockets) -> Self {
+        let listener = sockets.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        sockets.bind(listener, at(B, 7)).unwrap();
+        sockets.listen(listener, 16).unwrap();
+        Self { listener, open: Vec::new(), served: 0 }
+    }
+}
+
+impl App for Echo {
+    fn turn(&mut self, _now: Instant, sockets: &mut Sockets) -> ControlFlow<()> {
+        while let Ok((h, _)) = sockets.accept(self.listener) {
+            self.open.push(h);
+        }
+        let mut buf = [0; 2048];
+        let mut ended = 0;
+        self.open.retain(|&h| match sockets.recv(h, &mut buf, 0) {
+            Ok(0) => {
+                sockets.close(h).unwrap();
+                ended += 1;
+                false
+            }
+            Ok(n) => {
+                assert_eq!(sockets.send(h, &buf[..n], 0), Ok(n));
+                true
+            }
+            Err(Errno::EAGAIN) => true,
+            Err(error) => panic!("{error}"),
+        });
+        self.served += ended;
+        if self.served > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+struct Client {
+    h: Handle,
+    left: usize,
+    waiting: bool,
+}
+
+impl App for Client {
+    fn turn(&mut self, _now: Instant, sockets: &mut Sockets) -> ControlFlow<()> {
+        let mut buf = [0; 64];
+        if self.waiting {
+            match sockets.recv(self.h, &mut buf, 0) {
+                Ok(n) => assert_eq!(&buf[..n], b"ping"),
+                Err(_) => return ControlFlow::Continue(()),
+            }
+            self.left -= 1;
+        }
+        if self.left == 0 {
+            sockets.close(self.h).unwrap();
+            return ControlFlow::Break(());
+        }
+        self.waiting = sockets.send(self.h, b"ping", 0) == Ok(4);
+        ControlFlow::Continue(())
+    }
+}
+
+fn ping_pong(wait: Wait, count: usize) {
+    let (a, b) = pair(wait);
+    std::thread::scope(|scope| {
+        scope.spawn(|| b.run(|_, sockets| Echo::new(sockets)).unwrap());
+        scope.spawn(|| {
+            a.run(|_, sockets| {
+                let h = sockets.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+                assert_eq!(sockets.connect(h, at(B, 7)), Err(Errno::EINPROGRESS));
+                Client { h, left: count, waiting: false }
+            })
+            .unwrap();
+        });
+    });
+}
+
+#[test]
+fn two_programs_talk_in_every_wait_mode() {
+    for (wait, count) in [(Wait::Block, 200), (Wait::Adaptive, 200), (Wait::Spin, 10)] {
+        ping_pong(wait, count);
+    }
+}
+
+#[test]
+fn a_panic_ends_the_runtime_and_is_reported() {
+    struct Bad;
+    impl App for Bad {
+        fn turn(&mut self, _: Instant, _: &mut Sockets) -> ControlFlow<()> {
+            panic!("on purpose");
+        }
+    }
+    let (a, b) = pair(Wait::Block);
+    let error = a.run(|_, _| Bad).unwrap_err().to_string();
+    assert!(error.contains("panicked"), "{error}");
+    assert!(a.run(|_, _| Bad).is_err());
+    b.stop();
+}

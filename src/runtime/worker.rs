@@ -1,0 +1,408 @@
+//! A worker: one thread, one core, one queue, one stack.
+//!
+//! A turn is: reap completions, receive, input, the program's loop, commands of
+//! other threads, timers, transmit (one kick), refill, and then perhaps a wait.
+//! Each step has a budget, so that no flow, queue or thread starves another.
+
+use super::clock::Clock;
+use super::config::Wait;
+use super::desk::Desk;
+use super::descriptors::Owner;
+use super::exchange::Exchange;
+use super::hub::Hub;
+use super::mirror::Mirror;
+use super::sys;
+use crate::device::Device;
+use crate::frame::Batch;
+use crate::socket::Sockets;
+use crate::time::Instant;
+use core::cell::Cell;
+use core::ops::ControlFlow;
+use core::sync::atomic::{Ordering, fence};
+use std::os::fd::RawFd;
+
+/// A program that runs on the workers, each with its own state.
+pub trait App {
+    /// One turn: takes what is ready and returns. `Break` ends the program on
+    /// this worker (the worker itself goes on). It must not block, and uses no
+    /// other sockets than these.
+    fn turn(&mut self, now: Instant, sockets: &mut Sockets) -> ControlFlow<()>;
+
+    /// When it wants its next turn even if nothing comes in; `None`: never. A
+    /// worker that waits sleeps no longer than that.
+    fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// What a worker runs besides its stack.
+pub(super) enum Program {
+    /// On the stack's own sockets.
+    App(Box<dyn App>),
+    /// On the calls of `posix`, which may block: false ends it.
+    Loop(Box<dyn FnMut() -> bool>),
+}
+
+/// A worker without its device.
+pub(super) struct Core {
+    pub hub: &'static Hub,
+    pub worker: usize,
+    pub sockets: Sockets,
+    pub desk: Desk,
+    pub exchange: Exchange,
+    pub program: Option<Program>,
+    /// Dropped when the program ends.
+    pub ended: Option<Box<dyn FnOnce()>>,
+    pub now: Instant,
+}
+
+/// One worker's seat at its device.
+pub struct Station<D> {
+    /// The device.
+    pub device: D,
+    /// Its sockets, over its pool.
+    pub sockets: Sockets,
+    /// What to poll for received packets; `None`: the device has nothing to poll
+    /// (the memory wire), and a sleeping worker looks again every 50 us.
+    pub fd: Option<RawFd>,
+    /// The kernel's addresses, routes and neighbours, where they are followed.
+    pub mirror: Option<Mirror>,
+    /// Told the time before every turn (the memory wire's clock).
+    pub tick: Option<Box<dyn FnMut(Instant) + Send>>,
+}
+
+pub(super) struct Worker<D> {
+    core: Core,
+    device: D,
+    fd: Option<RawFd>,
+    mirror: Option<Mirror>,
+    tick: Option<Box<dyn FnMut(Instant) + Send>>,
+    clock: Clock,
+    batch: Batch,
+    /// When there was last something to do.
+    busy_at: Instant,
+    /// Something waits for the next turn.
+    unsent: bool,
+}
+
+/// How often a worker without a descriptor to poll looks at its device.
+const BLIND_SLEEP_NS: u64 = 50_000;
+/// How long a worker with work put off sleeps at most.
+const SHORT_SLEEP_NS: u64 = 1_000_000;
+
+/// What a call on a worker's own thread needs of it.
+trait Turner {
+    fn core(&mut self) -> &mut Core;
+    fn turn(&mut self);
+    fn idle(&mut self, deadline: Option<Instant>, extra: Option<RawFd>);
+}
+
+#[derive(Clone, Copy)]
+struct Current {
+    turner: *mut dyn Turner,
+    sockets: *mut Sockets,
+    owner: Owner,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+    static IN_APP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The worker whose thread this is, if it is in a program's loop.
+#[inline]
+pub(super) fn current_owner() -> Option<Owner> {
+    CURRENT.get().map(|c| c.owner)
+}
+
+/// True within an [`App`]'s turn, where only the sockets that it was given may
+/// be used.
+pub(super) fn in_app() -> bool {
+    IN_APP.get()
+}
+
+/// Runs `f` on this thread's own sockets; `None` where it is no worker's.
+#[inline]
+pub(super) fn with_sockets<R>(owner: Owner, f: impl FnOnce(&mut Sockets) -> R) -> Option<R> {
+    let current = CURRENT.get().filter(|c| c.owner == owner)?;
+    // SAFETY: `CURRENT` is set only while the worker's thread is in its program's
+    // loop, when no other borrow of the worker is alive; `f` cannot come back here
+    // with one, as `Sockets` calls nothing of the runtime's but the port guard.
+    Some(f(unsafe { &mut *current.sockets }))
+}
+
+/// Runs `f` on this worker, if its thread is this one.
+pub(super) fn with_core<R>(hub: &'static Hub, worker: usize, f: impl FnOnce(&mut Core) -> R) -> Option<R> {
+    let current = CURRENT.get()?;
+    if current.owner.runtime != hub.number || usize::from(current.owner.worker) != worker {
+        return None;
+    }
+    // SAFETY: as in `with_sockets`.
+    Some(f(unsafe { (*current.turner).core() }))
+}
+
+/// Runs a turn, without waiting, if this thread is a worker of the hub's.
+pub(super) fn run_turn(hub: &'static Hub) -> bool {
+    let Some(current) = CURRENT.get().filter(|c| c.owner.runtime == hub.number) else {
+        return false;
+    };
+    // SAFETY: as in `with_sockets`; a turn does not enter the program's loop.
+    unsafe { (*current.turner).turn() };
+    true
+}
+
+/// Runs a turn of this thread's worker, and waits as its mode says if there is
+/// nothing to do, at most until the deadline (ns). False: no worker's thread.
+pub(super) fn run_blocked_turn(deadline: Option<u64>) -> bool {
+    run_blocked_turn_with(deadline, None)
+}
+
+/// As [`run_blocked_turn`]; a wait ends also when `extra` is readable.
+pub(super) fn run_blocked_turn_with(deadline: Option<u64>, extra: Option<RawFd>) -> bool {
+    let Some(current) = CURRENT.get() else { return false };
+    // SAFETY: as in `with_sockets`.
+    let turner = unsafe { &mut *current.turner };
+    turner.idle(deadline.map(Instant::from_nanos), extra);
+    turner.turn();
+    true
+}
+
+impl<D: Device + 'static> Worker<D> {
+    pub fn new(hub: &'static Hub, worker: usize, exchange: Exchange, station: Station<D>) -> Self {
+        let mut clock = if station.tick.is_some() { Clock::plain() } else { Clock::new() };
+        let now = clock.now();
+        Self {
+            core: Core {
+                hub,
+                worker,
+                sockets: station.sockets,
+                desk: Desk::default(),
+                exchange,
+                program: None,
+                ended: None,
+                now,
+            },
+            device: station.device,
+            fd: station.fd,
+            mirror: station.mirror,
+            tick: station.tick,
+            clock,
+            batch: Batch::new(),
+            busy_at: now,
+            unsent: false,
+        }
+    }
+
+    /// Runs until the hub says stop.
+    pub fn run(&mut self) {
+        let this = core::ptr::from_mut(self);
+        // SAFETY: `self` is exclusively borrowed to the end of this function; every
+        // borrow through the pointer ends before the program's loop is entered.
+        unsafe {
+            (*this).refill();
+            while !(*this).core.hub.stopping() {
+                (*this).receive_half();
+                Self::program(this);
+                (*this).send_half();
+                let deadline = (*this).program_deadline();
+                (*this).wait(deadline, None);
+            }
+            // What was closed is said to the peers as far as one turn goes.
+            (*this).core.end_program();
+            (*this).receive_half();
+            (*this).send_half();
+        }
+    }
+
+    /// The last act: after it, nobody is answered any more. Also after a panic.
+    pub fn farewell(&mut self) {
+        IN_APP.set(false);
+        CURRENT.set(None);
+        let _ = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| self.core.end_program()));
+        self.core.release_everyone();
+    }
+
+    fn program_deadline(&self) -> Option<Instant> {
+        match &self.core.program {
+            Some(Program::App(app)) => app.next_deadline(),
+            _ => None,
+        }
+    }
+
+    /// Enters the program's loop once.
+    ///
+    /// # Safety
+    /// `this` is valid, and nothing of it is borrowed.
+    unsafe fn program(this: *mut Self) {
+        // SAFETY: the caller's promise; the borrow ends here.
+        let Some(program) = (unsafe { (*this).core.program.take() }) else { return };
+        let (program, goes_on) = match program {
+            Program::App(mut app) => {
+                // SAFETY: as above; the borrow ends with the call.
+                let core = unsafe { &mut (*this).core };
+                IN_APP.set(true);
+                let flow = app.turn(core.now, &mut core.sockets);
+                IN_APP.set(false);
+                (Program::App(app), flow.is_continue())
+            }
+            Program::Loop(mut enter) => {
+                // SAFETY: no reference is made, only pointers for calls from
+                // within `enter`.
+                let sockets = unsafe { &raw mut (*this).core.sockets };
+                // SAFETY: as above, a copy of two numbers.
+                let owner = unsafe { (*this).core.owner() };
+                CURRENT.set(Some(Current { turner: this as *mut dyn Turner, sockets, owner }));
+                let leave = Leave;
+                let goes_on = enter();
+                drop(leave);
+                (Program::Loop(enter), goes_on)
+            }
+        };
+        // SAFETY: as above.
+        let core = unsafe { &mut (*this).core };
+        core.program = Some(program);
+        if !goes_on {
+            core.end_program();
+        }
+    }
+
+    fn receive_half(&mut self) -> bool {
+        let now = self.clock.now();
+        self.core.now = now;
+        if let Some(tick) = &mut self.tick {
+            tick(now);
+        }
+        let sockets = &mut self.core.sockets;
+        let pool = sockets.tx().0;
+        self.device.reap(pool);
+        self.device.receive(pool, &mut self.batch);
+        let mut busy = !self.batch.is_empty();
+        if busy {
+            sockets.receive(now, &mut self.batch);
+        }
+        busy |= self.core.exchange_turn(&mut self.batch);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.turn(&mut self.core, now);
+        }
+        busy |= self.core.report();
+        if busy {
+            self.busy_at = now;
+        }
+        busy
+    }
+
+    fn send_half(&mut self) {
+        if self.core.commands() {
+            self.busy_at = self.core.now;
+        }
+        self.core.sockets.turn(self.core.now);
+        self.core.report();
+        self.core.carry_home();
+        let (pool, queue) = self.core.sockets.tx();
+        if !queue.is_empty() {
+            self.device.transmit(pool, queue);
+            self.busy_at = self.core.now;
+        }
+        self.unsent = !queue.is_empty();
+        self.refill();
+    }
+
+    fn refill(&mut self) {
+        self.device.refill(self.core.sockets.tx().0);
+    }
+
+    /// Waits as the mode says, if there is nothing to do.
+    fn wait(&mut self, deadline: Option<Instant>, extra: Option<RawFd>) {
+        let config = &self.core.hub.config;
+        let quiet = match config.wait {
+            Wait::Spin => return,
+            Wait::Adaptive => self.core.now.since(self.busy_at) >= config.spin,
+            Wait::Block => true,
+        };
+        // What came in during this turn is looked at before a sleep.
+        if quiet && !self.unsent && self.busy_at < self.core.now {
+            self.sleep(deadline, extra);
+        }
+    }
+
+    #[cold]
+    fn sleep(&mut self, deadline: Option<Instant>, extra: Option<RawFd>) {
+        let now = self.clock.now();
+        let next = self.core.sockets.next_deadline().into_iter().chain(deadline).min();
+        let mut timeout = next.map(|at| at.since(now).as_nanos());
+        if timeout == Some(0) {
+            return;
+        }
+        let mut at_most = |ns: u64| timeout = Some(timeout.map_or(ns, |t| t.min(ns)));
+        if self.fd.is_none() {
+            at_most(BLIND_SLEEP_NS);
+        }
+        if self.core.desk.again || self.core.exchange.again {
+            at_most(SHORT_SLEEP_NS);
+        }
+        let (hub, worker) = (self.core.hub, self.core.worker);
+        let sleeper = &hub.seats[worker].sleeper;
+        self.core.publish_hunger();
+        sleeper.announce();
+        // Everything that others write to is looked at after the announcement.
+        fence(Ordering::SeqCst);
+        if self.core.desk.has_work(hub, worker) || self.core.exchange.has_work() || hub.stopping() {
+            sleeper.awake(false);
+            return;
+        }
+        let one = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds = [
+            one(sleeper.fd()),
+            one(self.fd.unwrap_or(-1)),
+            one(self.mirror.as_ref().map_or(-1, Mirror::fd)),
+            one(extra.unwrap_or(-1)),
+        ];
+        let _ = sys::poll(&mut fds, timeout);
+        sleeper.awake(fds[0].revents != 0);
+        if fds[1].revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0 {
+            // A device in trouble must not make this a busy loop.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+impl<D: Device + 'static> Turner for Worker<D> {
+    fn core(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    fn turn(&mut self) {
+        self.send_half();
+        self.receive_half();
+    }
+
+    fn idle(&mut self, deadline: Option<Instant>, extra: Option<RawFd>) {
+        // What the program just did leaves before a sleep.
+        self.send_half();
+        self.wait(deadline, extra);
+    }
+}
+
+/// Leaves the program's loop, however that ends.
+struct Leave;
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        CURRENT.set(None);
+    }
+}
+
+impl Core {
+    /// The owner of this worker's local sockets.
+    pub fn owner(&self) -> Owner {
+        Owner { runtime: self.hub.number, worker: self.worker as u8 }
+    }
+
+    /// Ends the program, if there is one.
+    pub fn end_program(&mut self) {
+        self.program = None;
+        if let Some(ended) = self.ended.take() {
+            ended();
+        }
+    }
+}
