@@ -205,12 +205,10 @@ impl Sockets {
     /// # Errors
     /// `EBADF`.
     pub fn take_error(&mut self, h: Handle) -> Result<Option<Errno>> {
-        let socket = self.table.get_mut(h)?;
-        let kind = socket.kind;
-        Ok(socket.error.take().or_else(|| match kind {
+        Ok(match self.table.get(h)?.kind {
             Kind::Stream(conn) => self.stack.tcp.conn_mut(conn).take_error(),
             kind => self.datagram_error(kind),
-        }))
+        })
     }
 
     /// What the runtime needs for calls that block: SO_RCVTIMEO and SO_SNDTIMEO in

@@ -63,8 +63,6 @@ pub(super) struct Socket {
     pub generation: u32,
     pub kind: Kind,
     pub flags: Flags,
-    /// An error that waits for SO_ERROR where there is no connection to keep it.
-    pub error: Option<Errno>,
     /// The head of its list of epoll pairs.
     pub members: u32,
     /// What the runtime knows it by.
@@ -103,7 +101,6 @@ impl Sockets {
             generation: 1,
             kind,
             flags: Flags::empty(),
-            error: None,
             members: NONE,
             watch: 0,
             options,
@@ -199,17 +196,13 @@ impl View<'_> {
     }
 
     fn rare_readiness(&self, socket: &Socket) -> Readiness {
-        let error = match socket.error {
-            Some(_) => Readiness::ERR,
-            None => Readiness::empty(),
-        };
         match socket.kind {
-            Kind::Listener(id) if self.stack.tcp.can_accept(id) => error | Readiness::IN,
+            Kind::Listener(id) if self.stack.tcp.can_accept(id) => Readiness::IN,
             // As a socket that never was connected is in Linux.
-            Kind::Idle => error | Readiness::OUT | Readiness::HUP,
+            Kind::Idle => Readiness::OUT | Readiness::HUP,
             Kind::Udp(id) => self.stack.udp.readiness(id),
             Kind::Icmp(id) => self.stack.icmp.readiness(id),
-            _ => error,
+            _ => Readiness::empty(),
         }
     }
 }

@@ -222,9 +222,6 @@ impl Sockets {
         if flags & MSG_OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        if let Some(error) = socket.error.take() {
-            return Err(error);
-        }
         let Kind::Stream(conn) = socket.kind else { return Err(Errno::EPIPE) };
         let (more, cork) = (flags & MSG_MORE != 0, socket.options.cork);
         let was = socket.flags.contains(Flags::MORE);

@@ -276,3 +276,22 @@ fn many_connections_come_and_go() {
     net.pass(Duration::from_secs(70));
     assert_eq!(net.a.stack.tcp.waiting() + net.b.stack.tcp.waiting(), 0);
 }
+
+#[test]
+fn who_found_no_frame_is_told_when_there_are_some() {
+    let mut net = Net::new();
+    let (client, _server, _) = net.connected(80);
+    let ep = net.a.epoll_create().unwrap();
+    net.a.epoll_ctl(ep, EPOLL_CTL_ADD, client, EPOLLOUT | EPOLLET, 1).unwrap();
+    assert_eq!(events(&mut net.a, ep).len(), 1);
+    let pool = &mut net.a.stack.core.pool;
+    let hoard: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
+    assert_eq!(net.a.send(client, b"x", 0), Err(Errno::EAGAIN));
+    assert_eq!(net.a.zc_alloc(client).unwrap_err(), Errno::EAGAIN);
+    net.a.turn(net.now);
+    assert_eq!(events(&mut net.a, ep), []);
+    hoard.into_iter().for_each(|frame| net.a.stack.core.pool.free(frame));
+    net.a.turn(net.now);
+    assert_eq!(events(&mut net.a, ep), [(EPOLLOUT, 1)]);
+    assert_eq!(net.a.send(client, b"x", 0), Ok(1));
+}

@@ -43,7 +43,22 @@ impl Table {
     pub fn send(&mut self, core: &mut Core, id: u32, data: &[u8]) -> usize {
         let n = self.with(core, id, |conn, env| conn.send(env, data));
         self.touch(id);
+        if n < data.len() {
+            self.note_starved(id);
+        }
         n
+    }
+
+    /// No ACK need come that would wake a program that found no frame: the table
+    /// does, once there are some again.
+    #[cold]
+    fn note_starved(&mut self, id: u32) {
+        let starved = self.conn(id).starved();
+        let marks = &mut self.slots[id as usize].marks;
+        if starved && !marks.contains(Marks::STARVED) {
+            marks.insert(Marks::STARVED);
+            self.starved.push(id);
+        }
     }
 
     /// Takes bytes from the receive queue, or with `peek` looks at them.
@@ -58,7 +73,11 @@ impl Table {
 
     /// A frame for the program to fill: its range is where the payload goes.
     pub fn send_alloc(&mut self, core: &mut Core, id: u32) -> Option<Frame> {
-        self.with(core, id, |conn, env| conn.send_alloc(env))
+        let frame = self.with(core, id, |conn, env| conn.send_alloc(env));
+        if frame.is_none() {
+            self.note_starved(id);
+        }
+        frame
     }
 
     /// Queues a filled frame.

@@ -42,23 +42,25 @@ const WAITING: u32 = 1 << 31;
 bitflags::bitflags! {
     /// What the table knows of a connection.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    struct Marks: u8 {
+    struct Marks: u16 {
         /// On the list of those to be flushed.
-        const TOUCHED = 0x01;
+        const TOUCHED = 0x001;
         /// Both ends are ours: segments go through the loop queue.
-        const LOOPED = 0x02;
+        const LOOPED = 0x002;
         /// In the flow index.
-        const INDEXED = 0x04;
+        const INDEXED = 0x004;
         /// In its listener's SYN queue.
-        const HALF_OPEN = 0x08;
+        const HALF_OPEN = 0x008;
         /// In its listener's accept queue.
-        const READY = 0x10;
+        const READY = 0x010;
         /// Its socket had set SO_REUSEADDR.
-        const REUSE = 0x20;
+        const REUSE = 0x020;
         /// In TIME-WAIT: an entry takes its place after the next flush.
-        const TIME_WAIT = 0x40;
+        const TIME_WAIT = 0x040;
         /// Closed: after the next flush it goes, unless somebody still reads it.
-        const CLOSED = 0x80;
+        const CLOSED = 0x080;
+        /// Its program found no frame to send with, and waits to be told.
+        const STARVED = 0x100;
     }
 }
 
@@ -93,6 +95,8 @@ pub struct Table {
     pub ports: Ports,
     waits: Waits,
     touched: Vec<u32>,
+    /// Connections whose programs found no frame to send with.
+    starved: Vec<u32>,
     /// What `touched` is swapped with while it is worked off.
     flushing: Vec<u32>,
     wheel: Wheel,
@@ -126,6 +130,7 @@ impl Table {
             ports: Ports::new(core.config.table.ports(core.config.ephemeral_ports), &mut core.rng),
             waits: Waits::default(),
             touched: Vec::new(),
+            starved: Vec::new(),
             flushing: Vec::new(),
             wheel: Wheel::new(core.now),
             isn: isn::Generator::new(&mut core.rng),

@@ -4,8 +4,8 @@
 use super::waits::Waiting;
 use super::{Marks, NONE, Table, WAITING, env};
 use crate::errno::Errno;
-use crate::stack::core::Core;
-use crate::tcp::{Events, Flush};
+use crate::stack::core::{Core, Event};
+use crate::tcp::{Events, Flush, Readiness};
 use crate::time::Instant;
 use crate::wire::ethernet::Mac;
 use core::net::IpAddr;
@@ -21,6 +21,22 @@ impl Table {
         self.flushing = woken;
         while let Some(id) = self.waits.next_over(core.now) {
             self.end_waiting(id);
+        }
+        if !self.starved.is_empty() && core.pool.available() > core.config.tcp.frame_reserve {
+            self.feed(core);
+        }
+    }
+
+    /// There are frames again: programs that found none are told.
+    #[cold]
+    fn feed(&mut self, core: &mut Core) {
+        for id in self.starved.drain(..) {
+            let slot = &mut self.slots[id as usize];
+            let waits = slot.marks.contains(Marks::STARVED) && slot.conn.is_some();
+            slot.marks.remove(Marks::STARVED);
+            if waits && slot.token != NONE {
+                core.events.push(Event { token: slot.token, ready: Readiness::OUT });
+            }
         }
     }
 
