@@ -375,3 +375,58 @@ fn vlan_stripping_is_off_while_we_steer() {
     drop(opened);
     assert_eq!(stripping(), Some(true));
 }
+
+#[test]
+fn a_jumbo_packet_is_several_frames_both_ways() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    ip(&format!("-n {} link set {} mtu 9000", bed.ours, Bed::OUR_IF));
+    ip(&format!("-n {} link set {} mtu 9000", bed.peer, Bed::PEER_IF));
+    let mut config = config(1);
+    config.multi_buffer = true;
+    let (steering, mut devices) = xdp::open(&config).unwrap();
+    assert_eq!(steering.mode(), Some(Mode::Native));
+    steering.hold_port(Protocol::Udp, PORT);
+    let (mut device, mut pool) = devices.pop().unwrap();
+    let peer = bed.at_peer(|| {
+        let socket = UdpSocket::bind((Bed::PEER_IP, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        let data: Vec<u8> = (0..8500u32).map(|i| (i % 251) as u8).collect();
+        socket.send_to(&data, (Bed::OUR_IP, PORT)).unwrap();
+        let mut buffer = vec![0; 65_536];
+        let n = socket.recv(&mut buffer).unwrap();
+        assert_eq!(n, 8500);
+        buffer[..n] == data
+    });
+    let mut batch = Batch::new();
+    let give_up = Instant::now() + Duration::from_secs(5);
+    while batch.is_empty() {
+        assert!(Instant::now() < give_up, "{device:?} {:?}", device.statistics());
+        device.receive(&mut pool, &mut batch);
+    }
+    assert_eq!(device.held_frames(), 0);
+    let mut packet = batch.pop().unwrap();
+    assert_eq!(packet.len(), 14 + 20 + 8 + 8500);
+    assert_eq!(packet.frames(), 3);
+    // Back to the sender: swap the addresses, and the ports; no sum changes.
+    let head = pool.bytes_mut(&mut packet.head);
+    for (a, b, n) in [(0, 6, 6), (26, 30, 4), (34, 36, 2)] {
+        (0..n).for_each(|i| head.swap(a + i, b + i));
+    }
+    let mut queue = TxQueue::new(8);
+    let frames = std::iter::once(packet.head).chain(packet.rest.into_iter().flat_map(|r| *r));
+    let frames: Vec<_> = frames.collect();
+    let last = frames.len() - 1;
+    for (i, frame) in frames.into_iter().enumerate() {
+        let len = frame.len();
+        let mut desc = pool.transmit_and_free(frame, len);
+        desc.more = i < last;
+        queue.push(desc);
+    }
+    device.transmit(&mut pool, &mut queue);
+    assert!(peer.join().unwrap(), "other bytes came back");
+    device.reap(&mut pool);
+    pool.assert_conserved();
+    assert_eq!(pool.counts().tx, 0);
+    assert_eq!(device.statistics().unwrap().tx_invalid, 0);
+}
