@@ -76,6 +76,7 @@ impl Mirror {
                     core.hub.fail(Errno::ENETDOWN, &format!("{} was deleted", self.interface));
                 }
                 Change::Link(link) => {
+                    self.steering.set_mac(link.mac.0);
                     if link.mtu > 0 {
                         core.sockets.stack.core.set_mtu(link.mtu);
                     }
