@@ -693,6 +693,98 @@ fn while_the_link_is_down_there_is_no_path() {
 }
 
 #[test]
+fn what_finds_no_way_out_is_counted() {
+    // An echo from beyond every route.
+    let mut b = Bed::new(raw());
+    let request = icmp(icmpv4::ECHO_REQUEST, 0, (1, 1), b"");
+    let far = Ipv4Addr::new(192, 0, 2, 1);
+    b.refused(&ipv4_of(far, OURS, ipv4::ICMP, 0, &request), D::NoRoute);
+    b.refused_quietly(&ipv4_of(far, OURS, 99, 0, &[0; 8]), D::NoRoute);
+    // More for one neighbour than the device takes when it is found.
+    let mut b = Bed::new(Config { transmit_queue: 8, ..owned() });
+    let id = listener(&mut b, "10.0.0.1:99");
+    let send = |b: &mut Bed, to| {
+        let Stack { udp, core, .. } = &mut b.stack;
+        udp.send(core, id, &[b"x"], Some(addr(to)), &Default::default())
+    };
+    for _ in 0..10 {
+        send(&mut b, "10.0.0.2:9").unwrap();
+    }
+    b.take();
+    b.learn_peer();
+    assert_eq!((b.take().len(), b.drops(D::TransmitQueueFull)), (8, 2));
+    // No frame for what loops, and none for fragments.
+    let mut b = Bed::with_pool(raw(), 8, 2048);
+    let id = listener(&mut b, "10.0.0.1:99");
+    let Stack { udp, core, .. } = &mut b.stack;
+    udp.send(core, id, &[b"x"], Some(addr("10.0.0.1:99")), &Default::default()).unwrap();
+    let held: Vec<_> = ::core::iter::from_fn(|| core.pool.alloc()).collect();
+    core.lent = held.len();
+    b.take();
+    assert_eq!(b.drops(D::PoolExhausted), 1);
+    let mut held = held.into_iter();
+    b.stack.core.lent -= 1;
+    b.stack.core.pool.free(held.next().unwrap());
+    b.stack.core.lent -= 1;
+    b.stack.core.pool.free(held.next().unwrap());
+    b.put(&fragment(0, 8, true));
+    b.refused(&fragment(2048, 4096, true), D::PoolExhausted);
+    held.for_each(|f| b.stack.core.pool.free(f));
+    b.stack.core.lent = 0;
+    b.stack.assert_conserved();
+}
+
+impl Bed {
+    fn refused_quietly(&mut self, bytes: &[u8], reason: D) {
+        let before = self.drops(reason);
+        self.put(bytes);
+        assert_eq!((self.drops(reason), self.take().len()), (before + 1, 0));
+    }
+}
+
+#[test]
+fn a_connection_that_hears_nothing_has_its_next_hop_confirmed() {
+    let mut b = Bed::new(owned());
+    b.learn_peer();
+    let Stack { tcp, core, .. } = &mut b.stack;
+    let open = tcp::Open {
+        remote: addr("10.0.0.2:80"),
+        source: None,
+        port: None,
+        token: 1,
+        inherit: &tcp::Inherit {
+            options: core.config.tcp.options.clone(),
+            ttl: 64,
+            tos: 0,
+            reuse: Default::default(),
+        },
+    };
+    tcp.connect(core, &open, None).unwrap();
+    let is_arp = |f: &Vec<u8>| f[12..14] == ethernet::ARP.to_be_bytes();
+    assert!(!is_arp(&b.one()));
+    let end = b.now + Duration::from_secs(70);
+    let mut asked = 0;
+    let moved = Mac([2, 7, 7, 7, 7, 7]);
+    while b.now < end {
+        b.now = b.stack.next_deadline().unwrap();
+        for frame in b.take() {
+            if !is_arp(&frame) {
+                // Once it is found again, its new address is used.
+                assert_eq!(&frame[..6], if asked > 3 { &moved.0 } else { &PEER_MAC.0 });
+                continue;
+            }
+            asked += 1;
+            // To its old address three times, then to everybody.
+            assert_eq!(&frame[..6], if asked <= 3 { &PEER_MAC.0 } else { &Mac::BROADCAST.0 });
+            if asked == 4 {
+                b.put(&arp(warp::REPLY, moved, PEER, OUR_MAC, OURS, OUR_MAC));
+            }
+        }
+    }
+    assert_eq!(asked, 4);
+}
+
+#[test]
 fn whatever_comes_no_frame_is_lost_and_nothing_panics() {
     for (seed, config) in [owned(), raw(), Config { mode: Mode::Shared, ..owned() }].into_iter().enumerate() {
         let is_raw = config.raw_ip;
