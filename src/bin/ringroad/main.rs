@@ -1,6 +1,7 @@
 //! The `ringroad` command.
 
 mod doctor;
+mod http;
 mod load;
 mod names;
 mod sys;

@@ -1,0 +1,5 @@
+//! http
+mod date;
+mod request;
+mod session;
+mod site;
