@@ -3,9 +3,9 @@
  * set, many events per wait, TCP_NODELAY, level-triggered reads, no system call
  * that does not move data.
  *
- *   kernel_echo [--spin] [--udp] PORT
+ *   kernel_echo [--spin] PORT
  *
- * --spin polls the set without sleeping (epoll_wait with time-out 0), else it
+ * serves TCP and UDP on PORT. --spin polls the set without sleeping (epoll_wait with time-out 0), else it
  * blocks. Ends at SIGTERM or SIGINT. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -133,14 +133,13 @@ static void echo_datagrams(int fd) {
 }
 
 int main(int argc, char **argv) {
-    int spin = 0, udp = 0, port = 0;
+    int spin = 0, port = 0;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--spin")) spin = 1;
-        else if (!strcmp(argv[i], "--udp")) udp = 1;
         else port = atoi(argv[i]);
     }
     if (port < 1 || port > 65535) {
-        fprintf(stderr, "usage: kernel_echo [--spin] [--udp] PORT\n");
+        fprintf(stderr, "usage: kernel_echo [--spin] PORT\n");
         return 2;
     }
     struct rlimit limit;
@@ -153,16 +152,19 @@ int main(int argc, char **argv) {
 
     for (int i = 0; i < DATAGRAMS; i++) reset_message(i);
     set = epoll_create1(0);
-    int listener = listen_on(udp ? SOCK_DGRAM : SOCK_STREAM, port);
+    int listener = listen_on(SOCK_STREAM, port), datagrams = listen_on(SOCK_DGRAM, port);
     watch(listener, EPOLLIN, EPOLL_CTL_ADD);
+    watch(datagrams, EPOLLIN, EPOLL_CTL_ADD);
+    puts("kernel_echo: ready");
+    fflush(stdout);
     static struct epoll_event events[EVENTS];
     for (;;) {
         int n = epoll_wait(set, events, EVENTS, spin ? 0 : -1);
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
-            if (fd != listener) serve(fd);
-            else if (udp) echo_datagrams(fd);
-            else accept_all(fd);
+            if (fd == listener) accept_all(fd);
+            else if (fd == datagrams) echo_datagrams(fd);
+            else serve(fd);
         }
     }
 }
