@@ -1,9 +1,11 @@
 //! The `ringroad` command.
 
 mod doctor;
+mod echo;
 mod http;
 mod load;
 mod names;
+mod stack;
 mod sys;
 
 use std::process::ExitCode;
@@ -21,12 +23,16 @@ struct Cli {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     Doctor(doctor::Args),
+    Echo(echo::Args),
+    Http(http::Args),
     Load(load::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Doctor(args) => doctor::run(&args),
+        Command::Echo(args) => echo::run(&args),
+        Command::Http(args) => http::run(&args),
         Command::Load(args) => load::run(&args),
     };
     result.unwrap_or_else(|message| {

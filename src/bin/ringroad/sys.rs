@@ -155,6 +155,11 @@ pub fn catch_stop_signals() {
     }
 }
 
+/// Act as if a stop signal had come.
+pub fn request_stop() {
+    STOP.store(true, Ordering::Relaxed);
+}
+
 /// A stop signal has come.
 #[inline]
 pub fn stop_requested() -> bool {

@@ -4,6 +4,7 @@ mod driver;
 mod engine;
 mod kernel;
 mod reply;
+mod stack;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use ringroad::runtime::Wait;
 use ringroad::telemetry::latency::{Latency, Report};
 
 use crate::{names, sys};
@@ -28,6 +30,8 @@ const STREAM_LIMIT: usize = 1 << 30;
 enum Over {
     /// The kernel's sockets.
     Kernel,
+    /// Our stack's, on an interface named by -i.
+    Stack,
 }
 
 /// Drive an echo or HTTP server, and report requests per second and latency.
@@ -47,6 +51,13 @@ pub struct Args {
     /// The sockets that carry the load
     #[arg(long, value_enum)]
     over: Over,
+    /// With --over stack: the interface whose queue is served
+    #[arg(short, long, value_name = "IFACE", required_if_eq("over", "stack"))]
+    interface: Option<String>,
+    /// With --over stack: an address that the stack owns by itself, as
+    /// ADDRESS/PREFIX; without it the interface's own is shared with the kernel
+    #[arg(long, value_name = "CIDR")]
+    address: Option<String>,
     /// What is sent: tcp and udp want an echo server
     #[arg(long, value_enum, default_value_t = Protocol::Tcp)]
     proto: Protocol,
@@ -84,6 +95,9 @@ fn positive(text: &str) -> Result<f64, String> {
 pub fn run(args: &Args) -> Result<ExitCode, String> {
     let plan = plan(args)?;
     let target = plan.target;
+    if args.over == Over::Kernel && (args.interface.is_some() || args.address.is_some()) {
+        return Err("-i and --address go with --over stack; kernel sockets take what the routes say".into());
+    }
     let files = sys::raise_file_limit();
     if args.over == Over::Kernel && u64::from(args.connections) + 16 > files {
         return Err(format!(
@@ -95,11 +109,11 @@ pub fn run(args: &Args) -> Result<ExitCode, String> {
     let histogram = args.histogram.as_deref().map(create).transpose()?;
     let json = args.json.as_deref().map(create).transpose()?;
     sys::catch_stop_signals();
-    let mut driver = Driver::new(|live| Engine::new(plan, live), sys::stop_requested);
-    let over = match args.over {
-        Over::Kernel => kernel::run(&mut driver).map(|()| "kernel sockets".to_string()),
+    let make = |live: bool| Engine::new(plan, live);
+    let (driver, over) = match args.over {
+        Over::Kernel => (over_kernel(Driver::new(make, sys::stop_requested), target)?, "kernel sockets".to_string()),
+        Over::Stack => over_stack(args, Driver::new(make, sys::stop_requested), target)?,
     };
-    let over = over.map_err(|e| why(&e, target))?;
     let (report, latency) = driver.engine.report(over);
     write_files(&report, latency, histogram, json)
         .map_err(|e| format!("cannot write the report: {e}"))?;
@@ -113,6 +127,27 @@ pub fn run(args: &Args) -> Result<ExitCode, String> {
         Some(e) => why(e, target),
         None => format!("{target}: no answer came; is an echo (tcp, udp) or HTTP server there?"),
     })
+}
+
+fn over_kernel(mut driver: Driver, target: SocketAddr) -> Result<Driver, String> {
+    match kernel::run(&mut driver) {
+        Ok(()) => Ok(driver),
+        Err(e) => Err(why(&e, target)),
+    }
+}
+
+fn over_stack(args: &Args, driver: Driver, target: SocketAddr) -> Result<(Driver, String), String> {
+    if !target.is_ipv4() {
+        return Err(format!("{target}: IPv6 over the stack is not there yet; use --over kernel"));
+    }
+    let interface = args.interface.as_deref().unwrap_or("");
+    let mut config = crate::stack::configuration(interface, args.address.as_deref())?;
+    config.workers = 1;
+    config.wait = Wait::Spin;
+    let over = format!("our stack on {interface}, one worker, spinning");
+    let (driver, result) = stack::run(config, driver)?;
+    result.map_err(|e| why(&e, target))?;
+    Ok((driver, over))
 }
 
 fn plan(args: &Args) -> Result<Plan, String> {

@@ -1,0 +1,177 @@
+//! What the commands that run our stack have in common: their arguments, how
+//! sockets that listen are made, and how they say that they are ready.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use ringroad::runtime::{self, App, Config};
+use ringroad::socket::linux::{AF_INET, SO_REUSEPORT, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET};
+use ringroad::socket::{Handle, Sockets};
+use ringroad::time::{Duration, Instant};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// How often a server looks whether it is to stop, when nothing else wakes it.
+pub const LOOK: Duration = Duration::from_millis(100);
+/// How long a server that stops lets its connections end.
+pub const FAREWELL: Duration = Duration::from_millis(200);
+
+/// Where the stack runs. Further settings (RINGROAD_CPUS, RINGROAD_SPIN_US,
+/// RINGROAD_MODE, ...) come from the environment.
+#[derive(clap::Args, Debug)]
+pub struct StackArgs {
+    /// The interface whose queues are served
+    #[arg(short, long, value_name = "IFACE")]
+    interface: String,
+    /// An address that the stack owns by itself, as ADDRESS/PREFIX; without it
+    /// the interface's own address is shared with the kernel
+    #[arg(long, value_name = "CIDR")]
+    address: Option<String>,
+}
+
+impl StackArgs {
+    /// The runtime's configuration that they ask for.
+    ///
+    /// # Errors
+    /// A sentence about the value that cannot be.
+    pub fn config(&self) -> Result<Config, String> {
+        configuration(&self.interface, self.address.as_deref())
+    }
+}
+
+/// A configuration from the environment, with this interface and address.
+///
+/// # Errors
+/// A sentence about the value that cannot be.
+pub fn configuration(interface: &str, address: Option<&str>) -> Result<Config, String> {
+    let mut config = Config::from_env().map_err(|e| e.to_string())?;
+    config.interface = interface.to_string();
+    if let Some(address) = address {
+        config.addresses = runtime::config::parse_addresses(address).map_err(|e| format!("--address: {e}"))?;
+    }
+    config.validate().map_err(|e| e.to_string())?;
+    Ok(config)
+}
+
+/// Run a server on every worker until a stop signal; `make` gives each worker
+/// its own. `what` says what is served, once all of them are ready.
+///
+/// # Errors
+/// A sentence for the person who started it.
+pub fn serve<A: App + 'static>(
+    config: Config,
+    what: String,
+    make: impl Fn(&mut Sockets) -> Result<A, String> + Send + Sync + 'static,
+) -> Result<ExitCode, String> {
+    crate::sys::catch_stop_signals();
+    let missing = AtomicUsize::new(config.workers);
+    let (failed, failure) = mpsc::channel();
+    let made = move |_worker: usize, sockets: &mut Sockets| match make(sockets) {
+        Ok(app) => {
+            if missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+                println!("{what}; ready");
+            }
+            Server { app: Some(app) }
+        }
+        Err(why) => {
+            let _ = failed.send(why);
+            Server { app: None }
+        }
+    };
+    runtime::run(config, made).map_err(|e| e.to_string())?;
+    match failure.try_recv() {
+        Ok(why) => Err(why),
+        Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// An app, or none where it could not be made: that worker ends at once, and the
+/// others with it.
+struct Server<A> {
+    app: Option<A>,
+}
+
+impl<A: App> App for Server<A> {
+    #[inline]
+    fn turn(&mut self, now: Instant, sockets: &mut Sockets) -> ControlFlow<()> {
+        match &mut self.app {
+            Some(app) => app.turn(now, sockets),
+            None => {
+                crate::sys::request_stop();
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.app.as_ref().and_then(App::next_deadline)
+    }
+}
+
+/// A socket bound to `port` of every address, on each worker.
+fn bound(sockets: &mut Sockets, kind: i32, port: u16) -> ringroad::errno::Result<Handle> {
+    let socket = sockets.socket(AF_INET, kind, 0)?;
+    sockets.set_option(socket, SOL_SOCKET, SO_REUSEPORT, &1i32.to_ne_bytes())?;
+    sockets.bind(socket, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
+    Ok(socket)
+}
+
+/// A TCP socket that listens on `port`.
+///
+/// # Errors
+/// A sentence that names the port.
+pub fn listener(sockets: &mut Sockets, port: u16) -> Result<Handle, String> {
+    let socket = bound(sockets, SOCK_STREAM, port);
+    let listening = socket.and_then(|s| sockets.listen(s, BACKLOG).map(|()| s));
+    listening.map_err(|e| format!("TCP port {port}: {e}{}", advice(e, port)))
+}
+
+/// A UDP socket on `port`.
+///
+/// # Errors
+/// A sentence that names the port.
+pub fn datagrams(sockets: &mut Sockets, port: u16) -> Result<Handle, String> {
+    bound(sockets, SOCK_DGRAM, port).map_err(|e| format!("UDP port {port}: {e}{}", advice(e, port)))
+}
+
+fn advice(error: ringroad::errno::Errno, port: u16) -> String {
+    match error {
+        ringroad::errno::Errno::EADDRINUSE => {
+            format!("; a program of this host holds it (ss -lntup 'sport = :{port}' shows which); stop it, or take another port")
+        }
+        ringroad::errno::Errno::EACCES => "; ports below 1024 need root or CAP_NET_BIND_SERVICE".to_string(),
+        _ => String::new(),
+    }
+}
+
+/// A stop signal, noticed by a worker, and the time its server has left.
+#[derive(Debug, Default)]
+pub struct Stopping {
+    until: Option<Instant>,
+}
+
+impl Stopping {
+    /// True once, when the stop signal has come.
+    #[inline]
+    pub fn begins(&mut self, now: Instant) -> bool {
+        if self.until.is_some() || !crate::sys::stop_requested() {
+            return false;
+        }
+        self.until = Some(now + FAREWELL);
+        true
+    }
+
+    /// The time is up.
+    #[inline]
+    pub fn over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now >= until)
+    }
+
+    /// The signal has come.
+    pub fn begun(&self) -> bool {
+        self.until.is_some()
+    }
+}
