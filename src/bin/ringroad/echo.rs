@@ -12,7 +12,7 @@ use ringroad::socket::{EpollEvent, Handle, SendMeta, Sockets};
 use ringroad::time::Instant;
 
 use crate::names;
-use crate::stack::{self, LOOK, StackArgs, Stopping};
+use crate::stack::{self, LINGER, LOOK, StackArgs, Stopping};
 
 /// Events taken in one turn.
 const EVENTS: usize = 256;
@@ -219,7 +219,7 @@ impl Echo {
 impl App for Echo {
     fn turn(&mut self, now: Instant, sockets: &mut Sockets) -> ControlFlow<()> {
         self.now = now;
-        if self.stopping.begins(now) {
+        if self.stopping.begins(now, LINGER) {
             self.close_all(sockets);
         }
         if self.stopping.begun() {

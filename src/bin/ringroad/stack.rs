@@ -16,8 +16,9 @@ use ringroad::time::{Duration, Instant};
 const BACKLOG: i32 = 4096;
 /// How often a server looks whether it is to stop, when nothing else wakes it.
 pub const LOOK: Duration = Duration::from_millis(100);
-/// How long a server that stops lets its connections end.
-pub const FAREWELL: Duration = Duration::from_millis(200);
+/// How long a server stays after its last connection was closed, so that its
+/// peers hear of it even where a packet is lost.
+pub const LINGER: Duration = Duration::from_millis(100);
 
 /// Where the stack runs. Further settings (RINGROAD_CPUS, RINGROAD_SPIN_US,
 /// RINGROAD_MODE, ...) come from the environment.
@@ -154,14 +155,19 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    /// True once, when the stop signal has come.
+    /// True once, when the stop signal has come. The server may then stay for `time`.
     #[inline]
-    pub fn begins(&mut self, now: Instant) -> bool {
+    pub fn begins(&mut self, now: Instant, time: Duration) -> bool {
         if self.until.is_some() || !crate::sys::stop_requested() {
             return false;
         }
-        self.until = Some(now + FAREWELL);
+        self.until = Some(now + time);
         true
+    }
+
+    /// The server has nothing left to do: it stays for `time` at most.
+    pub fn hurry(&mut self, now: Instant, time: Duration) {
+        self.until = self.until.map(|until| until.min(now + time));
     }
 
     /// The time is up.
@@ -171,6 +177,7 @@ impl Stopping {
     }
 
     /// The signal has come.
+    #[inline]
     pub fn begun(&self) -> bool {
         self.until.is_some()
     }

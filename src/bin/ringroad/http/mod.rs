@@ -18,7 +18,7 @@ use ringroad::socket::{EpollEvent, Handle, Sockets};
 use ringroad::time::{Duration, Instant};
 
 use crate::names;
-use crate::stack::{self, LOOK, StackArgs, Stopping};
+use crate::stack::{self, LINGER, LOOK, StackArgs, Stopping};
 use session::Session;
 use site::Site;
 
@@ -28,6 +28,8 @@ const EVENTS: usize = 256;
 const CHUNK: usize = 64 * 1024;
 /// How long a connection may do nothing, or not take what it asked for.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long a server that stops goes on with the answers that are under way.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// How often connections are looked through for such.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -232,12 +234,15 @@ impl Server {
 impl App for Server {
     fn turn(&mut self, now: Instant, sockets: &mut Sockets) -> ControlFlow<()> {
         self.now = now;
-        if self.stopping.begins(now) {
+        if self.stopping.begins(now, FAREWELL) {
             self.begin_to_stop(sockets);
         }
         if self.stopping.over(now) {
             self.close_all(sockets);
             return ControlFlow::Break(());
+        }
+        if self.stopping.begun() && self.clients.iter().all(Option::is_none) {
+            self.stopping.hurry(now, LINGER);
         }
         let mut events = std::mem::take(&mut self.events);
         events.clear();
