@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> std::result::Result<ExitCode, String> {
         config.wait
     );
     let (tcp, udp) = (args.tcp.clone(), args.udp.clone());
-    stack::serve(config, what, move |sockets| Echo::new(sockets, &tcp, &udp))
+    stack::serve(config, &what, |sockets| Echo::new(sockets, &tcp, &udp))
 }
 
 /// A socket of the server's.

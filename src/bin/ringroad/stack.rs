@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use ringroad::runtime::{self, App, Config};
+use ringroad::runtime::{self, App, Config, Runtime};
 use ringroad::socket::linux::{AF_INET, SO_REUSEPORT, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET};
 use ringroad::socket::{Handle, Sockets};
 use ringroad::time::{Duration, Instant};
@@ -16,6 +16,8 @@ use ringroad::time::{Duration, Instant};
 const BACKLOG: i32 = 4096;
 /// How often a server looks whether it is to stop, when nothing else wakes it.
 pub const LOOK: Duration = Duration::from_millis(100);
+/// How long connections that were closed may take to end when the runtime does.
+pub const GOODBYE: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long a server stays after its last connection was closed, so that its
 /// peers hear of it even where a packet is lost.
 pub const LINGER: Duration = Duration::from_millis(100);
@@ -64,16 +66,17 @@ pub fn configuration(interface: &str, address: Option<&str>) -> Result<Config, S
 /// A sentence for the person who started it.
 pub fn serve<A: App + 'static>(
     config: Config,
-    what: String,
-    make: impl Fn(&mut Sockets) -> Result<A, String> + Send + Sync + 'static,
+    what: &str,
+    make: impl Fn(&mut Sockets) -> Result<A, String> + Send + Sync,
 ) -> Result<ExitCode, String> {
     crate::sys::catch_stop_signals();
-    let missing = AtomicUsize::new(config.workers);
+    let runtime = Runtime::start(config).map_err(|e| e.to_string())?;
+    let missing = AtomicUsize::new(runtime.workers());
     let (failed, failure) = mpsc::channel();
-    let made = move |_worker: usize, sockets: &mut Sockets| match make(sockets) {
+    let made = |_worker: usize, sockets: &mut Sockets| match make(sockets) {
         Ok(app) => {
             if missing.fetch_sub(1, Ordering::AcqRel) == 1 {
-                println!("{what}; ready");
+                println!("{what}; {}; ready", runtime.mode());
             }
             Server { app: Some(app) }
         }
@@ -82,10 +85,11 @@ pub fn serve<A: App + 'static>(
             Server { app: None }
         }
     };
-    runtime::run(config, made).map_err(|e| e.to_string())?;
+    let result = runtime.run(made);
+    runtime.shutdown(GOODBYE);
     match failure.try_recv() {
         Ok(why) => Err(why),
-        Err(_) => Ok(ExitCode::SUCCESS),
+        Err(_) => result.map(|()| ExitCode::SUCCESS).map_err(|e| e.to_string()),
     }
 }
 

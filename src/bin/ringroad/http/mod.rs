@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<ExitCode, String> {
     Site::new(&args.root).map_err(|e| bad_root(&args.root, &e))?;
     let what = format!("http on {} port {}: {}; wait {}", config.interface, args.port, args.root.display(), config.wait);
     let (port, root) = (args.port, args.root.clone());
-    stack::serve(config, what, move |sockets| Server::new(sockets, port, &root))
+    stack::serve(config, &what, |sockets| Server::new(sockets, port, &root))
 }
 
 fn bad_root(root: &Path, error: &std::io::Error) -> String {

@@ -144,10 +144,9 @@ fn over_stack(args: &Args, driver: Driver, target: SocketAddr) -> Result<(Driver
     let mut config = crate::stack::configuration(interface, args.address.as_deref())?;
     config.workers = 1;
     config.wait = Wait::Spin;
-    let over = format!("our stack on {interface}, one worker, spinning");
-    let (driver, result) = stack::run(config, driver)?;
+    let (driver, result, mode) = stack::run(config, driver)?;
     result.map_err(|e| why(&e, target))?;
-    Ok((driver, over))
+    Ok((driver, format!("our stack on {interface}, one worker, spinning; {mode}")))
 }
 
 fn plan(args: &Args) -> Result<Plan, String> {

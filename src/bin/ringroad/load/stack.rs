@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{self, Sender};
 
 use ringroad::errno::Errno;
-use ringroad::runtime::{self, App, Config};
+use ringroad::runtime::{App, Config, Runtime};
 use ringroad::socket::linux::{
     AF_INET, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, IPPROTO_TCP,
     MSG_NOSIGNAL, SOCK_DGRAM, SOCK_STREAM, TCP_NODELAY,
@@ -17,6 +17,7 @@ use ringroad::time::{Duration, Instant};
 
 use super::driver::{Driver, Transport};
 use super::engine::Protocol;
+use crate::stack::GOODBYE;
 
 /// Events taken in one turn.
 const EVENTS: usize = 256;
@@ -105,19 +106,25 @@ impl Transport for Turn<'_> {
     }
 }
 
-/// Run the driver's load on a worker: the driver back, and how the run went.
+/// Run the driver's load on a worker: the driver back, how the run went, and the
+/// mode that the worker ran in.
 ///
 /// # Errors
 /// The stack could not be started.
-pub fn run(config: Config, driver: Driver) -> Result<(Driver, io::Result<()>), String> {
+pub fn run(config: Config, driver: Driver) -> Result<(Driver, io::Result<()>, String), String> {
     let (done, result) = mpsc::channel();
     let driver = Mutex::new(Some(driver));
     let make = move |_worker: usize, sockets: &mut Sockets| {
         let driver = driver.lock().ok().and_then(|mut d| d.take()).expect("one worker takes the one driver");
         Load::new(sockets, driver, done.clone())
     };
-    runtime::run(config, make).map_err(|e| e.to_string())?;
-    result.try_recv().map_err(|_| "the worker ended before the load did".to_string())
+    let runtime = Runtime::start(config).map_err(|e| e.to_string())?;
+    let mode = runtime.mode().to_string();
+    let ran = runtime.run(make);
+    runtime.shutdown(GOODBYE);
+    ran.map_err(|e| e.to_string())?;
+    let (driver, result) = result.try_recv().map_err(|_| "the worker ended before the load did".to_string())?;
+    Ok((driver, result, mode))
 }
 
 /// A load that runs on a worker; it sends the driver back when it is done.
