@@ -223,10 +223,7 @@ impl Runtime {
     /// True where no worker has a connection any more.
     fn is_quiet(&self) -> bool {
         (0..self.workers()).all(|worker| {
-            let connections = |core: &mut super::worker::Core| {
-                let tcp = &core.sockets.stack.tcp;
-                tcp.connections() - tcp.waiting()
-            };
+            let connections = |core: &mut super::worker::Core| core.sockets.stack.tcp.connections();
             channel::with(|thread| thread.call(self.hub, worker, connections)).unwrap_or(0) == 0
         })
     }
