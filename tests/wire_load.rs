@@ -42,7 +42,7 @@ fn over_our_stack_against_the_kernel() {
     for over in [&STACK[..], &STACK_OWNED[..]] {
         let bed = Bed::new();
         let _echo = Echo::start(&bed, Side::Server, 7);
-        let mut capture = Capture::start(&bed, 50_000);
+        let mut capture = Capture::on(&bed, Side::Server, 50_000);
         let ours = if over.len() > 3 { "10.77.0.22" } else { common::CLIENT };
         load(&bed, over, "10.77.0.1:7", &["--connections", "16"]);
         load(&bed, over, "10.77.0.1:7", &["--connections", "2", "--size", "100000"]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Bed, Program, Side, run, unique};
 
-/// A running tcpdump on the client's side.
+/// A running tcpdump on the side whose stack is the kernel's.
 pub struct Capture {
     program: Program,
     file: PathBuf,
@@ -25,10 +25,15 @@ const WRONG_FIELDS: [&str; 6] = [
 ];
 
 impl Capture {
-    /// Capture up to `packets` packets from now on.
+    /// Capture up to `packets` packets on the client's side from now on.
     pub fn start(bed: &Bed, packets: u32) -> Self {
+        Self::on(bed, Side::Client, packets)
+    }
+
+    /// As [`Capture::start`], on this side.
+    pub fn on(bed: &Bed, side: Side, packets: u32) -> Self {
         let file = std::env::temp_dir().join(format!("{}.pcap", unique()));
-        let mut command = bed.command(Side::Client, "tcpdump");
+        let mut command = bed.command(side, "tcpdump");
         command.args(["-i", "veth0", "-s", "0", "-B", "65536", "-U", "--immediate-mode", "-Z", "root"]);
         command.args(["-c", &packets.to_string(), "-w"]).arg(&file);
         let mut program = Program::start(command);
