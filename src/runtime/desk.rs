@@ -73,10 +73,6 @@ impl Desk {
             || self.channels.iter_mut().flatten().any(|c| !c.commands.is_empty())
     }
 
-    /// Links that are open.
-    pub fn links(&self) -> usize {
-        self.links.len() - self.free.len()
-    }
 
     fn place(&self, id: LinkId) -> Option<usize> {
         let index = id as u32 as usize;
@@ -131,6 +127,13 @@ impl Desk {
 }
 
 impl Core {
+    /// Makes a link for a socket of this worker's.
+    pub(super) fn open_link(&mut self, h: Handle, kind: Kind) -> Arc<Link> {
+        let link = self.desk.open(self.hub, self.worker, &mut self.sockets, h, kind);
+        self.pump(link.id, 0);
+        link
+    }
+
     /// Carries out what other threads asked for: whether there was anything.
     pub(super) fn commands(&mut self) -> bool {
         let mut any = self.answer_door();
@@ -553,7 +556,7 @@ impl Core {
                 waiting.extend(frames);
                 waiting.extend(core::iter::from_fn(|| ring.pop()).filter_map(|d| d.frame));
             }
-            super::link::Rx::Listener { ring } => {
+            super::link::Rx::Listener { ring, .. } => {
                 let accepted: Vec<_> = core::iter::from_fn(|| ring.pop()).collect();
                 for (made, _) in accepted {
                     self.abort_link(&made);

@@ -19,7 +19,7 @@ use super::ring::{Consumer, Producer, ring};
 use crate::frame::Frame;
 use crate::socket::{Handle, RecvMeta, SendMeta};
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicU32, Ordering, fence};
 use crossbeam::utils::CachePadded;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub(super) struct Board {
 pub(super) enum Rx {
     Stream { ring: Consumer<Frame>, queue: VecDeque<Frame> },
     Datagram { ring: Consumer<Datagram>, queue: VecDeque<Datagram> },
-    Listener { ring: Consumer<(Arc<Link>, SocketAddr)> },
+    Listener { ring: Consumer<(Arc<Link>, SocketAddr)>, taken: usize },
 }
 
 /// The program's way to give frames back.
@@ -116,8 +116,6 @@ pub(super) struct Link {
     /// How often the program found no room to write: written under the claim of
     /// `sending`, read by the worker.
     pub short: CachePadded<AtomicU32>,
-    /// Set once, when the last descriptor is closed.
-    pub closed: AtomicBool,
 }
 
 /// The worker's ends.
@@ -162,7 +160,6 @@ impl Link {
             receiving: Claim::new(Receiving { rx, returns }),
             sending: Claim::new(Sending { tx, rung: 0 }),
             short: CachePadded::default(),
-            closed: AtomicBool::new(false),
         });
         (link, end)
     }
@@ -197,7 +194,7 @@ impl Rx {
         match self {
             Self::Stream { ring, queue } => !queue.is_empty() || !ring.is_empty(),
             Self::Datagram { ring, queue } => !queue.is_empty() || !ring.is_empty(),
-            Self::Listener { ring } => !ring.is_empty(),
+            Self::Listener { ring, .. } => !ring.is_empty(),
         }
     }
 }

@@ -1,0 +1,718 @@
+//! The calls of POSIX on descriptors, from any thread.
+//!
+//! On a worker's own thread a call on a socket that was made there is a plain
+//! function call on that core's stack, and one that would block runs the
+//! worker's turns until it need not. Elsewhere it goes through the socket's
+//! rings. `flags` and options are Linux's numbers; errors are the system's.
+
+use super::channel::{self, Thread};
+use super::descriptors::{Entry, Guard, Owner, Table};
+use super::hub::Hub;
+use super::set::EpollSet;
+use super::shared::SharedSocket;
+use super::{sys, worker};
+use crate::errno::{Errno, Result};
+use crate::socket::{EpollEvent, Handle, RecvMeta, SendMeta, Sockets};
+use crate::tcp::Readiness;
+use core::net::SocketAddr;
+use core::sync::atomic::Ordering;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a descriptor of ours can be, beside a worker's own socket.
+enum Object {
+    Socket(Arc<SharedSocket>),
+    Epoll(Arc<EpollSet>),
+}
+
+static TABLE: Table<Object> = Table::new();
+
+/// In a descriptor's status: O_NONBLOCK, of a worker's own socket.
+const NONBLOCKING: u32 = 1;
+
+/// `struct timeval` in microseconds; what cannot be is none.
+pub(super) fn timeval_us(value: &[u8]) -> u64 {
+    let part = |at: usize| {
+        let bytes = value.get(at..at + 8).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, |b| i64::from_ne_bytes(b).max(0) as u64)
+    };
+    part(0).saturating_mul(1_000_000).saturating_add(part(8))
+}
+
+fn now_plus(timeout: Duration) -> u64 {
+    sys::monotonic_ns().saturating_add(timeout.as_nanos().min(u64::MAX.into()) as u64)
+}
+
+/// A socket, wherever it is.
+enum Found<'t> {
+    Local(Owner, Handle),
+    Shared(Guard<'t, Object>),
+}
+
+/// Looks a descriptor up; a worker's own socket that another thread uses
+/// becomes one that any thread may use.
+fn find(fd: RawFd) -> Result<Found<'static>> {
+    if worker::in_app() {
+        return Err(Errno::EBUSY);
+    }
+    loop {
+        match TABLE.lookup(fd)?.ok_or(Errno::EBADF)? {
+            Entry::Shared(guard) => return Ok(Found::Shared(guard)),
+            Entry::Local(owner, raw) if worker::current_owner() == Some(owner) => {
+                return Ok(Found::Local(owner, Handle::from_raw(raw)));
+            }
+            Entry::Local(owner, _) => promote(fd, owner)?,
+        }
+    }
+}
+
+#[cold]
+fn promote(fd: RawFd, owner: Owner) -> Result<()> {
+    let hub = Hub::current().filter(|hub| hub.number == owner.runtime).ok_or(Errno::ENETDOWN)?;
+    channel::with(|thread| {
+        thread.call(hub, owner.worker.into(), move |core| {
+            // Still that worker's own? On its thread nothing changes meanwhile.
+            if let Ok(Some(Entry::Local(o, raw))) = TABLE.lookup(fd)
+                && o == owner
+            {
+                let nonblocking = TABLE.status(fd) & NONBLOCKING != 0;
+                let socket = SharedSocket::adopt(core, Handle::from_raw(raw), nonblocking);
+                TABLE.share(fd, Object::Socket(Arc::new(socket)));
+            }
+        })
+    })
+}
+
+/// The way of most calls: on the worker's own sockets, or on a shared one.
+fn on_socket<R>(
+    fd: RawFd,
+    local: impl FnOnce(&mut Sockets, Handle) -> Result<R>,
+    shared: impl FnOnce(&mut Thread, &Arc<SharedSocket>) -> Result<R>,
+) -> Result<R> {
+    match find(fd)? {
+        Found::Local(owner, h) => worker::with_sockets(owner, |s| local(s, h)).ok_or(Errno::EBADF)?,
+        Found::Shared(guard) => match &*guard {
+            Object::Socket(socket) => channel::with(|thread| shared(thread, socket)),
+            Object::Epoll(_) => Err(Errno::ENOTSOCK),
+        },
+    }
+}
+
+/// On a worker's own socket: tries until it does not say EAGAIN, running the
+/// worker's turns meanwhile if the call may block. `None`: it is not one.
+#[inline]
+fn on_local<R>(
+    fd: RawFd,
+    flags: i32,
+    timeout_option: i32,
+    mut attempt: impl FnMut(&mut Sockets, Handle) -> Result<R>,
+) -> Option<Result<R>> {
+    if worker::in_app() {
+        return Some(Err(Errno::EBUSY));
+    }
+    let mut deadline = None;
+    loop {
+        let Ok(Some(Entry::Local(owner, raw))) = TABLE.lookup(fd) else { return None };
+        let h = Handle::from_raw(raw);
+        let result = worker::with_sockets(owner, |s| attempt(s, h))?;
+        if !matches!(result, Err(Errno::EAGAIN))
+            || flags & libc::MSG_DONTWAIT != 0
+            || TABLE.status(fd) & NONBLOCKING != 0
+        {
+            return Some(result);
+        }
+        let deadline = *deadline.get_or_insert_with(|| {
+            let mut value = [0; 16];
+            let read = worker::with_sockets(owner, |s| {
+                s.get_option(h, libc::SOL_SOCKET, timeout_option, &mut value)
+            });
+            let us = timeval_us(&value);
+            (matches!(read, Some(Ok(_))) && us > 0).then(|| now_plus(Duration::from_micros(us)))
+        });
+        if deadline.is_some_and(|d| sys::monotonic_ns() >= d) {
+            return Some(result);
+        }
+        if Hub::current().is_none_or(Hub::stopping) {
+            return Some(Err(Errno::ENETDOWN));
+        }
+        worker::run_blocked_turn(deadline);
+    }
+}
+
+fn on_shared<R>(fd: RawFd, f: impl FnOnce(&mut Thread, &Arc<SharedSocket>) -> Result<R>) -> Result<R> {
+    on_socket(fd, |_, _| Err(Errno::EBADF), f)
+}
+
+/// True where the descriptor is one of ours.
+#[inline]
+pub fn is_ours(fd: RawFd) -> bool {
+    TABLE.is_ours(fd)
+}
+
+/// True where there is a runtime, on which new sockets are made.
+pub fn is_running() -> bool {
+    Hub::current().is_some()
+}
+
+/// Refuses a descriptor that is not open.
+///
+/// # Errors
+/// `EBADF`.
+pub fn is_open(fd: RawFd) -> Result<()> {
+    TABLE.lookup(fd)?.map(|_| ()).ok_or(Errno::EBADF)
+}
+
+/// `socket`; `kind` may carry SOCK_NONBLOCK and SOCK_CLOEXEC.
+///
+/// # Errors
+/// As the system's; `ENETDOWN` where no runtime is running.
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<RawFd> {
+    if TABLE.forked() {
+        return Err(Errno::EBADF);
+    }
+    if worker::in_app() {
+        return Err(Errno::EBUSY);
+    }
+    let hub = Hub::current().ok_or(Errno::ENETDOWN)?;
+    let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
+    let plain = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+    let fd = if let Some(owner) = worker::current_owner() {
+        let h = worker::with_sockets(owner, |s| s.socket(domain, plain, protocol)).ok_or(Errno::EBADF)??;
+        name_local(owner, h, nonblocking)?
+    } else {
+        channel::with(|thread| {
+            let socket = SharedSocket::open(thread, hub, domain, plain, protocol, nonblocking)?;
+            name_shared(socket)
+        })?
+    };
+    keep_on_exec(fd, kind & libc::SOCK_CLOEXEC == 0);
+    Ok(fd)
+}
+
+fn name_local(owner: Owner, h: Handle, nonblocking: bool) -> Result<RawFd> {
+    let status = if nonblocking { NONBLOCKING } else { 0 };
+    TABLE.insert_local(owner, h.to_raw(), status).inspect_err(|_| {
+        let _ = worker::with_sockets(owner, |s| s.close(h));
+    })
+}
+
+fn name_shared(socket: SharedSocket) -> Result<RawFd> {
+    TABLE.insert_shared(Object::Socket(Arc::new(socket)), 0)
+}
+
+/// Descriptors are made with FD_CLOEXEC; a program that did not ask for it gets
+/// what it asked for where it can tell the difference.
+fn keep_on_exec(fd: RawFd, keep: bool) {
+    if keep {
+        let _ = set_close_on_exec(fd, false);
+    }
+}
+
+/// `bind`.
+///
+/// # Errors
+/// As the system's.
+pub fn bind(fd: RawFd, addr: SocketAddr) -> Result<()> {
+    on_socket(fd, |s, h| s.bind(h, addr), |t, s| s.bind(t, addr))
+}
+
+/// `listen`.
+///
+/// # Errors
+/// As the system's.
+pub fn listen(fd: RawFd, backlog: i32) -> Result<()> {
+    on_socket(fd, |s, h| s.listen(h, backlog), |t, s| s.listen(t, backlog))
+}
+
+/// `accept4`.
+///
+/// # Errors
+/// As the system's.
+pub fn accept4(fd: RawFd, flags: i32) -> Result<(RawFd, SocketAddr)> {
+    if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+    let accepted = on_local(fd, 0, libc::SO_RCVTIMEO, |s, h| s.accept(h));
+    let (new, peer) = match accepted {
+        Some(result) => {
+            let (h, peer) = result?;
+            let owner = worker::current_owner().ok_or(Errno::EBADF)?;
+            (name_local(owner, h, nonblocking)?, peer)
+        }
+        None => on_shared(fd, |thread, socket| {
+            let (made, peer) = socket.accept(thread, nonblocking)?;
+            Ok((name_shared(made)?, peer))
+        })?,
+    };
+    keep_on_exec(new, flags & libc::SOCK_CLOEXEC == 0);
+    Ok((new, peer))
+}
+
+/// `connect`.
+///
+/// # Errors
+/// As the system's.
+pub fn connect(fd: RawFd, addr: SocketAddr) -> Result<()> {
+    let mut begun = false;
+    let blocking = TABLE.status(fd) & NONBLOCKING == 0;
+    let local = on_local(fd, 0, libc::SO_SNDTIMEO, |s, h| match s.connect(h, addr) {
+        Err(Errno::EINPROGRESS | Errno::EALREADY) if blocking => {
+            begun = true;
+            Err(Errno::EAGAIN)
+        }
+        Err(Errno::EISCONN) if begun => Ok(()),
+        // Not the blocking kind of "try again" (no port, no memory).
+        Err(Errno::EAGAIN) => Err(Errno::EADDRNOTAVAIL),
+        result => result,
+    });
+    match local {
+        // SO_SNDTIMEO is over: it goes on by itself.
+        Some(Err(Errno::EAGAIN)) => Err(Errno::EINPROGRESS),
+        Some(result) => result,
+        None => on_shared(fd, |t, s| s.connect(t, addr)),
+    }
+}
+
+/// `connect` to AF_UNSPEC.
+///
+/// # Errors
+/// As the system's.
+pub fn disconnect(fd: RawFd) -> Result<()> {
+    on_socket(fd, |s, h| s.disconnect(h), |t, s| s.disconnect(t))
+}
+
+/// `send`.
+///
+/// # Errors
+/// As the system's. EPIPE without a signal: that is the caller's to raise.
+#[inline]
+pub fn send(fd: RawFd, data: &[u8], flags: i32) -> Result<usize> {
+    let mut sent = 0;
+    let local = on_local(fd, flags, libc::SO_SNDTIMEO, |s, h| {
+        let n = s.send(h, &data[sent..], flags)?;
+        sent += n;
+        // A blocking write takes everything.
+        if sent < data.len() { Err(Errno::EAGAIN) } else { Ok(sent) }
+    });
+    match local {
+        Some(Err(_)) if sent > 0 => Ok(sent),
+        Some(result) => result,
+        None => on_shared(fd, |t, s| s.send(t, &[IoSlice::new(data)], flags, None, &SendMeta::default())),
+    }
+}
+
+/// `sendmsg`.
+///
+/// # Errors
+/// As the system's.
+pub fn send_message(
+    fd: RawFd,
+    parts: &[IoSlice<'_>],
+    flags: i32,
+    to: Option<SocketAddr>,
+    meta: &SendMeta,
+) -> Result<usize> {
+    if parts.len() == 1 && to.is_none() && *meta == SendMeta::default() {
+        return send(fd, &parts[0], flags);
+    }
+    let want: usize = parts.iter().map(|p| p.len()).sum();
+    let mut sent = 0;
+    let local = on_local(fd, flags, libc::SO_SNDTIMEO, |s, h| {
+        let mut rest: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p)).collect();
+        let mut rest = &mut rest[..];
+        IoSlice::advance_slices(&mut rest, sent);
+        let n = s.send_message(h, rest, flags, to, meta)?;
+        sent += n;
+        if sent < want { Err(Errno::EAGAIN) } else { Ok(sent) }
+    });
+    match local {
+        Some(Err(_)) if sent > 0 => Ok(sent),
+        Some(result) => result,
+        None => on_shared(fd, |t, s| s.send(t, parts, flags, to, meta)),
+    }
+}
+
+/// `recv`.
+///
+/// # Errors
+/// As the system's.
+#[inline]
+pub fn recv(fd: RawFd, out: &mut [u8], flags: i32) -> Result<usize> {
+    let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0;
+    let mut got = 0;
+    let local = on_local(fd, flags, libc::SO_RCVTIMEO, |s, h| {
+        let n = s.recv(h, &mut out[got..], flags)?;
+        got += n;
+        if all && n > 0 && got < out.len() { Err(Errno::EAGAIN) } else { Ok(got) }
+    });
+    match local {
+        Some(Err(_)) if got > 0 => Ok(got),
+        Some(result) => result,
+        None => on_shared(fd, |t, s| {
+            let (n, meta) = s.recv(t, &mut [IoSliceMut::new(out)], flags)?;
+            Ok(if flags & libc::MSG_TRUNC != 0 && !s.stream { meta.full_len } else { n })
+        }),
+    }
+}
+
+/// `recvmsg`.
+///
+/// # Errors
+/// As the system's.
+pub fn recv_message(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: i32) -> Result<(usize, RecvMeta)> {
+    let local = on_local(fd, flags, libc::SO_RCVTIMEO, |s, h| {
+        if let [one] = parts {
+            return s.recv_from(h, one, flags);
+        }
+        let mut whole = vec![0; parts.iter().map(|p| p.len()).sum()];
+        let (n, meta) = s.recv_from(h, &mut whole, flags)?;
+        let mut rest = &whole[..n];
+        for part in parts.iter_mut() {
+            let (now, later) = rest.split_at(rest.len().min(part.len()));
+            part[..now.len()].copy_from_slice(now);
+            rest = later;
+        }
+        Ok((n, meta))
+    });
+    match local {
+        Some(result) => result,
+        None => on_shared(fd, |t, s| s.recv(t, parts, flags)),
+    }
+}
+
+/// `shutdown`.
+///
+/// # Errors
+/// As the system's.
+pub fn shutdown(fd: RawFd, how: i32) -> Result<()> {
+    on_socket(fd, |s, h| s.shutdown(h, how), |t, s| s.shutdown(t, how))
+}
+
+/// `close`.
+///
+/// # Errors
+/// `EBADF`.
+pub fn close(fd: RawFd) -> Result<()> {
+    match find(fd)? {
+        Found::Local(owner, h) => {
+            TABLE.remove_local(fd)?;
+            worker::with_sockets(owner, |s| s.close(h)).ok_or(Errno::EBADF)?
+        }
+        Found::Shared(guard) => {
+            let socket = match &*guard {
+                Object::Socket(socket) => Some(socket.clone()),
+                Object::Epoll(_) => None,
+            };
+            TABLE.remove_shared(guard)?;
+            if let Some(socket) = socket
+                && socket.names.fetch_sub(1, Ordering::AcqRel) == 1
+                && Arc::strong_count(&socket) > 1
+            {
+                // Others are in calls on it: they end with EBADF.
+                let _ = channel::with(|thread| {
+                    socket.nudge(thread);
+                    Ok(())
+                });
+            }
+            Ok(())
+        }
+    }
+}
+
+/// F_DUPFD: another descriptor of the same socket. The number is the runtime's
+/// to choose.
+///
+/// # Errors
+/// `EBADF`, `EMFILE`; `EINVAL` for an epoll set.
+pub fn dup(fd: RawFd, _from: RawFd, cloexec: bool) -> Result<RawFd> {
+    if let Some(Entry::Local(owner, raw)) = TABLE.lookup(fd)?
+        && worker::current_owner() == Some(owner)
+    {
+        // Two names: what any thread may use counts its names.
+        let nonblocking = TABLE.status(fd) & NONBLOCKING != 0;
+        let hub = Hub::current().ok_or(Errno::ENETDOWN)?;
+        let socket = worker::with_core(hub, owner.worker.into(), |core| {
+            SharedSocket::adopt(core, Handle::from_raw(raw), nonblocking)
+        });
+        TABLE.share(fd, Object::Socket(Arc::new(socket.ok_or(Errno::EBADF)?)));
+    }
+    let Found::Shared(guard) = find(fd)? else { return Err(Errno::EBADF) };
+    let Object::Socket(socket) = &*guard else { return Err(Errno::EINVAL) };
+    socket.names.fetch_add(1, Ordering::AcqRel);
+    let new = TABLE.insert_shared(Object::Socket(socket.clone()), 0).inspect_err(|_| {
+        socket.names.fetch_sub(1, Ordering::AcqRel);
+    })?;
+    keep_on_exec(new, !cloexec);
+    Ok(new)
+}
+
+/// `setsockopt`.
+///
+/// # Errors
+/// As the system's.
+pub fn set_option(fd: RawFd, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    on_socket(fd, |s, h| s.set_option(h, level, name, value), |t, s| s.set_option(t, level, name, value))
+}
+
+/// `getsockopt`: how many bytes were written.
+///
+/// # Errors
+/// As the system's.
+pub fn get_option(fd: RawFd, level: i32, name: i32, out: &mut [u8]) -> Result<usize> {
+    match find(fd)? {
+        Found::Local(owner, h) => {
+            worker::with_sockets(owner, |s| s.get_option(h, level, name, out)).ok_or(Errno::EBADF)?
+        }
+        Found::Shared(guard) => match &*guard {
+            Object::Socket(socket) => channel::with(|t| socket.get_option(t, level, name, out)),
+            Object::Epoll(_) => Err(Errno::ENOTSOCK),
+        },
+    }
+}
+
+/// `getsockname`.
+///
+/// # Errors
+/// As the system's.
+pub fn local_addr(fd: RawFd) -> Result<SocketAddr> {
+    on_socket(fd, |s, h| s.local_addr(h), |t, s| s.local_addr(t))
+}
+
+/// `getpeername`.
+///
+/// # Errors
+/// As the system's.
+pub fn peer_addr(fd: RawFd) -> Result<SocketAddr> {
+    on_socket(fd, |s, h| s.peer_addr(h), |t, s| s.peer_addr(t))
+}
+
+/// O_NONBLOCK.
+///
+/// # Errors
+/// `EBADF`.
+pub fn nonblocking(fd: RawFd) -> Result<bool> {
+    match TABLE.lookup(fd)?.ok_or(Errno::EBADF)? {
+        Entry::Local(..) => Ok(TABLE.status(fd) & NONBLOCKING != 0),
+        Entry::Shared(guard) => match &*guard {
+            Object::Socket(socket) => Ok(socket.nonblocking.load(Ordering::Relaxed)),
+            Object::Epoll(_) => Ok(false),
+        },
+    }
+}
+
+/// Sets O_NONBLOCK; for all descriptors of the socket, as the system has it.
+///
+/// # Errors
+/// `EBADF`.
+pub fn set_nonblocking(fd: RawFd, on: bool) -> Result<()> {
+    match TABLE.lookup(fd)?.ok_or(Errno::EBADF)? {
+        Entry::Local(..) if on => TABLE.change_status(fd, NONBLOCKING, 0),
+        Entry::Local(..) => TABLE.change_status(fd, 0, NONBLOCKING),
+        Entry::Shared(guard) => {
+            if let Object::Socket(socket) = &*guard {
+                socket.nonblocking.store(on, Ordering::Relaxed);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// FD_CLOEXEC.
+///
+/// # Errors
+/// `EBADF`.
+pub fn close_on_exec(fd: RawFd) -> Result<bool> {
+    is_open(fd)?;
+    // SAFETY: takes no pointers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 { Err(sys::last_errno()) } else { Ok(flags & libc::FD_CLOEXEC != 0) }
+}
+
+/// Sets FD_CLOEXEC. Without it the program that is executed finds a number that
+/// stands for nothing.
+///
+/// # Errors
+/// `EBADF`.
+pub fn set_close_on_exec(fd: RawFd, on: bool) -> Result<()> {
+    is_open(fd)?;
+    // SAFETY: takes no pointers.
+    let n = unsafe { libc::fcntl(fd, libc::F_SETFD, if on { libc::FD_CLOEXEC } else { 0 }) };
+    if n < 0 { Err(sys::last_errno()) } else { Ok(()) }
+}
+
+/// FIONREAD.
+///
+/// # Errors
+/// As the system's.
+pub fn bytes_readable(fd: RawFd) -> Result<usize> {
+    on_socket(fd, |s, h| s.bytes_readable(h), |t, s| s.bytes_readable(t))
+}
+
+/// What a descriptor is ready for now.
+///
+/// # Errors
+/// `EBADF`.
+pub fn readiness(fd: RawFd) -> Result<Readiness> {
+    on_socket(fd, |s, h| Ok(s.readiness(h)), |_, s| Ok(Readiness::from_bits_truncate(s.readiness())))
+}
+
+/// `epoll_create1`.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`; `ENETDOWN` where no runtime is running.
+pub fn epoll_create(cloexec: bool) -> Result<RawFd> {
+    if TABLE.forked() {
+        return Err(Errno::EBADF);
+    }
+    let hub = Hub::current().ok_or(Errno::ENETDOWN)?;
+    let (set, fd) = EpollSet::new(hub)?;
+    let fd = TABLE.adopt(fd, Object::Epoll(Arc::new(set)), 0)?;
+    keep_on_exec(fd, !cloexec);
+    Ok(fd)
+}
+
+fn set_of(fd: RawFd) -> Result<Arc<EpollSet>> {
+    match find(fd)? {
+        Found::Shared(guard) => match &*guard {
+            Object::Epoll(set) => Ok(set.clone()),
+            Object::Socket(_) => Err(Errno::EINVAL),
+        },
+        Found::Local(..) => Err(Errno::EINVAL),
+    }
+}
+
+/// `epoll_ctl`; the member may be ours or the kernel's.
+///
+/// # Errors
+/// As the system's; `EINVAL` for a set in a set.
+pub fn epoll_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
+    let set = set_of(set)?;
+    if !is_ours(fd) {
+        return set.control_kernel(op, fd, events, data);
+    }
+    match find(fd)? {
+        Found::Local(owner, h) => {
+            let local = set.local(owner, true)?.ok_or(Errno::EBADF)?;
+            worker::with_sockets(owner, |s| s.epoll_ctl(local, op, h, events, data)).ok_or(Errno::EBADF)?
+        }
+        Found::Shared(guard) => match &*guard {
+            Object::Socket(socket) => {
+                channel::with(|thread| set.control(thread, op, fd, socket, events, data))
+            }
+            Object::Epoll(_) => Err(Errno::EINVAL),
+        },
+    }
+}
+
+/// `epoll_wait`: up to `max` events in `out`, which is emptied first. No
+/// time-out: for ever.
+///
+/// # Errors
+/// `EINTR`, `EINVAL`, `EBADF`.
+pub fn epoll_wait(set: RawFd, out: &mut Vec<EpollEvent>, max: usize, timeout: Option<Duration>) -> Result<usize> {
+    if max == 0 {
+        return Err(Errno::EINVAL);
+    }
+    out.clear();
+    set_of(set)?.wait(out, max, timeout.map(now_plus))
+}
+
+/// `poll` over ours and the kernel's descriptors: how many are ready. No
+/// time-out: for ever.
+///
+/// # Errors
+/// `EINTR`, `ENETDOWN`.
+pub fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> Result<usize> {
+    let deadline = timeout.map(now_plus);
+    let mut kernel: Vec<libc::pollfd> = Vec::new();
+    let mut place = Vec::new();
+    for (i, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0 && !is_ours(p.fd)) {
+        kernel.push(*p);
+        place.push(i);
+    }
+    let first = look(fds, &mut kernel, &place)?;
+    if first > 0 || timeout == Some(Duration::ZERO) {
+        if worker::current_owner().is_some() && first == 0 {
+            worker::run_blocked_turn(Some(0));
+            return look(fds, &mut kernel, &place);
+        }
+        return Ok(first);
+    }
+    if worker::current_owner().is_some() {
+        return poll_on_worker(fds, &mut kernel, &place, deadline);
+    }
+    channel::with(|thread| loop {
+        let ticket = thread.begin();
+        let links: Vec<_> = fds.iter().filter_map(|p| match find(p.fd) {
+            Ok(Found::Shared(guard)) => match &*guard {
+                Object::Socket(socket) => Some((p.events, socket.links().to_vec())),
+                Object::Epoll(_) => None,
+            },
+            _ => None,
+        }).collect();
+        for (events, links) in &links {
+            for link in links {
+                let wait = channel::Command::Wait { link: link.id, interest: *events as u16 as u32, ticket };
+                thread.send(link.hub, link.worker, wait, true)?;
+            }
+        }
+        let waited = thread.wait_with(deadline, &mut kernel, Thread::is_woken);
+        for link in links.iter().flat_map(|(_, links)| links) {
+            let _ = thread.send(link.hub, link.worker, channel::Command::Unwait { link: link.id, ticket }, false);
+        }
+        waited?;
+        let n = look(fds, &mut kernel, &place)?;
+        if n > 0 || deadline.is_some_and(|d| sys::monotonic_ns() >= d) {
+            return Ok(n);
+        }
+    })
+}
+
+fn poll_on_worker(fds: &mut [libc::pollfd], kernel: &mut [libc::pollfd], place: &[usize], deadline: Option<u64>) -> Result<usize> {
+    loop {
+        // With descriptors of the kernel's in the set, it looks again soon.
+        let soon = sys::monotonic_ns() + 100_000;
+        let until = if kernel.is_empty() { deadline } else { Some(deadline.map_or(soon, |d| d.min(soon))) };
+        worker::run_blocked_turn(until);
+        let n = look(fds, kernel, place)?;
+        if n > 0 || deadline.is_some_and(|d| sys::monotonic_ns() >= d) {
+            return Ok(n);
+        }
+        if Hub::current().is_none_or(Hub::stopping) {
+            return Err(Errno::ENETDOWN);
+        }
+    }
+}
+
+/// Fills in what is ready now: how many.
+fn look(fds: &mut [libc::pollfd], kernel: &mut [libc::pollfd], place: &[usize]) -> Result<usize> {
+    const ALWAYS: i16 = libc::POLLERR | libc::POLLHUP;
+    if !kernel.is_empty() {
+        sys::poll(kernel, Some(0))?;
+    }
+    for p in fds.iter_mut() {
+        p.revents = 0;
+        if p.fd >= 0 && is_ours(p.fd) {
+            p.revents = match readiness(p.fd) {
+                Ok(ready) => {
+                    let mut bits = ready.bits() as i16;
+                    if bits & libc::POLLIN != 0 {
+                        bits |= libc::POLLRDNORM;
+                    }
+                    if bits & libc::POLLOUT != 0 {
+                        bits |= libc::POLLWRNORM;
+                    }
+                    bits & (p.events | ALWAYS)
+                }
+                Err(_) => libc::POLLNVAL,
+            };
+        }
+    }
+    for (p, at) in kernel.iter().zip(place) {
+        fds[*at].revents = p.revents;
+    }
+    Ok(fds.iter().filter(|p| p.revents != 0).count())
+}

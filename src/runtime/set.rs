@@ -1,0 +1,417 @@
+//! The program's side of an epoll set; the workers' is in [`super::epoll`].
+
+use super::channel::Thread;
+use super::claim::Claim;
+use super::descriptors::Owner;
+use super::epoll::{SetShared, Taken};
+use super::hub::{Hub, Knock};
+use super::ring::Consumer;
+use super::shared::SharedSocket;
+use super::worker;
+use super::{sys, sys::last_errno};
+use crate::errno::{Errno, Result};
+use crate::socket::{EpollEvent, Handle};
+use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering, fence};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Weak};
+
+const ONESHOT: u32 = 1 << 30;
+const EDGE: u32 = 1 << 31;
+/// EPOLLERR | EPOLLHUP: reported whether asked for or not.
+const ALWAYS: u32 = 0x8 | 0x10;
+/// Bits that say how, not what.
+const HOW: u32 = 0xf << 28;
+/// Marks the eventfd among the kernel's members, whose mark is their number.
+const WAKE: u64 = u64::MAX;
+
+/// A set that any thread may use.
+pub(super) struct EpollSet {
+    shared: Arc<SetShared>,
+    kernel_fd: AtomicI32,
+    inner: Claim<Inner>,
+    sleepers: AtomicUsize,
+    /// Members that are the kernel's.
+    kernel_members: AtomicUsize,
+    /// The sets of workers' own sockets, which their own threads wait on.
+    locals: Claim<Vec<(Owner, Handle)>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    rings: Vec<(usize, Consumer<u64>)>,
+    members: Vec<Option<Member>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    by_fd: HashMap<RawFd, u32>,
+    list: VecDeque<u64>,
+}
+
+struct Member {
+    data: u64,
+    events: u32,
+    listed: bool,
+    /// `None`: the kernel's.
+    socket: Option<Weak<SharedSocket>>,
+    taken: Vec<(usize, Arc<Taken>)>,
+}
+
+impl Inner {
+    fn token(&self, index: u32) -> u64 {
+        u64::from(self.generations[index as usize]) << 32 | u64::from(index)
+    }
+
+    fn at(&mut self, token: u64) -> Option<&mut Member> {
+        let index = token as u32 as usize;
+        if self.generations.get(index).is_none_or(|g| u64::from(*g) != token >> 32) {
+            return None;
+        }
+        self.members[index].as_mut()
+    }
+
+    fn insert(&mut self, fd: RawFd, member: Member) -> u64 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.members.push(None);
+            self.generations.push(0);
+            self.members.len() as u32 - 1
+        });
+        self.members[index as usize] = Some(member);
+        self.by_fd.insert(fd, index);
+        self.token(index)
+    }
+
+    fn remove(&mut self, fd: RawFd) -> Option<(u64, Member)> {
+        let index = self.by_fd.remove(&fd)?;
+        let token = self.token(index);
+        let member = self.members[index as usize].take()?;
+        self.generations[index as usize] = self.generations[index as usize].wrapping_add(1);
+        self.free.push(index);
+        Some((token, member))
+    }
+
+    /// The member of this number, unless its socket was closed since.
+    fn of(&mut self, fd: RawFd, socket: &Arc<SharedSocket>) -> Option<u64> {
+        let index = *self.by_fd.get(&fd)?;
+        let member = self.members[index as usize].as_ref()?;
+        let same = member.socket.as_ref().is_some_and(|s| core::ptr::eq(s.as_ptr(), Arc::as_ptr(socket)));
+        if same {
+            return Some(self.token(index));
+        }
+        self.remove(fd);
+        None
+    }
+
+    fn list(&mut self, token: u64) {
+        if let Some(member) = self.at(token)
+            && !member.listed
+        {
+            member.listed = true;
+            self.list.push_back(token);
+        }
+    }
+
+    /// Takes the workers' reports into the ready list.
+    fn take_reports(&mut self) -> bool {
+        let mut any = false;
+        for i in 0..self.rings.len() {
+            while let Some(token) = self.rings[i].1.pop() {
+                any = true;
+                let worker = self.rings[i].0;
+                if let Some(member) = self.at(token) {
+                    for (_, taken) in member.taken.iter().filter(|(w, _)| *w == worker) {
+                        let n = taken.0.load(Ordering::Relaxed).wrapping_add(1);
+                        taken.0.store(n, Ordering::Relaxed);
+                    }
+                    self.list(token);
+                }
+            }
+        }
+        if any {
+            fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
+        }
+        any
+    }
+
+    /// Reports listed members that are ready.
+    fn report(&mut self, out: &mut Vec<EpollEvent>, max: usize) {
+        for _ in 0..self.list.len() {
+            if out.len() >= max {
+                break;
+            }
+            let Some(token) = self.list.pop_front() else { break };
+            let Some(member) = self.at(token) else { continue };
+            member.listed = false;
+            let Some(socket) = member.socket.as_ref().and_then(Weak::upgrade) else { continue };
+            let ready = socket.readiness() & member.events & !HOW;
+            if ready == 0 {
+                continue;
+            }
+            out.push(EpollEvent { events: ready, data: member.data });
+            if member.events & ONESHOT != 0 {
+                member.events &= HOW;
+            } else if member.events & EDGE == 0 {
+                self.list(token);
+            }
+        }
+    }
+}
+
+impl EpollSet {
+    /// A set, and the kernel's descriptor that it is known by.
+    pub fn new(hub: &'static Hub) -> Result<(Self, OwnedFd)> {
+        // SAFETY: takes no pointers.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(last_errno());
+        }
+        // SAFETY: a new descriptor that nobody else owns.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let shared = Arc::new(SetShared::new(hub).map_err(|_| Errno::EMFILE)?);
+        // Edge triggered: each write of the eventfd wakes one sleeper, and nobody
+        // has to read it.
+        kernel_ctl(fd.as_raw_fd(), libc::EPOLL_CTL_ADD, shared.fd(), 0x1 | EDGE, WAKE)?;
+        let set = Self {
+            shared,
+            kernel_fd: AtomicI32::new(fd.as_raw_fd()),
+            inner: Claim::new(Inner::default()),
+            sleepers: AtomicUsize::new(0),
+            kernel_members: AtomicUsize::new(0),
+            locals: Claim::new(Vec::new()),
+        };
+        Ok((set, fd))
+    }
+
+    fn kernel_fd(&self) -> RawFd {
+        self.kernel_fd.load(Ordering::Relaxed)
+    }
+
+    /// The set of this worker's own sockets; made at the first of them.
+    pub fn local(&self, owner: Owner, make: bool) -> Result<Option<Handle>> {
+        let mut locals = self.locals.hold();
+        if let Some((_, h)) = locals.iter().find(|(o, _)| *o == owner) {
+            return Ok(Some(*h));
+        }
+        if !make {
+            return Ok(None);
+        }
+        let h = worker::with_sockets(owner, |s| s.epoll_create()).ok_or(Errno::EBADF)??;
+        locals.push((owner, h));
+        Ok(Some(h))
+    }
+
+    /// `epoll_ctl` on a shared socket.
+    pub fn control(&self, thread: &mut Thread, op: i32, fd: RawFd, socket: &Arc<SharedSocket>, events: u32, data: u64) -> Result<()> {
+        let known = self.inner.hold().of(fd, socket);
+        match (op, known) {
+            (libc::EPOLL_CTL_ADD, Some(_)) => Err(Errno::EEXIST),
+            (libc::EPOLL_CTL_ADD, None) => self.add(thread, fd, socket, events, data),
+            (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, None) => Err(Errno::ENOENT),
+            (libc::EPOLL_CTL_MOD, Some(token)) => {
+                for link in socket.links() {
+                    let id = link.id;
+                    thread.call(link.hub, link.worker, move |core| core.resubscribe(id, token, events))?;
+                }
+                let mut inner = self.inner.hold();
+                if let Some(member) = inner.at(token) {
+                    (member.events, member.data) = (events | ALWAYS, data);
+                }
+                inner.list(token);
+                drop(inner);
+                self.pass_on();
+                Ok(())
+            }
+            (libc::EPOLL_CTL_DEL, Some(token)) => {
+                self.inner.hold().remove(fd);
+                for link in socket.links() {
+                    let (id, shared) = (link.id, self.shared.clone());
+                    thread.call(link.hub, link.worker, move |core| core.unsubscribe(id, &shared, token))?;
+                }
+                Ok(())
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn add(&self, thread: &mut Thread, fd: RawFd, socket: &Arc<SharedSocket>, events: u32, data: u64) -> Result<()> {
+        let links = socket.links();
+        let taken: Vec<_> = links.iter().map(|l| (l.worker, Arc::new(Taken::default()))).collect();
+        let member = Member {
+            data,
+            events: events | ALWAYS,
+            listed: false,
+            socket: Some(Arc::downgrade(socket)),
+            taken: taken.clone(),
+        };
+        let token = self.inner.hold().insert(fd, member);
+        for (link, (worker, taken)) in links.iter().zip(taken) {
+            let (id, shared) = (link.id, self.shared.clone());
+            let ring = thread.call(link.hub, worker, move |core| core.subscribe(id, &shared, token, events, taken))?;
+            if let Some(ring) = ring {
+                self.inner.hold().rings.push((worker, ring));
+            }
+        }
+        // What is ready already counts as something that happened.
+        self.inner.hold().list(token);
+        self.pass_on();
+        Ok(())
+    }
+
+    /// `epoll_ctl` on a descriptor of the kernel's.
+    pub fn control_kernel(&self, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        kernel_ctl(self.kernel_fd(), op, fd, events, fd as u64)?;
+        let mut inner = self.inner.hold();
+        if op != libc::EPOLL_CTL_MOD && inner.remove(fd).is_some() {
+            self.kernel_members.fetch_sub(1, Ordering::Relaxed);
+        }
+        match op {
+            libc::EPOLL_CTL_ADD => {
+                let member = Member { data, events, listed: false, socket: None, taken: Vec::new() };
+                inner.insert(fd, member);
+                self.kernel_members.fetch_add(1, Ordering::Relaxed);
+            }
+            libc::EPOLL_CTL_MOD => {
+                if let Some(index) = inner.by_fd.get(&fd).copied()
+                    && let Some(member) = &mut inner.members[index as usize]
+                {
+                    member.data = data;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Lets another sleeper look, where something is left on the list.
+    fn pass_on(&self) {
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
+            self.shared.wake();
+        }
+    }
+
+    /// `epoll_wait`: appends up to `max` events; `deadline` in ns of
+    /// CLOCK_MONOTONIC, `None`: for ever.
+    ///
+    /// # Errors
+    /// `EINTR`.
+    pub fn wait(&self, out: &mut Vec<EpollEvent>, max: usize, deadline: Option<u64>) -> Result<usize> {
+        let owner = worker::current_owner();
+        let mut first = true;
+        loop {
+            self.look(owner, out, max)?;
+            if !out.is_empty() {
+                return Ok(out.len());
+            }
+            if deadline.is_some_and(|d| sys::monotonic_ns() >= d) {
+                // A worker's network goes on even under a program that only polls.
+                if first && worker::run_blocked_turn(Some(0)) {
+                    self.look(owner, out, max)?;
+                }
+                return Ok(out.len());
+            }
+            first = false;
+            if owner.is_some() {
+                let kernel = self.kernel_members.load(Ordering::Relaxed) > 0;
+                if self.shared.hub.stopping() {
+                    return Err(Errno::ENETDOWN);
+                }
+                worker::run_blocked_turn_with(deadline, kernel.then(|| self.kernel_fd()));
+            } else {
+                self.sleep(out, max, deadline)?;
+                if !out.is_empty() {
+                    return Ok(out.len());
+                }
+            }
+        }
+    }
+
+    /// What is ready now.
+    fn look(&self, owner: Option<Owner>, out: &mut Vec<EpollEvent>, max: usize) -> Result<()> {
+        if let Some(owner) = owner
+            && let Some(h) = self.local(owner, false)?
+        {
+            let _ = worker::with_sockets(owner, |s| s.epoll_wait(h, out, max));
+        }
+        let mut inner = self.inner.hold();
+        inner.take_reports();
+        if !inner.list.is_empty() {
+            inner.report(out, max);
+        }
+        let left = !inner.list.is_empty();
+        drop(inner);
+        if left {
+            self.pass_on();
+        }
+        if self.kernel_members.load(Ordering::Relaxed) > 0 && out.len() < max {
+            self.kernel_wait(out, max, 0)?;
+        }
+        Ok(())
+    }
+
+    fn sleep(&self, out: &mut Vec<EpollEvent>, max: usize, deadline: Option<u64>) -> Result<()> {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        self.shared.announce();
+        let mut inner = self.inner.hold();
+        let some = inner.take_reports() || !inner.list.is_empty();
+        drop(inner);
+        let slept = if some {
+            Ok(())
+        } else {
+            let timeout = match deadline {
+                None => -1,
+                Some(d) => {
+                    let ns = d.saturating_sub(sys::monotonic_ns());
+                    ns.div_ceil(1_000_000).min(i32::MAX as u64) as i32
+                }
+            };
+            self.kernel_wait(out, max, timeout)
+        };
+        if self.sleepers.fetch_sub(1, Ordering::SeqCst) > 1 {
+            // Others still sleep: the flag is theirs, and what came meanwhile too.
+            self.shared.announce();
+            if self.inner.hold().rings.iter_mut().any(|(_, ring)| !ring.is_empty()) {
+                self.shared.wake();
+            }
+        } else {
+            self.shared.awake();
+        }
+        slept
+    }
+
+    fn kernel_wait(&self, out: &mut Vec<EpollEvent>, max: usize, timeout: i32) -> Result<()> {
+        const MOST: usize = 64;
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST];
+        let most = (max - out.len()).clamp(1, MOST) as i32;
+        // SAFETY: as many writable events as are said.
+        let n = unsafe { libc::epoll_wait(self.kernel_fd(), events.as_mut_ptr(), most, timeout) };
+        if n < 0 {
+            return Err(last_errno());
+        }
+        let inner = self.inner.hold();
+        for event in &events[..n as usize] {
+            let (bits, mark) = (event.events, event.u64);
+            let member = inner.by_fd.get(&(mark as RawFd)).filter(|_| mark != WAKE);
+            if let Some(Some(member)) = member.map(|i| &inner.members[*i as usize]) {
+                out.push(EpollEvent { events: bits, data: member.data });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for EpollSet {
+    fn drop(&mut self) {
+        for (worker, _) in &self.inner.hold().rings {
+            self.shared.hub.seats[*worker].knock(Knock::CloseSet(self.shared.clone()));
+        }
+        for (owner, h) in self.locals.hold().drain(..) {
+            worker::with_sockets(owner, |s| s.close(h));
+        }
+    }
+}
+
+fn kernel_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, mark: u64) -> Result<()> {
+    let mut event = libc::epoll_event { events, u64: mark };
+    // SAFETY: the event lives through the call.
+    let n = unsafe { libc::epoll_ctl(set, op, fd, &mut event) };
+    if n < 0 { Err(last_errno()) } else { Ok(()) }
+}

@@ -1,0 +1,749 @@
+//! Sockets that any thread may use.
+//!
+//! A stream has one link, at the worker that owns the connection; a listener
+//! and a datagram socket have one at every worker. What is ready is taken from
+//! the links' rings; everything else (opening, options, how a connection ended)
+//! is a call to the worker.
+
+use super::channel::{Command, Side, Thread, close_link};
+use super::hub::Hub;
+use super::link::{Kind, Link, OPEN, Outgoing, Rx, SPECIAL, Tx};
+use super::sys;
+use super::worker::Core;
+use crate::errno::{Errno, Result};
+use crate::frame::Frame;
+use crate::socket::{Handle, RecvMeta, SendMeta};
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::collections::VecDeque;
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::{Arc, OnceLock};
+
+const IN: u32 = 0x1;
+const OUT: u32 = 0x4;
+/// EPOLLERR | EPOLLHUP.
+const BROKEN: u32 = 0x8 | 0x10;
+/// The largest payload of a UDP datagram over IPv4.
+const MAX_DATAGRAM: usize = 65_507;
+
+/// A socket that any thread may use.
+pub(super) struct SharedSocket {
+    pub hub: &'static Hub,
+    pub stream: bool,
+    home: Arc<Link>,
+    /// The links of a listener or a datagram socket, by worker.
+    spread: OnceLock<Box<[Arc<Link>]>>,
+    /// Descriptors that stand for it.
+    pub names: AtomicU32,
+    pub nonblocking: AtomicBool,
+    /// SO_RCVTIMEO and SO_SNDTIMEO in microseconds; 0: none.
+    recv_timeout: AtomicU64,
+    send_timeout: AtomicU64,
+    /// SHUT_WR was done.
+    shut: AtomicBool,
+    /// Which link is asked first, so that none is left out.
+    turn: AtomicUsize,
+    /// What was set on it, to be set on the other workers' when it listens.
+    settings: super::claim::Claim<Vec<(i32, i32, Vec<u8>)>>,
+    /// Where the last datagram went that the stack found a way for.
+    way: super::claim::Claim<Option<Option<SocketAddr>>>,
+}
+
+impl Drop for SharedSocket {
+    fn drop(&mut self) {
+        for link in self.links() {
+            close_link(link.clone());
+        }
+    }
+}
+
+/// Where a call's data goes: several buffers as one.
+fn scatter(bufs: &mut [IoSliceMut<'_>], mut at: usize, mut data: &[u8]) -> usize {
+    let mut copied = 0;
+    for buf in bufs {
+        if at >= buf.len() {
+            at -= buf.len();
+            continue;
+        }
+        let n = data.len().min(buf.len() - at);
+        buf[at..at + n].copy_from_slice(&data[..n]);
+        (data, copied, at) = (&data[n..], copied + n, 0);
+        if data.is_empty() {
+            break;
+        }
+    }
+    copied
+}
+
+/// Copies from several buffers, as one, beginning at `at`.
+fn gather(parts: &[IoSlice<'_>], mut at: usize, out: &mut [u8]) -> usize {
+    let mut copied = 0;
+    for part in parts {
+        if at >= part.len() {
+            at -= part.len();
+            continue;
+        }
+        let n = (out.len() - copied).min(part.len() - at);
+        out[copied..copied + n].copy_from_slice(&part[at..at + n]);
+        (copied, at) = (copied + n, 0);
+        if copied == out.len() {
+            break;
+        }
+    }
+    copied
+}
+
+impl SharedSocket {
+    fn over(home: Arc<Link>, stream: bool, nonblocking: bool) -> Self {
+        Self {
+            hub: home.hub,
+            stream,
+            home,
+            spread: OnceLock::new(),
+            names: AtomicU32::new(1),
+            nonblocking: AtomicBool::new(nonblocking),
+            recv_timeout: AtomicU64::new(0),
+            send_timeout: AtomicU64::new(0),
+            shut: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
+            settings: super::claim::Claim::new(Vec::new()),
+            way: super::claim::Claim::new(None),
+        }
+    }
+
+    /// Opens a socket: at the thread's worker, a datagram one at every worker.
+    pub fn open(thread: &mut Thread, hub: &'static Hub, domain: i32, kind: i32, protocol: i32, nonblocking: bool) -> Result<Self> {
+        let stream = kind == libc::SOCK_STREAM;
+        let link_kind = if stream { Kind::Stream } else { Kind::Datagram };
+        let open = move |core: &mut Core| {
+            let h = core.sockets.socket(domain, kind, protocol)?;
+            Ok(core.open_link(h, link_kind))
+        };
+        let home = thread.home(hub);
+        let link = thread.call(hub, home, open)??;
+        let socket = Self::over(link, stream, nonblocking);
+        if !stream {
+            let mut links = Vec::new();
+            for worker in 0..hub.seats.len() {
+                links.push(match worker == home {
+                    true => socket.home.clone(),
+                    false => match thread.call(hub, worker, open).and_then(|r| r) {
+                        Ok(link) => link,
+                        Err(error) => {
+                            links.into_iter().filter(|l| !Arc::ptr_eq(l, &socket.home)).for_each(close_link);
+                            return Err(error);
+                        }
+                    },
+                });
+            }
+            let _ = socket.spread.set(links.into_boxed_slice());
+        }
+        Ok(socket)
+    }
+
+    /// Makes a worker's own socket one that any thread may use. On the worker.
+    pub fn adopt(core: &mut Core, h: Handle, nonblocking: bool) -> Self {
+        let mut value = [0; 4];
+        let stream = core.sockets.get_option(h, libc::SOL_SOCKET, libc::SO_TYPE, &mut value).is_ok()
+            && i32::from_ne_bytes(value) == libc::SOCK_STREAM;
+        let listens = stream
+            && core.sockets.get_option(h, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, &mut value).is_ok()
+            && i32::from_ne_bytes(value) != 0;
+        let link = core.open_link(h, if stream { Kind::Stream } else { Kind::Datagram });
+        if listens && let Some(ring) = core.desk.listen(link.id) {
+            link.receiving.hold().rx = Rx::Listener { ring, taken: 0 };
+        }
+        core.pump(link.id, 0);
+        Self::over(link, stream, nonblocking)
+    }
+
+    /// Its links: one, or one at every worker.
+    pub fn links(&self) -> &[Arc<Link>] {
+        self.spread.get().map_or(core::slice::from_ref(&self.home), |links| links)
+    }
+
+    /// Readiness as it is now: EPOLL bits.
+    pub fn readiness(&self) -> u32 {
+        if self.links().iter().any(|l| self.hub.seats[l.worker].is_down()) {
+            return BROKEN | IN | OUT;
+        }
+        self.links().iter().fold(0, |ready, link| ready | link.readiness())
+    }
+
+    fn on<R: Send>(&self, thread: &mut Thread, link: &Arc<Link>, f: impl FnOnce(&mut Core, Handle) -> R + Send) -> Result<R> {
+        let h = link.handle;
+        thread.call(self.hub, link.worker, move |core| f(core, h))
+    }
+
+    fn at_home<R: Send>(&self, thread: &mut Thread, f: impl FnOnce(&mut Core, Handle) -> R + Send) -> Result<R> {
+        self.on(thread, &self.home, f)
+    }
+
+    /// Does the same at every link; the first error counts.
+    fn everywhere(&self, thread: &mut Thread, f: impl Fn(&mut Core, Handle) -> Result<()> + Send + Sync) -> Result<()> {
+        for link in self.links() {
+            let f = &f;
+            self.on(thread, link, |core, h| f(core, h))??;
+        }
+        Ok(())
+    }
+
+    /// When a blocking call gives up, in ns of CLOCK_MONOTONIC.
+    fn deadline(timeout: &AtomicU64) -> Option<u64> {
+        match timeout.load(Ordering::Relaxed) {
+            0 => None,
+            us => Some(sys::monotonic_ns().saturating_add(us.saturating_mul(1000))),
+        }
+    }
+
+    fn blocks(&self, flags: i32) -> bool {
+        flags & libc::MSG_DONTWAIT == 0 && !self.nonblocking.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a link is ready for one of these.
+    ///
+    /// # Errors
+    /// `EAGAIN` at the deadline, `EINTR`, `ENETDOWN`, `EBADF` where the last
+    /// descriptor was closed meanwhile.
+    pub fn wait(&self, thread: &mut Thread, interest: u32, deadline: Option<u64>) -> Result<()> {
+        let ticket = thread.begin();
+        for link in self.links() {
+            thread.send(self.hub, link.worker, Command::Wait { link: link.id, interest, ticket }, true)?;
+        }
+        let down = || self.links().iter().any(|l| self.hub.seats[l.worker].is_down());
+        let woken = thread.wait(deadline, |t| t.is_woken() || down());
+        for link in self.links() {
+            let _ = thread.send(self.hub, link.worker, Command::Unwait { link: link.id, ticket }, false);
+        }
+        if self.names.load(Ordering::Acquire) == 0 {
+            return Err(Errno::EBADF);
+        }
+        if down() {
+            return Err(Errno::ENETDOWN);
+        }
+        if woken? { Ok(()) } else { Err(Errno::EAGAIN) }
+    }
+
+    /// `recvmsg`.
+    pub fn recv(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], flags: i32) -> Result<(usize, RecvMeta)> {
+        let deadline = Self::deadline(&self.recv_timeout);
+        let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 && self.stream;
+        let want: usize = bufs.iter().map(|b| b.len()).sum();
+        let mut got = 0;
+        loop {
+            let step = match self.stream {
+                true => self.recv_stream(thread, bufs, got, flags).map(|n| (n, stream_meta(got + n))),
+                false => self.recv_datagram(thread, bufs, flags),
+            };
+            let error = match step {
+                Ok((n, meta)) => {
+                    got += n;
+                    if !all || n == 0 || got == want {
+                        return Ok((got, meta));
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if error != Errno::EAGAIN || !self.blocks(flags) {
+                return if got > 0 { Ok((got, stream_meta(got))) } else { Err(error) };
+            }
+            if let Err(error) = self.wait(thread, IN, deadline) {
+                return if got > 0 { Ok((got, stream_meta(got))) } else { Err(error) };
+            }
+        }
+    }
+
+    fn recv_stream(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], at: usize, flags: i32) -> Result<usize> {
+        const KNOWN: i32 = libc::MSG_PEEK | libc::MSG_WAITALL | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_TRUNC;
+        let link = &self.home;
+        let want = bufs.iter().map(|b| b.len()).sum::<usize>() - at;
+        loop {
+            let fast = flags & !KNOWN == 0 && want > 0;
+            if fast && let Some(n) = self.take_stream(thread, bufs, at, want, flags)? {
+                return Ok(n);
+            }
+            let status = link.status();
+            if self.hub.seats[link.worker].is_down() {
+                return Err(Errno::ENETDOWN);
+            }
+            if fast && status & SPECIAL == 0 && status & OPEN != 0 {
+                return Err(Errno::EAGAIN);
+            }
+            // How it ended, or why it never began, the worker knows.
+            let id = link.id;
+            let mut none = [0u8; 0];
+            let buf = bufs.iter_mut().find(|b| !b.is_empty()).map_or(&mut none[..], |b| &mut b[..]);
+            if at > 0 {
+                return Err(Errno::EAGAIN); // the part that was read comes first
+            }
+            if let Some(result) = thread.call(self.hub, link.worker, move |core| core.recv_slow(id, buf, flags))? {
+                return result;
+            }
+        }
+    }
+
+    /// Takes what waits in the ring; `None` where nothing does.
+    fn take_stream(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], at: usize, want: usize, flags: i32) -> Result<Option<usize>> {
+        let link = &self.home;
+        let arena = &self.hub.arena;
+        let mut receiving = link.receiving.hold();
+        let receiving = &mut *receiving;
+        let Rx::Stream { ring, queue } = &mut receiving.rx else { return Ok(None) };
+        let (peek, cut) = (flags & libc::MSG_PEEK != 0, flags & libc::MSG_TRUNC != 0);
+        let mut n = 0;
+        if peek {
+            queue.extend(core::iter::from_fn(|| ring.take()));
+            ring.release();
+            for frame in queue.iter() {
+                n += scatter(bufs, at + n, arena.bytes(frame));
+            }
+            return Ok((n > 0).then_some(n));
+        }
+        while n < want {
+            if queue.is_empty() {
+                let Some(frame) = ring.take() else { break };
+                queue.push_back(frame);
+            }
+            let Some(frame) = queue.front_mut() else { break };
+            let data = arena.bytes(frame);
+            let step = if cut { data.len().min(want - n) } else { scatter(bufs, at + n, data) };
+            n += step;
+            frame.trim_front(step);
+            if frame.is_empty()
+                && let Some(frame) = queue.pop_front()
+            {
+                receiving.returns.give(frame);
+            }
+        }
+        ring.release();
+        let idle = queue.is_empty() && ring.is_empty();
+        self.ring_for_returns(thread, link, &mut receiving.returns, idle)?;
+        Ok((n > 0).then_some(n))
+    }
+
+    fn ring_for_returns(&self, thread: &mut Thread, link: &Arc<Link>, returns: &mut super::link::Returns, idle: bool) -> Result<()> {
+        let (ring, wake) = returns.must_ring(link, idle);
+        if ring {
+            thread.send(self.hub, link.worker, Command::Pump(link.id, Side::Rx), wake)?;
+        } else if wake {
+            self.hub.seats[link.worker].sleeper.wake();
+        }
+        Ok(())
+    }
+
+    fn recv_datagram(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], flags: i32) -> Result<(usize, RecvMeta)> {
+        let links = self.links();
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        for i in 0..links.len() {
+            let link = &links[(first + i) % links.len()];
+            let mut receiving = link.receiving.hold();
+            let receiving = &mut *receiving;
+            let Rx::Datagram { ring, queue } = &mut receiving.rx else { continue };
+            if queue.is_empty() {
+                queue.extend(ring.pop());
+            }
+            let Some(datagram) = queue.front() else { continue };
+            let data = match (&datagram.frame, &datagram.big) {
+                (Some(frame), _) => self.hub.arena.bytes(frame),
+                (None, Some(big)) => big,
+                (None, None) => &[],
+            };
+            let n = scatter(bufs, 0, data);
+            let meta = datagram.meta;
+            if flags & libc::MSG_PEEK == 0 {
+                let frame = queue.pop_front().and_then(|d| d.frame);
+                frame.into_iter().for_each(|frame| receiving.returns.give(frame));
+                let idle = ring.is_empty();
+                self.ring_for_returns(thread, link, &mut receiving.returns, idle)?;
+            }
+            return Ok((n, meta));
+        }
+        for link in links {
+            if self.hub.seats[link.worker].is_down() {
+                return Err(Errno::ENETDOWN);
+            }
+            if link.status() & SPECIAL != 0 {
+                // An error waits, or it was shut down.
+                let id = link.id;
+                let result = self.on(thread, link, move |core, h| {
+                    let result = core.sockets.recv_from(h, &mut [], flags);
+                    core.pump(id, 0);
+                    result
+                })?;
+                if result != Err(Errno::EAGAIN) {
+                    return result;
+                }
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// `sendmsg`.
+    pub fn send(&self, thread: &mut Thread, parts: &[IoSlice<'_>], flags: i32, to: Option<SocketAddr>, meta: &SendMeta) -> Result<usize> {
+        if !self.stream {
+            return self.send_datagram(thread, parts, flags, to, meta);
+        }
+        let deadline = Self::deadline(&self.send_timeout);
+        let want: usize = parts.iter().map(|p| p.len()).sum();
+        let mut sent = 0;
+        loop {
+            let error = match self.send_stream(thread, parts, sent, want, flags) {
+                Ok(n) => {
+                    sent += n;
+                    if sent == want || !self.blocks(flags) {
+                        return Ok(sent);
+                    }
+                    Errno::EAGAIN
+                }
+                Err(error) => error,
+            };
+            let error = match error {
+                Errno::EAGAIN if self.blocks(flags) => match self.wait(thread, OUT, deadline) {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                error => error,
+            };
+            return if sent > 0 { Ok(sent) } else { Err(error) };
+        }
+    }
+
+    fn send_stream(&self, thread: &mut Thread, parts: &[IoSlice<'_>], at: usize, want: usize, flags: i32) -> Result<usize> {
+        const QUIET: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        let link = &self.home;
+        if self.hub.seats[link.worker].is_down() {
+            return Err(Errno::ENETDOWN);
+        }
+        if self.shut.load(Ordering::Relaxed) {
+            return Err(Errno::EPIPE);
+        }
+        let status = link.status();
+        if status & BROKEN != 0 || status & OPEN == 0 || flags & !QUIET != 0 || want == 0 {
+            let mut data = vec![0; (want - at).min(1 << 16)];
+            let n = gather(parts, at, &mut data);
+            data.truncate(n);
+            let id = link.id;
+            return thread.call(self.hub, link.worker, move |core| core.send_slow(id, &data, flags))?;
+        }
+        let mut sending = link.sending.hold();
+        let sending = &mut *sending;
+        let Tx::Stream(ring) = &mut sending.tx else { return Err(Errno::EPIPE) };
+        let mut sent = 0;
+        while at + sent < want {
+            if ring.room() == 0 {
+                break;
+            }
+            let Some(mut frame) = thread.frame(self.hub, link.worker)? else { break };
+            sent += fill(self.hub, &mut frame, parts, at + sent);
+            if let Err(frame) = ring.stage(frame) {
+                thread.unframe(self.hub, link.worker, frame);
+                break;
+            }
+        }
+        ring.publish();
+        if at + sent < want {
+            // No room: the worker is told, and what it freed meanwhile is seen.
+            link.short.store(link.short.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
+        }
+        if sending.must_ring(link) {
+            thread.send(self.hub, link.worker, Command::Pump(link.id, Side::Tx), true)?;
+        }
+        if sent == 0 { Err(Errno::EAGAIN) } else { Ok(sent) }
+    }
+
+    fn send_datagram(&self, thread: &mut Thread, parts: &[IoSlice<'_>], flags: i32, to: Option<SocketAddr>, meta: &SendMeta) -> Result<usize> {
+        let want: usize = parts.iter().map(|p| p.len()).sum();
+        if want > MAX_DATAGRAM {
+            return Err(Errno::EMSGSIZE);
+        }
+        let worker = thread.home(self.hub);
+        let links = self.links();
+        let link = links.iter().find(|l| l.worker == worker).unwrap_or(&self.home);
+        // The first datagram somewhere goes by a call, whose error is the
+        // program's; the ones after it by the ring.
+        let known = *self.way.hold() == Some(to) && link.status() & SPECIAL == 0;
+        if !known || flags & !(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) != 0 {
+            let mut data = vec![0; want];
+            gather(parts, 0, &mut data);
+            let (id, meta) = (link.id, *meta);
+            let result = self.on(thread, link, move |core, h| {
+                core.pump(id, 0);
+                let result = core.sockets.send_to(h, &data, flags, to, &meta);
+                core.pump(id, 0);
+                result
+            })?;
+            *self.way.hold() = result.is_ok().then_some(to);
+            return result;
+        }
+        let mut out = Outgoing { frame: None, big: None, to, meta: *meta };
+        if want <= self.hub.arena.capacity() {
+            let Some(mut frame) = thread.frame(self.hub, link.worker)? else { return Err(Errno::EAGAIN) };
+            fill(self.hub, &mut frame, parts, 0);
+            out.frame = Some(frame);
+        } else {
+            let mut data = vec![0; want];
+            gather(parts, 0, &mut data);
+            out.big = Some(data.into_boxed_slice());
+        }
+        let deadline = Self::deadline(&self.send_timeout);
+        loop {
+            let mut sending = link.sending.hold();
+            let Tx::Datagram(ring) = &mut sending.tx else { return Err(Errno::EOPNOTSUPP) };
+            let pushed = ring.push(out);
+            if pushed.is_err() {
+                link.short.store(link.short.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+                fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
+            }
+            let must_ring = sending.must_ring(link);
+            drop(sending);
+            if must_ring {
+                thread.send(self.hub, link.worker, Command::Pump(link.id, Side::Tx), true)?;
+            }
+            match pushed {
+                Ok(()) => return Ok(want),
+                Err(back) => out = back,
+            }
+            let waited = if self.blocks(flags) { self.wait(thread, OUT, deadline) } else { Err(Errno::EAGAIN) };
+            if let Err(error) = waited {
+                out.frame.into_iter().for_each(|frame| thread.unframe(self.hub, link.worker, frame));
+                return Err(error);
+            }
+        }
+    }
+
+    /// `bind`: a datagram socket at every worker, to the same port.
+    pub fn bind(&self, thread: &mut Thread, addr: SocketAddr) -> Result<()> {
+        let bound = self.at_home(thread, move |core, h| {
+            core.sockets.bind(h, addr)?;
+            core.sockets.local_addr(h)
+        })??;
+        for link in self.links().iter().filter(|l| !Arc::ptr_eq(l, &self.home)) {
+            self.on(thread, link, move |core, h| core.sockets.bind(h, bound))??;
+        }
+        Ok(())
+    }
+
+    /// `listen`: at every worker.
+    pub fn listen(&self, thread: &mut Thread, backlog: i32) -> Result<()> {
+        if self.spread.get().is_some() && self.stream {
+            return self.everywhere(thread, |core, h| core.sockets.listen(h, backlog));
+        }
+        let id = self.home.id;
+        let (ring, bound) = self.at_home(thread, move |core, h| {
+            core.sockets.listen(h, backlog)?;
+            let ring = core.desk.listen(id).ok_or(Errno::EINVAL)?;
+            Ok((ring, core.sockets.local_addr(h)?))
+        })??;
+        self.home.receiving.hold().rx = Rx::Listener { ring, taken: 0 };
+        let mut links = Vec::new();
+        for worker in 0..self.hub.seats.len() {
+            if worker == self.home.worker {
+                links.push(self.home.clone());
+                continue;
+            }
+            let settings = self.settings.hold().clone();
+            let made = thread.call(self.hub, worker, move |core| {
+                let domain = if bound.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+                let h = core.sockets.socket(domain, libc::SOCK_STREAM, 0)?;
+                for (level, name, value) in &settings {
+                    let _ = core.sockets.set_option(h, *level, *name, value);
+                }
+                let listening = core.sockets.bind(h, bound).and_then(|()| core.sockets.listen(h, backlog));
+                if let Err(error) = listening {
+                    let _ = core.sockets.close(h);
+                    return Err(error);
+                }
+                let link = core.open_link(h, Kind::Stream);
+                if let Some(ring) = core.desk.listen(link.id) {
+                    link.receiving.hold().rx = Rx::Listener { ring, taken: 0 };
+                }
+                core.pump(link.id, 0);
+                Ok(link)
+            })?;
+            match made {
+                Ok(link) => links.push(link),
+                Err(error) => {
+                    links.into_iter().filter(|l| !Arc::ptr_eq(l, &self.home)).for_each(close_link);
+                    return Err(error);
+                }
+            }
+        }
+        let _ = self.spread.set(links.into_boxed_slice());
+        thread.call(self.hub, self.home.worker, move |core| core.pump(id, 0))
+    }
+
+    /// `accept`, from all workers in turn.
+    pub fn accept(&self, thread: &mut Thread, nonblocking: bool) -> Result<(Self, SocketAddr)> {
+        let deadline = Self::deadline(&self.recv_timeout);
+        loop {
+            let links = self.links();
+            let first = self.turn.fetch_add(1, Ordering::Relaxed);
+            for i in 0..links.len() {
+                let link = &links[(first + i) % links.len()];
+                let mut receiving = link.receiving.hold();
+                let Rx::Listener { ring, taken } = &mut receiving.rx else {
+                    drop(receiving);
+                    // It does not listen: the stack says what that is.
+                    let refused = self.at_home(thread, |core, h| core.sockets.accept(h).map(|_| ()))?;
+                    return Err(refused.err().unwrap_or(Errno::EINVAL));
+                };
+                let Some((link_made, peer)) = ring.pop() else { continue };
+                *taken += 1;
+                let refill = *taken >= super::link::ACCEPTED / 2;
+                if refill {
+                    *taken = 0;
+                }
+                drop(receiving);
+                if refill {
+                    // More may wait in the listener's own queue.
+                    let id = link.id;
+                    thread.call(self.hub, link.worker, move |core| core.pump(id, 0))?;
+                }
+                return Ok((Self::over(link_made, true, nonblocking), peer));
+            }
+            if links.iter().any(|l| self.hub.seats[l.worker].is_down()) {
+                return Err(Errno::ENETDOWN);
+            }
+            if !self.blocks(0) {
+                return Err(Errno::EAGAIN);
+            }
+            self.wait(thread, IN, deadline)?;
+        }
+    }
+
+    /// `connect`.
+    pub fn connect(&self, thread: &mut Thread, addr: SocketAddr) -> Result<()> {
+        if !self.stream {
+            *self.way.hold() = None;
+            return self.everywhere(thread, |core, h| core.sockets.connect(h, addr));
+        }
+        let deadline = Self::deadline(&self.send_timeout);
+        let id = self.home.id;
+        let mut first = true;
+        loop {
+            let result = self.at_home(thread, move |core, h| {
+                let result = core.sockets.connect(h, addr);
+                core.pump(id, 0);
+                result
+            })?;
+            match result {
+                Err(Errno::EINPROGRESS) if first && !self.blocks(0) => return result,
+                Err(Errno::EINPROGRESS) => {}
+                Err(Errno::EALREADY) if !first || self.blocks(0) => {}
+                // Waited for, and done.
+                Err(Errno::EISCONN) if !first => return Ok(()),
+                result => return result,
+            }
+            first = false;
+            match self.wait(thread, OUT, deadline) {
+                // SO_SNDTIMEO is over: it goes on by itself.
+                Err(Errno::EAGAIN) => return Err(Errno::EINPROGRESS),
+                result => result?,
+            }
+        }
+    }
+
+    /// `connect` to AF_UNSPEC.
+    pub fn disconnect(&self, thread: &mut Thread) -> Result<()> {
+        *self.way.hold() = None;
+        self.everywhere(thread, |core, h| core.sockets.disconnect(h))
+    }
+
+    /// `shutdown`, after everything that was written.
+    pub fn shutdown(&self, thread: &mut Thread, how: i32) -> Result<()> {
+        if !self.stream || self.spread.get().is_some() {
+            return self.everywhere(thread, |core, h| core.sockets.shutdown(h, how));
+        }
+        let id = self.home.id;
+        thread.call(self.hub, self.home.worker, move |core| core.shutdown_link(id, how))??;
+        if how != libc::SHUT_RD {
+            self.shut.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// `setsockopt`.
+    pub fn set_option(&self, thread: &mut Thread, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        self.everywhere(thread, |core, h| core.sockets.set_option(h, level, name, value))?;
+        if level == libc::SOL_SOCKET && matches!(name, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO) {
+            let timeout = if name == libc::SO_RCVTIMEO { &self.recv_timeout } else { &self.send_timeout };
+            timeout.store(super::posix::timeval_us(value), Ordering::Relaxed);
+        }
+        if self.stream {
+            self.settings.hold().push((level, name, value.to_vec()));
+        }
+        Ok(())
+    }
+
+    /// `getsockopt`.
+    pub fn get_option(&self, thread: &mut Thread, level: i32, name: i32, out: &mut [u8]) -> Result<usize> {
+        let id = self.home.id;
+        self.at_home(thread, move |core, h| {
+            let result = core.sockets.get_option(h, level, name, out);
+            core.pump(id, 0); // SO_ERROR takes the error away
+            result
+        })?
+    }
+
+    /// `getsockname`.
+    pub fn local_addr(&self, thread: &mut Thread) -> Result<SocketAddr> {
+        self.at_home(thread, |core, h| core.sockets.local_addr(h))?
+    }
+
+    /// `getpeername`.
+    pub fn peer_addr(&self, thread: &mut Thread) -> Result<SocketAddr> {
+        self.at_home(thread, |core, h| core.sockets.peer_addr(h))?
+    }
+
+    /// FIONREAD: what is in the rings; of datagrams, the first.
+    pub fn bytes_readable(&self, thread: &mut Thread) -> Result<usize> {
+        for link in self.links() {
+            let mut receiving = link.receiving.hold();
+            let n = match &mut receiving.rx {
+                Rx::Stream { ring, queue } => {
+                    queue.extend(core::iter::from_fn(|| ring.take()));
+                    ring.release();
+                    queue.iter().map(Frame::len).sum()
+                }
+                Rx::Datagram { ring, queue } => {
+                    fill_queue(queue, ring);
+                    queue.front().map_or(0, |d| d.meta.full_len)
+                }
+                Rx::Listener { .. } => return Err(Errno::EINVAL),
+            };
+            if n > 0 {
+                return Ok(n);
+            }
+        }
+        self.at_home(thread, |core, h| core.sockets.bytes_readable(h))?
+    }
+
+    /// Wakes the calls that wait on it: its last descriptor was closed.
+    pub fn nudge(&self, thread: &mut Thread) {
+        for link in self.links() {
+            let id = link.id;
+            let _ = thread.call(self.hub, link.worker, move |core| core.nudge(id));
+        }
+    }
+}
+
+/// What is known of a stream's data: how much it is.
+fn stream_meta(n: usize) -> RecvMeta {
+    let to = core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED);
+    RecvMeta { from: None, to, tos: 0, ttl: 0, time: crate::time::Instant::ZERO, full_len: n }
+}
+
+fn fill_queue<T: Send>(queue: &mut VecDeque<T>, ring: &mut super::ring::Consumer<T>) {
+    if queue.is_empty() {
+        queue.extend(ring.pop());
+    }
+}
+
+/// Fills a frame from the buffers: how many bytes.
+fn fill(hub: &'static Hub, frame: &mut Frame, parts: &[IoSlice<'_>], at: usize) -> usize {
+    let n = gather(parts, at, hub.arena.buffer_mut(frame));
+    frame.set_range(0, n);
+    n
+}
