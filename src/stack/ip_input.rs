@@ -9,7 +9,7 @@ use crate::wire::checksum::{self, Sum};
 use crate::wire::ethernet::{self, Mac};
 use crate::wire::{icmpv4, ipv4, tcp};
 use core::net::{IpAddr, Ipv4Addr};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// What the lower layers know of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +122,16 @@ impl Stack {
     }
 }
 
+/// The sum of a header of this length; of one without options in a straight line.
+#[inline]
+fn header_sum(header: &ipv4::Header, bytes: &[u8], header_len: usize) -> Sum {
+    if header_len == ipv4::HEADER_LEN {
+        checksum::sum(header.as_bytes())
+    } else {
+        checksum::sum(&bytes[..header_len])
+    }
+}
+
 type Headed = Result<(IpMeta, u8, Packet), Option<(DropReason, Packet)>>;
 
 impl Core {
@@ -153,7 +163,7 @@ impl Core {
             Some(DropReason::Ipv4BadHeader)
         } else if bytes.len() < header_len || packet.len() < total {
             Some(DropReason::Ipv4Truncated)
-        } else if checksum::sum(&bytes[..header_len]).finish() != 0 {
+        } else if header_sum(&header, bytes, header_len).finish() != 0 {
             Some(DropReason::Ipv4BadChecksum)
         } else {
             self.address_fault(&header, link_group, is_loop)
