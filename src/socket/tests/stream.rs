@@ -353,3 +353,63 @@ fn frames_are_lent_and_taken_without_a_copy() {
     assert_eq!(net.b.zc_recv(server).unwrap_err(), Errno::ESHUTDOWN);
     assert_eq!(net.a.lent_frames(), 0);
 }
+
+/// An ICMP error from host 2 to host 1 about the packet `quote`.
+fn icmp_about(net: &mut Net, code: u8, quote: &[u8]) {
+    use crate::wire::{icmpv4, ipv4};
+    use zerocopy::IntoBytes;
+    let mut bytes = vec![0; 14 + 20 + 8 + quote.len()];
+    let len = icmpv4::build(&mut bytes[34..], icmpv4::UNREACHABLE, code, 0, 0, quote);
+    let [src, dst] = [2, 1].map(|host| core::net::Ipv4Addr::new(10, 0, 0, host));
+    let ip = ipv4::Header::new(src, dst, ipv4::ICMP, len, 64, 0, 0, 0);
+    bytes[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+    bytes[14..34].copy_from_slice(ip.as_bytes());
+    let pool = &mut net.a.stack.core.pool;
+    let mut frame = pool.alloc().unwrap();
+    pool.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(&bytes);
+    frame.set_range(0, bytes.len());
+    let mut batch = Batch::new();
+    batch.push(Packet::single(frame));
+    net.a.receive(net.now, &mut batch);
+}
+
+#[test]
+fn an_icmp_error_is_believed_only_about_what_is_under_way() {
+    let mut net = Net::new();
+    // The neighbour is known from here on.
+    net.connected(80);
+    let client = tcp(&mut net.a);
+    assert_eq!(net.a.connect(client, addr(2, 81)), Err(Errno::EINPROGRESS));
+    net.a.turn(net.now);
+    let (pool, queue) = net.a.tx();
+    let desc = queue.pop().unwrap();
+    let syn = pool.tx_bytes(&desc)[14..].to_vec();
+    pool.complete(desc.index());
+    let counters = |net: &Net| net.a.stack.core.counters.dropped(DropReason::IcmpQuoteInvalid);
+    // Another sequence number, another port: nobody's.
+    for at in [24, 20] {
+        let mut wrong = syn.clone();
+        wrong[at] ^= 0x55;
+        let before = counters(&net);
+        icmp_about(&mut net, 3, &wrong);
+        assert_eq!(counters(&net), before + 1);
+        assert_eq!(net.a.connect(client, addr(2, 81)), Err(Errno::EALREADY));
+    }
+    icmp_about(&mut net, 3, &syn);
+    assert_eq!(net.a.connect(client, addr(2, 81)), Err(Errno::ECONNREFUSED));
+}
+
+#[test]
+fn connections_follow_a_neighbour_to_its_new_address() {
+    use crate::stack::Neighbor;
+    let mut net = Net::new();
+    let (client, _, _) = net.connected(80);
+    let new = Mac([2, 0, 0, 0, 9, 9]);
+    net.a.stack.core.set_neighbor(addr(2, 0).ip(), Neighbor::Known(new));
+    net.a.send(client, b"x", 0).unwrap();
+    net.a.turn(net.now);
+    let (pool, queue) = net.a.tx();
+    let desc = queue.pop().unwrap();
+    assert_eq!(pool.tx_bytes(&desc)[..6], new.0);
+    pool.complete(desc.index());
+}

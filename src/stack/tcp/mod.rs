@@ -82,6 +82,8 @@ struct Slot {
     marks: Marks,
 }
 
+const _: () = assert!(size_of::<Slot>() <= 576, "a place is part of an idle connection's price");
+
 /// All TCP of one core.
 #[derive(Debug)]
 pub struct Table {

@@ -46,6 +46,10 @@ impl Table {
             return Err(Errno::ENETUNREACH);
         }
         let source = open.source.unwrap_or(path.source);
+        if path.is_local {
+            // It never reaches the wire, where a guard would have a say.
+            hold = None;
+        }
         let port = match open.port {
             Some(port) if self.taken(source, port, remote) => return Err(Errno::EADDRNOTAVAIL),
             Some(port) => port,
