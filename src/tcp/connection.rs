@@ -163,6 +163,41 @@ pub(super) struct Cold {
     pub bytes_received: u64,
 }
 
+impl Cold {
+    /// Of a connection in no state yet. What the path allows is the caller's to set.
+    fn new(env: &Env, options: &ConnOptions, iss: u32) -> Self {
+        Self {
+            iss,
+            irs: 0,
+            recover: iss,
+            sacked: 0,
+            urgent_end: 0,
+            error: None,
+            soft_error: None,
+            mode: Mode::Retransmit,
+            mtu: 0,
+            adv_mss: 0,
+            peer_mss: 0,
+            max_segment: options.max_segment,
+            min_mss: env.config.min_mss,
+            syn_retries: options.syn_retries,
+            keep_count: options.keep_count,
+            keep_probes: 0,
+            keep_idle: options.keep_idle,
+            keep_interval: options.keep_interval,
+            user_timeout: options.user_timeout,
+            stalled: Instant::NEVER,
+            last_sent: env.now,
+            challenge_second: 0,
+            challenge_left: 0,
+            invalid_answered: 0,
+            total_retrans: 0,
+            bytes_acked: 0,
+            bytes_received: 0,
+        }
+    }
+}
+
 /// A TCP connection (RFC 9293).
 ///
 /// It holds frames: end it with [`Connection::dispose`], not by dropping it.
@@ -238,35 +273,7 @@ impl Connection {
             last_recv: env.now,
             send: SendQueue::default(),
         };
-        let cold = Cold {
-            iss: initial.iss,
-            irs: 0,
-            recover: initial.iss,
-            sacked: 0,
-            urgent_end: 0,
-            error: None,
-            soft_error: None,
-            mode: Mode::Retransmit,
-            mtu,
-            adv_mss,
-            peer_mss,
-            max_segment: options.max_segment,
-            min_mss: config.min_mss,
-            syn_retries: options.syn_retries,
-            keep_count: options.keep_count,
-            keep_probes: 0,
-            keep_idle: options.keep_idle,
-            keep_interval: options.keep_interval,
-            user_timeout: options.user_timeout,
-            stalled: Instant::NEVER,
-            last_sent: env.now,
-            challenge_second: 0,
-            challenge_left: 0,
-            invalid_answered: 0,
-            total_retrans: 0,
-            bytes_acked: 0,
-            bytes_received: 0,
-        };
+        let cold = Cold { mtu, adv_mss, peer_mss, ..Cold::new(env, options, initial.iss) };
         let mut conn = Self { hot, recv: RecvQueue::default(), template, cold };
         conn.set_mss(env.pool.arena().capacity());
         conn
