@@ -85,7 +85,7 @@ impl Connection {
     }
 
     /// The peer's window, if this segment is newer than the one it was last
-    /// taken from (MUST-64). True where something may leave now.
+    /// taken from (SND.WL1, SND.WL2). True where something may leave now.
     #[inline]
     pub(super) fn take_window(&mut self, seg: &Segment) -> bool {
         let h = &mut self.hot;
@@ -99,7 +99,7 @@ impl Connection {
         let old = h.snd_wnd;
         if old == window {
             if window == 0 {
-                // The peer lives, and its window may stay shut (MUST-36).
+                // The peer lives, and its window may stay shut (MUST-37).
                 h.retries = 0;
             }
             return false;

@@ -31,7 +31,7 @@ pub struct Config {
     pub syn_retries: u8,
     /// How often a SYN-ACK is sent again. Default 5.
     pub synack_retries: u8,
-    /// The delayed ACK timer, under 500 ms (MUST-59). Default 40 ms.
+    /// The delayed ACK timer, under 500 ms (MUST-40). Default 40 ms.
     pub delayed_ack: Duration,
     /// Segments acknowledged at once at the start of a connection. Default 16.
     pub quick_acks: u8,

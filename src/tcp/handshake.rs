@@ -29,7 +29,7 @@ impl Connection {
 
     /// Answers a SYN: SYN-RECEIVED. The SYN-ACK leaves at the first flush with a
     /// known path. The caller has checked that `syn` has SYN and neither ACK nor
-    /// RST; data on it is not taken, the peer sends it again (MAY-2).
+    /// RST; data on it is not taken, the peer sends it again.
     pub fn accept(
         env: &mut Env,
         template: Template,

@@ -181,7 +181,7 @@ impl Connection {
         Break(self.answer_invalid(env, a.seg))
     }
 
-    /// First: the sequence number (MUST-59 and table 6).
+    /// First: the sequence number (table 6).
     fn check_sequence(&mut self, env: &mut Env, a: &mut Arrival) -> Check {
         let h = &self.hot;
         let (first, len) = (a.seq, a.seg.seq_len().wrapping_sub(a.seq.wrapping_sub(a.seg.seq)));
@@ -460,7 +460,7 @@ impl Connection {
             h.rcv_mss = n.min(self.cold.adv_mss.into()) as u16;
         }
         h.bits |= Bits::ACK_PENDING;
-        // Every second full segment (MUST-58), all at the start, else later.
+        // Every second full segment (SHLD-19), all at the start, else later.
         let due = h.rcv_nxt.wrapping_sub(h.last_ack) >= 2 * u32::from(h.rcv_mss);
         if due || h.quick > 0 || h.bits.contains(Bits::QUICK_ACK) {
             h.quick = h.quick.saturating_sub(1);

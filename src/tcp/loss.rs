@@ -42,7 +42,7 @@ impl Connection {
         // RFC 6582, 3.2, step 2: not for what an earlier recovery sent.
         let sack = h.bits.contains(Bits::SACK);
         let new = seq::gt(h.snd_una, self.cold.recover);
-        if !new && !(sack && h.snd_una == self.cold.recover) {
+        if !(new || sack && h.snd_una == self.cold.recover) {
             return FLUSH;
         }
         self.cold.recover = h.snd_nxt;
@@ -172,7 +172,7 @@ impl Connection {
         self.outstanding_is_lost();
     }
 
-    /// RFC 9293, 3.8.6.1 (MUST-35, MUST-37): one byte goes to the shut window,
+    /// RFC 9293, 3.8.6.1 (MUST-35, MUST-36): one byte goes to the shut window,
     /// the oldest that is outstanding, or the next.
     fn probe_window(&mut self) {
         self.hot.bits |= Bits::PROBE_DUE;

@@ -12,7 +12,7 @@ impl Connection {
     /// Copies `data` to the send buffer, summing it on the way. Returns how many
     /// bytes were taken: 0 where the buffer is full, no frame is free
     /// ([`Connection::starved`]), or the state takes no data. It leaves at the
-    /// next flush; the last byte is pushed (MUST-60).
+    /// next flush; the last byte is pushed (MUST-61).
     #[inline]
     pub fn send(&mut self, env: &mut Env, data: &[u8]) -> usize {
         self.hot.bits -= Bits::STARVED;

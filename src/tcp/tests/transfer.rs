@@ -55,7 +55,7 @@ fn nagle_holds_a_second_small_write_back_and_nodelay_does_not() {
 
 #[test]
 fn push_marks_the_last_segment_of_a_write() {
-    // MUST-60, MUST-61.
+    // MUST-61.
     let mut solo = Solo::plain();
     solo.host.send(&pattern(2500));
     let flags: Vec<_> = solo.host.out().iter().map(|o| (o.len(), o.seg.flags)).collect();
@@ -92,7 +92,7 @@ fn cork_holds_all_but_full_segments_back_for_a_while() {
 
 #[test]
 fn acks_are_delayed_but_not_beyond_two_segments_or_the_timer() {
-    // MUST-58, MUST-59.
+    // MUST-58, MUST-40, SHLD-18, SHLD-19.
     let config = Config { quick_acks: 0, ..Config::default() };
     let mut solo = Solo::established(config, PLAIN);
     solo.get(ACK, &pattern(1000));

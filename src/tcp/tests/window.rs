@@ -211,7 +211,7 @@ fn a_scaled_window_carries_megabytes() {
 
 #[test]
 fn an_old_segment_does_not_change_the_window() {
-    // MUST-64: SND.WL1 and SND.WL2.
+    // SND.WL1 and SND.WL2.
     let mut solo = Solo::plain();
     solo.get(ACK, b"later");
     solo.window = 10;
