@@ -13,7 +13,7 @@ impl Connection {
     /// SND.UNA < SEG.ACK <= SND.NXT: new data is acknowledged.
     #[inline]
     pub(super) fn acknowledged(&mut self, env: &mut Env, seg: &Segment) -> Disposition {
-        let was_writable = self.writable();
+        let queued = self.queued();
         let h = &mut self.hot;
         let flight = h.snd_nxt.wrapping_sub(h.snd_una);
         let bytes = seg.ack.wrapping_sub(h.snd_una);
@@ -36,7 +36,9 @@ impl Connection {
             self.set_retransmit(env);
         }
         let mut events = Events::empty();
-        events.set(Events::WRITABLE, !was_writable && self.writable());
+        // Above two thirds of the buffer before, and not any more.
+        let was_full = u64::from(queued) * 3 > u64::from(self.hot.snd_buf) * 2;
+        events.set(Events::WRITABLE, was_full && self.writable());
         Disposition { events, flush: flush || self.owes_fin() }
     }
 

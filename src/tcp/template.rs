@@ -239,8 +239,12 @@ impl Template {
         payload_len: usize,
         payload_sum: u16,
     ) {
-        let (head, tcp) = buf.split_at_mut(L);
-        head.copy_from_slice(&self.bytes[..L]);
+        let (Some((head, tcp)), Some(bytes)) =
+            (buf.split_first_chunk_mut::<L>(), self.bytes.first_chunk::<L>())
+        else {
+            return;
+        };
+        *head = *bytes;
         let tcp_len = TCP + options.len() + payload_len;
         if L == 34 || L == 20 {
             let total = (20 + tcp_len) as u16;
@@ -257,16 +261,20 @@ impl Template {
             + u64::from(f.seq)
             + u64::from(f.ack)
             + u64::from(word)
-            + u64::from(checksum::sum(options).fold())
+            + words(options)
             + u64::from(payload_sum);
-        let (fixed, rest) = tcp.split_at_mut(TCP);
+        let Some((fixed, rest)) = tcp.split_first_chunk_mut::<TCP>() else { return };
         fixed[0..4].copy_from_slice(&self.bytes[L..L + 4]);
         fixed[4..8].copy_from_slice(&f.seq.to_be_bytes());
         fixed[8..12].copy_from_slice(&f.ack.to_be_bytes());
         fixed[12..16].copy_from_slice(&word.to_be_bytes());
-        fixed[16..18].copy_from_slice(&(!fold(sum)).to_be_bytes());
-        fixed[18..20].copy_from_slice(&[0, 0]);
-        rest[..options.len()].copy_from_slice(options);
+        // The urgent pointer behind the checksum is zero.
+        fixed[16..20].copy_from_slice(&(u32::from(!fold(sum)) << 16).to_be_bytes());
+        // What nearly every segment carries has a fixed size.
+        match (options.first_chunk::<12>(), rest.first_chunk_mut::<12>()) {
+            (Some(stamp), Some(to)) if options.len() == 12 => *to = *stamp,
+            _ => rest[..options.len()].copy_from_slice(options),
+        }
     }
 
     /// Sends a segment that no connection stands behind. False (and nothing
@@ -307,6 +315,13 @@ impl Template {
 pub(super) fn timestamp_option(value: u32, echo: u32) -> [u8; 12] {
     let ([a, b, c, d], [e, f, g, h]) = (value.to_be_bytes(), echo.to_be_bytes());
     [1, 1, 8, 10, a, b, c, d, e, f, g, h]
+}
+
+/// The sum of the options' 32-bit words.
+#[inline]
+fn words(options: &[u8]) -> u64 {
+    let (words, _) = options.as_chunks::<4>();
+    words.iter().map(|w| u64::from(u32::from_be_bytes(*w))).sum()
 }
 
 #[inline]
