@@ -69,6 +69,42 @@ int rr_ioctl(int fd, unsigned long request, ...);
 // In the kernel's generic hook: slower, for every driver.
 #define RR_XDP_GENERIC 2
 
+// How ringroad is started. Zeroed means the defaults, for each field by itself
+// too; only the interface has none.
+struct rr_config {
+    // sizeof(struct rr_config), or 0 for its first version.
+    uint32_t size;
+    // Workers, each with a queue of the interface, 1 to 64. Default: 1.
+    uint32_t workers;
+    // The interface, such as "eth0".
+    const char *interface;
+    // Addresses of ringroad's own with their prefixes, "10.0.0.2/24", several
+    // with commas. NULL: the interface's, shared with the kernel.
+    const char *address;
+    // The router, for addresses of our own. Shared ones follow the kernel's routes.
+    const char *gateway;
+    // The cores that workers are pinned to: "2,4-5". NULL: the last ones.
+    const char *cpus;
+    // RR_WAIT_SPIN, RR_WAIT_ADAPTIVE or RR_WAIT_BLOCK.
+    uint32_t wait;
+    // Microseconds that an adaptive worker spins. Default: 50.
+    uint32_t spin_us;
+    // Microseconds that a program's thread spins in a blocking call. Default: 10.
+    uint32_t thread_spin_us;
+    // Frames of each worker, a power of two from 512 to 1048576. Default: 8192.
+    uint32_t frames;
+    // Frames that a thread keeps ready for sending, 4 to 256. Default: 32.
+    uint32_t thread_frames;
+    // RR_XDP_AUTO, RR_XDP_NATIVE or RR_XDP_GENERIC.
+    uint32_t xdp_mode;
+    // RR_ON: bind zero-copy or fail; RR_OFF: never; 0: where the driver can.
+    uint32_t zero_copy;
+    // Not used; 0.
+    uint32_t reserved;
+    // Seed of every random choice, for tests. 0: from the kernel's random numbers.
+    uint64_t seed;
+};
+
 // A frame in the program's hand.
 struct rr_zc_frame {
     // Its first byte.
@@ -244,42 +280,6 @@ struct rr_sim_config {
     uint32_t tcp_coalesce;
 };
 
-// How ringroad is started. Zeroed means the defaults, for each field by itself
-// too; only the interface has none.
-struct rr_config {
-    // sizeof(struct rr_config), or 0 for its first version.
-    uint32_t size;
-    // Workers, each with a queue of the interface, 1 to 64. Default: 1.
-    uint32_t workers;
-    // The interface, such as "eth0".
-    const char *interface;
-    // Addresses of ringroad's own with their prefixes, "10.0.0.2/24", several
-    // with commas. NULL: the interface's, shared with the kernel.
-    const char *address;
-    // The router, for addresses of our own. Shared ones follow the kernel's routes.
-    const char *gateway;
-    // The cores that workers are pinned to: "2,4-5". NULL: the last ones.
-    const char *cpus;
-    // RR_WAIT_SPIN, RR_WAIT_ADAPTIVE or RR_WAIT_BLOCK.
-    uint32_t wait;
-    // Microseconds that an adaptive worker spins. Default: 50.
-    uint32_t spin_us;
-    // Microseconds that a program's thread spins in a blocking call. Default: 10.
-    uint32_t thread_spin_us;
-    // Frames of each worker, a power of two from 512 to 1048576. Default: 8192.
-    uint32_t frames;
-    // Frames that a thread keeps ready for sending, 4 to 256. Default: 32.
-    uint32_t thread_frames;
-    // RR_XDP_AUTO, RR_XDP_NATIVE or RR_XDP_GENERIC.
-    uint32_t xdp_mode;
-    // RR_ON: bind zero-copy or fail; RR_OFF: never; 0: where the driver can.
-    uint32_t zero_copy;
-    // Not used; 0.
-    uint32_t reserved;
-    // Seed of every random choice, for tests. 0: from the kernel's random numbers.
-    uint64_t seed;
-};
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -289,6 +289,30 @@ extern "C" {
 // number it is what strerror(3) gives. The text is this thread's, and stays
 // until its next rr_strerror.
 const char *rr_strerror(int errnum);
+
+// Starts ringroad: opens the interface, attaches the steering program, starts
+// the workers. Privileges may be dropped after it. `config` may be NULL: then
+// RINGROAD_INTERFACE, RINGROAD_ADDRESS and so on are read from the environment.
+// 0, or -1 with errno EINVAL (a bad value), EBUSY (it runs already) or EIO (it
+// cannot start); rr_strerror says what failed, why, and what to do.
+int rr_init(const struct rr_config *config);
+
+// Calls `loop(arg)` once a turn on every pinned worker, until it returns other
+// than 0 there; returns when all workers' loops have ended, or after rr_stop. A
+// call in it that would block runs the worker's turn, without calling `loop`
+// again, until it can finish or times out. 0, or -1 with errno EINVAL (no
+// loop), EBUSY (loops run already) or ENETDOWN (rr_init is missing, a worker
+// panicked, the interface went away).
+int rr_run(int (*loop)(void *arg), void *arg);
+
+// Ends the workers: rr_run returns, blocking calls fail. Safe in a signal
+// handler.
+void rr_stop(void);
+
+// Ends ringroad: connections get two seconds to close in order, then the
+// workers end, and the steering program is detached. 0, or -1 with errno
+// ENETDOWN (it does not run) or EBUSY (called on a worker). rr_init may follow.
+int rr_shutdown_all(void);
 
 // The library's version, as "0.1.0".
 const char *rr_version(void);
@@ -423,6 +447,8 @@ int rr_epoll_pwait(int epfd,
 // 0 at the end of the stream. The bytes are the program's to read until
 // rr_zc_release; the receive window opens with that. Flags: MSG_DONTWAIT.
 // As recv(2) in blocking and errors; ENOTSOCK for a descriptor of the system's.
+// Frames are lent in rr_run's loop, by that worker's sockets, and in simulation;
+// EOPNOTSUPP elsewhere.
 //
 ptrdiff_t rr_zc_recv(int fd, struct rr_zc_frame *frames, size_t count, int flags);
 

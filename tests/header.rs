@@ -90,7 +90,7 @@ fn config() -> Config {
         tab_width: 4,
         documentation_style: cbindgen::DocumentationStyle::C99,
         documentation_length: cbindgen::DocumentationLength::Full,
-        export: ExportConfig { include: vec!["rr_config".into()], ..export },
+        export,
         function: FunctionConfig { sort_by: Some(cbindgen::SortKey::None), ..FunctionConfig::default() },
         enumeration: EnumConfig::default(),
         ..Config::default()

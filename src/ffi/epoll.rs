@@ -5,6 +5,9 @@ use super::poll::{Mask, system};
 use super::sim::Entered;
 use super::target::Target;
 use crate::errno::{Errno, Result};
+use crate::runtime::posix;
+use crate::socket::EpollEvent;
+use core::cell::Cell;
 use core::ffi::c_int;
 use libc::{epoll_event, sigset_t};
 use std::time::Duration;
@@ -127,8 +130,39 @@ impl Target {
         match self {
             // SAFETY: the caller's promise.
             Self::Sim(sim) => unsafe { take(sim, epfd, events, max) },
+            // SAFETY: likewise.
+            Self::Running => unsafe { wait(epfd, events, max, timeout) },
         }
     }
+}
+
+thread_local! {
+    /// Events on their way to C.
+    static EVENTS: Cell<Vec<EpollEvent>> = const { Cell::new(Vec::new()) };
+}
+
+/// Waits on a set of the running stack.
+///
+/// # Safety
+/// `events` has room for `max` structs.
+unsafe fn wait(
+    epfd: c_int,
+    events: *mut epoll_event,
+    max: usize,
+    timeout: Option<Duration>,
+) -> Result<usize> {
+    // Taken, not borrowed: a loop that waits on a worker may come here again.
+    let mut found = EVENTS.take();
+    let result = posix::epoll_wait(epfd, &mut found, max, timeout);
+    if result.is_ok() {
+        for (i, event) in found.iter().take(max).enumerate() {
+            let event = epoll_event { events: event.events, u64: event.data };
+            // SAFETY: below `max`, so there is room.
+            unsafe { events.add(i).write_unaligned(event) };
+        }
+    }
+    EVENTS.set(found);
+    result
 }
 
 /// Takes what is ready from a set of a simulation, which never blocks.

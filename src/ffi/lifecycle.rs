@@ -1,10 +1,15 @@
 //! Start, run, stop; the library's version.
 
 use super::config::{self, RR_OFF, RR_ON};
-use super::errno::explained;
+use super::errno::{explained, guard, shielded};
 use crate::errno::{Errno, Result};
-use crate::runtime::{Config, Mode, Wait};
+use crate::runtime::{Config, Error, Mode, Runtime, Stopper, Wait, zero_copy};
+use core::cell::Cell;
 use core::ffi::{c_char, c_int, c_void};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Workers never sleep: lowest latency, a busy core each.
 pub const RR_WAIT_SPIN: u32 = 1;
@@ -70,7 +75,7 @@ const FIRST_VERSION: usize = size_of::<rr_config>();
 /// # Safety
 /// `given` is null or valid, with valid strings.
 unsafe fn read(given: *const rr_config) -> Result<Config> {
-    let refused = |e: crate::runtime::Error| explained(Errno::EINVAL, e);
+    let refused = |e: Error| explained(Errno::EINVAL, e);
     if given.is_null() {
         let config = Config::from_env().map_err(refused)?;
         config.validate().map_err(refused)?;
@@ -126,6 +131,132 @@ impl rr_config {
         }
         knobs.finish()
     }
+}
+
+/// The running stack. Locked by start and end alone, never by a socket call.
+static RUNTIME: Mutex<Option<Arc<Runtime>>> = Mutex::new(None);
+/// What ends it: apart, as `rr_stop` may run in a signal handler. Each start
+/// leaves one behind, so that a pointer that was read stays good.
+static STOPPER: AtomicPtr<Stopper> = AtomicPtr::new(ptr::null_mut());
+/// How long connections may take to end in `rr_shutdown_all`.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// This thread is a worker that runs a program's loop.
+    static IN_LOOP: Cell<bool> = const { Cell::new(false) };
+}
+
+fn runtime() -> MutexGuard<'static, Option<Arc<Runtime>>> {
+    RUNTIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts ringroad: opens the interface, attaches the steering program, starts
+/// the workers. Privileges may be dropped after it. `config` may be NULL: then
+/// RINGROAD_INTERFACE, RINGROAD_ADDRESS and so on are read from the environment.
+/// 0, or -1 with errno EINVAL (a bad value), EBUSY (it runs already) or EIO (it
+/// cannot start); rr_strerror says what failed, why, and what to do.
+///
+/// # Safety
+/// `config` is null or valid, and so are its strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rr_init(config: *const rr_config) -> c_int {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let config = unsafe { read(config) }?;
+        let mut current = runtime();
+        if current.is_some() {
+            return Err(explained(Errno::EBUSY, "ringroad runs already; rr_shutdown_all ends it"));
+        }
+        let started = Runtime::start(config).map_err(|e| explained(Errno::EIO, e))?;
+        started.install().map_err(|e| explained(Errno::EBUSY, e))?;
+        super::zero_copy::renew(zero_copy::arena()?.count() as usize);
+        STOPPER.store(Box::into_raw(Box::new(started.stopper())), Ordering::Release);
+        *current = Some(Arc::new(started));
+        Ok(0)
+    })
+}
+
+/// The argument of a program's loop, on its way to the workers.
+#[derive(Clone, Copy)]
+struct Argument(*mut c_void);
+
+// SAFETY: the pointer is only handed on; what it points to is the program's, who
+// knows that every worker gets it.
+unsafe impl Send for Argument {}
+// SAFETY: as above.
+unsafe impl Sync for Argument {}
+
+/// Calls `loop(arg)` once a turn on every pinned worker, until it returns other
+/// than 0 there; returns when all workers' loops have ended, or after rr_stop. A
+/// call in it that would block runs the worker's turn, without calling `loop`
+/// again, until it can finish or times out. 0, or -1 with errno EINVAL (no
+/// loop), EBUSY (loops run already) or ENETDOWN (rr_init is missing, a worker
+/// panicked, the interface went away).
+///
+/// # Safety
+/// `loop` may be called with `arg` on any thread, on several at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rr_run(
+    r#loop: Option<unsafe extern "C" fn(arg: *mut c_void) -> c_int>,
+    arg: *mut c_void,
+) -> c_int {
+    guard(|| {
+        let turn = r#loop.ok_or_else(|| explained(Errno::EINVAL, "rr_run: no loop"))?;
+        let runtime = runtime().clone();
+        let runtime = runtime.ok_or_else(|| explained(Errno::ENETDOWN, "rr_run: call rr_init first"))?;
+        if IN_LOOP.get() {
+            return Err(explained(Errno::EBUSY, "rr_run: this is a worker's loop already"));
+        }
+        let argument = Argument(arg);
+        let again = move || {
+            let Argument(arg) = { argument };
+            IN_LOOP.set(true);
+            // SAFETY: the caller's promise.
+            unsafe { turn(arg) == 0 }
+        };
+        runtime.run_loop(again).map_err(|e| explained(Errno::ENETDOWN, e)).map(|()| 0)
+    })
+}
+
+/// Ends the workers: rr_run returns, blocking calls fail. Safe in a signal
+/// handler.
+#[unsafe(no_mangle)]
+pub extern "C" fn rr_stop() {
+    shielded((), || {
+        // SAFETY: null, or a stopper that is never freed.
+        if let Some(stopper) = unsafe { STOPPER.load(Ordering::Acquire).as_ref() } {
+            stopper.stop();
+        }
+    });
+}
+
+/// Ends ringroad: connections get two seconds to close in order, then the
+/// workers end, and the steering program is detached. 0, or -1 with errno
+/// ENETDOWN (it does not run) or EBUSY (called on a worker). rr_init may follow.
+#[unsafe(no_mangle)]
+pub extern "C" fn rr_shutdown_all() -> c_int {
+    guard(|| {
+        if IN_LOOP.get() {
+            return Err(explained(Errno::EBUSY, "rr_shutdown_all: end the loop first (rr_stop)"));
+        }
+        let mut current = runtime();
+        let mut runtime = current.take().ok_or(Errno::ENETDOWN)?;
+        STOPPER.store(ptr::null_mut(), Ordering::Release);
+        loop {
+            match Arc::try_unwrap(runtime) {
+                Ok(runtime) => {
+                    runtime.shutdown(FAREWELL);
+                    return Ok(0);
+                }
+                // Another thread is in rr_run.
+                Err(shared) => {
+                    shared.stop();
+                    runtime = shared;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+    })
 }
 
 /// The library's version, as "0.1.0".

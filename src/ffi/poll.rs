@@ -4,6 +4,7 @@ use super::errno::{self, guard};
 use super::sim::Entered;
 use super::target::Target;
 use crate::errno::{Errno, Result};
+use crate::runtime::posix;
 use core::ffi::c_int;
 use libc::{fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ impl Target {
     fn poll(self, fds: &mut [pollfd], timeout: Option<Duration>) -> Result<usize> {
         match self {
             Self::Sim(sim) => look(sim, fds),
+            Self::Running => posix::poll(fds, timeout),
         }
     }
 }

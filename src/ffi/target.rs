@@ -3,6 +3,7 @@
 
 use super::sim::{self, Entered};
 use crate::errno::{Errno, Result};
+use crate::runtime::posix;
 use crate::socket::{RecvMeta, SendMeta};
 use core::ffi::c_int;
 use core::net::SocketAddr;
@@ -13,6 +14,8 @@ use std::io::{IoSlice, IoSliceMut};
 pub(super) enum Target {
     /// A simulated stack.
     Sim(Entered),
+    /// The running one.
+    Running,
 }
 
 /// A call that both kinds of target have.
@@ -23,6 +26,7 @@ macro_rules! calls {
             pub(super) fn $name(self, fd: c_int, $($arg: $type),*) -> Result<$result> {
                 match self {
                     Self::Sim(sim) => sim.with(|s| s.$name(fd, $($arg),*)),
+                    Self::Running => posix::$name(fd, $($arg),*),
                 }
             })*
         }
@@ -81,13 +85,19 @@ calls! {
 impl Target {
     /// Where a descriptor's calls go; `None`: to the system.
     #[inline]
-    pub(super) fn of(_fd: c_int) -> Option<Self> {
-        sim::current().map(Self::Sim)
+    pub(super) fn of(fd: c_int) -> Option<Self> {
+        match sim::current() {
+            Some(sim) => Some(Self::Sim(sim)),
+            None => posix::is_ours(fd).then_some(Self::Running),
+        }
     }
 
     /// Where new sockets are made; `None`: there is no stack.
     pub(super) fn here() -> Option<Self> {
-        sim::current().map(Self::Sim)
+        match sim::current() {
+            Some(sim) => Some(Self::Sim(sim)),
+            None => posix::is_running().then_some(Self::Running),
+        }
     }
 
     /// The simulation that this thread is in.
@@ -111,6 +121,7 @@ impl Target {
     pub(super) fn socket(self, domain: c_int, kind: c_int, protocol: c_int) -> Result<c_int> {
         match self {
             Self::Sim(sim) => sim.with(|s| s.socket(domain, kind, protocol)),
+            Self::Running => posix::socket(domain, kind, protocol),
         }
     }
 
@@ -118,6 +129,7 @@ impl Target {
     pub(super) fn epoll_create(self, cloexec: bool) -> Result<c_int> {
         match self {
             Self::Sim(sim) => sim.with(|s| s.epoll_create(cloexec)),
+            Self::Running => posix::epoll_create(cloexec),
         }
     }
 

@@ -23,6 +23,8 @@ pub struct rr_zc_frame {
 /// 0 at the end of the stream. The bytes are the program's to read until
 /// rr_zc_release; the receive window opens with that. Flags: MSG_DONTWAIT.
 /// As recv(2) in blocking and errors; ENOTSOCK for a descriptor of the system's.
+/// Frames are lent in rr_run's loop, by that worker's sockets, and in simulation;
+/// EOPNOTSUPP elsewhere.
 ///
 /// # Safety
 /// `frames` is null or `count` writable structs.
@@ -135,27 +137,114 @@ unsafe fn several(
 }
 
 impl Target {
-    fn zc_recv(self, fd: c_int, _flags: c_int) -> Result<Option<rr_zc_frame>> {
+    fn zc_recv(self, fd: c_int, flags: c_int) -> Result<Option<rr_zc_frame>> {
         match self {
             Self::Sim(sim) => sim.with(|s| s.zc_recv(fd)),
+            Self::Running => running::recv(fd, flags),
         }
     }
 
     fn zc_release(self, fd: c_int, frame: &rr_zc_frame) -> Result<()> {
         match self {
             Self::Sim(sim) => sim.with(|s| s.zc_release(fd, frame)),
+            Self::Running => running::release(fd, frame),
         }
     }
 
     fn zc_alloc(self, fd: c_int) -> Result<rr_zc_frame> {
         match self {
             Self::Sim(sim) => sim.with(|s| s.zc_alloc(fd)),
+            Self::Running => running::alloc(fd),
         }
     }
 
-    fn zc_send(self, fd: c_int, frame: &rr_zc_frame, _flags: c_int) -> Result<()> {
+    fn zc_send(self, fd: c_int, frame: &rr_zc_frame, flags: c_int) -> Result<()> {
         match self {
             Self::Sim(sim) => sim.with(|s| s.zc_send(fd, frame)),
+            Self::Running => running::send(fd, frame, flags),
         }
     }
 }
+
+/// Frames lent by the running stack.
+mod running {
+    use super::rr_zc_frame;
+    use crate::errno::{Errno, Result};
+    use crate::ffi::lent::{Lent, Loan, Purpose};
+    use crate::frame::Frame;
+    use crate::runtime::zero_copy;
+    use core::ffi::c_int;
+    use std::sync::atomic::{AtomicPtr, Ordering};
+
+    /// Loans of the running stack's arena, by descriptor. A table is never
+    /// freed: a frame of a stack that has ended may still be in a hand.
+    static LENT: AtomicPtr<Lent<c_int>> = AtomicPtr::new(core::ptr::null_mut());
+
+    fn lent() -> Result<&'static Lent<c_int>> {
+        // SAFETY: null, or a table that is never freed.
+        unsafe { LENT.load(Ordering::Acquire).as_ref() }.ok_or(Errno::EINVAL)
+    }
+
+    /// A table for a stack that has just started.
+    pub(in crate::ffi) fn renew(frames: usize) {
+        let table = Box::into_raw(Box::new(Lent::new(frames)));
+        LENT.store(table, Ordering::Release);
+    }
+
+    pub(super) fn recv(fd: c_int, flags: c_int) -> Result<Option<rr_zc_frame>> {
+        let Some(frame) = zero_copy::recv(fd, flags)? else { return Ok(None) };
+        let bytes = zero_copy::arena()?.bytes(&frame);
+        let (data, len) = (bytes.as_ptr().cast_mut().cast(), bytes.len());
+        let id = lent()?.put(Loan { socket: fd, purpose: Purpose::Read, frame });
+        Ok(Some(rr_zc_frame { data, len, id }))
+    }
+
+    pub(super) fn alloc(fd: c_int) -> Result<rr_zc_frame> {
+        let mut frame = zero_copy::alloc(fd)?;
+        let bytes = zero_copy::arena()?.bytes_mut(&mut frame);
+        let (data, len) = (bytes.as_mut_ptr().cast(), bytes.len());
+        let id = lent()?.put(Loan { socket: fd, purpose: Purpose::Write, frame });
+        Ok(rr_zc_frame { data, len, id })
+    }
+
+    pub(super) fn release(fd: c_int, given: &rr_zc_frame) -> Result<()> {
+        let loan = lent()?.take(given.id, Some(fd), None)?;
+        let released = match zero_copy::release(fd, loan.frame) {
+            Err((Errno::EBADF, frame)) => zero_copy::release_orphan(frame),
+            result => result,
+        };
+        back(given.id, loan.purpose, fd, released)
+    }
+
+    pub(super) fn send(fd: c_int, given: &rr_zc_frame, flags: c_int) -> Result<()> {
+        let mut loan = lent()?.take(given.id, Some(fd), Some(Purpose::Write))?;
+        let (start, room) = (loan.frame.offset(), loan.frame.len());
+        if given.len == 0 || given.len > room {
+            lent()?.untake(given.id, loan);
+            return Err(Errno::EINVAL);
+        }
+        loan.frame.truncate(given.len);
+        let sent = zero_copy::send(fd, loan.frame, flags).map_err(|(error, mut frame)| {
+            frame.set_range(start, room);
+            (error, frame)
+        });
+        back(given.id, loan.purpose, fd, sent)
+    }
+
+    /// Puts a frame that was refused back under its number.
+    fn back(
+        id: u64,
+        purpose: Purpose,
+        socket: c_int,
+        result: core::result::Result<(), (Errno, Frame)>,
+    ) -> Result<()> {
+        result.map_err(|(error, frame)| {
+            if let Ok(lent) = lent() {
+                lent.untake(id, Loan { socket, purpose, frame });
+            }
+            error
+        })
+    }
+}
+
+pub(super) use running::renew;

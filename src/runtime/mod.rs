@@ -25,6 +25,7 @@ mod start;
 mod sync;
 pub mod sys;
 mod worker;
+pub mod zero_copy;
 
 pub use config::{Config, Mode, Wait};
 pub use error::Error;

@@ -103,7 +103,7 @@ fn on_socket<R>(
 /// On a worker's own socket: tries until it does not say EAGAIN, running the
 /// worker's turns meanwhile if the call may block. `None`: it is not one.
 #[inline]
-fn on_local<R>(
+pub(super) fn on_local<R>(
     fd: RawFd,
     flags: i32,
     timeout_option: i32,
