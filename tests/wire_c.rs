@@ -23,6 +23,7 @@ impl Running {
     fn start(bed: &Bed, program: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &bed.ours]).arg(program).args(args).envs(env.iter().copied());
+        command.env_remove("RINGROAD_WRITE_HEADER");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self(command.spawn().expect("the program starts"))
     }

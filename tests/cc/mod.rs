@@ -1,5 +1,5 @@
 //! The C libraries, built by `scripts/build-libs`, and programs compiled against
-//! them with the system's compiler. Set `RINGROAD_LIBS_PROFILE` to another
+//! them with the system's compiler. Set `LIBS_PROFILE` to another
 //! profile than `release` to have the libraries faster.
 
 #![allow(dead_code)] // each test file uses a part of it
@@ -31,7 +31,7 @@ pub fn run(command: &mut Command) -> Output {
 pub fn libs() -> &'static Path {
     static LIBS: OnceLock<PathBuf> = OnceLock::new();
     LIBS.get_or_init(|| {
-        let profile = std::env::var("RINGROAD_LIBS_PROFILE").unwrap_or_else(|_| "release".into());
+        let profile = std::env::var("LIBS_PROFILE").unwrap_or_else(|_| "release".into());
         let mut build = Command::new(root().join("scripts/build-libs"));
         let out = run(build.args(["--profile", &profile]));
         PathBuf::from(String::from_utf8(out.stdout).expect("a path").trim())
