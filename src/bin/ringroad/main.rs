@@ -5,6 +5,7 @@ mod echo;
 mod http;
 mod load;
 mod names;
+mod report;
 mod stack;
 mod sys;
 
@@ -26,6 +27,7 @@ enum Command {
     Echo(echo::Args),
     Http(http::Args),
     Load(load::Args),
+    Report(report::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Echo(args) => echo::run(&args),
         Command::Http(args) => http::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Report(args) => report::run(&args),
     };
     result.unwrap_or_else(|message| {
         eprintln!("ringroad: {message}");

@@ -1,22 +1,51 @@
-//! Turns the JSON reports of `ringroad load` into the demo's table and plots.
-//!
-//!     report OUT_DIR < LINES
-//!
-//! Each line of the input is `ROW <tab> SERVER <tab> FILE.json`: one round of the
-//! measurement ROW against SERVER (`ringroad`, or a peer's name). For each row the
-//! median over rounds of every figure is printed, ringroad's, the peers', and the
-//! ratio to each; the merged histograms go to OUT_DIR as .hgrm and one SVG per row.
+//! `ringroad report`: the reports of several loads side by side.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
-use std::io::{self, BufRead, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use ringroad::telemetry::latency::{Latency, Report, thousands, time};
 use ringroad::telemetry::plot::{Series, svg};
 
-const OURS: &str = "ringroad";
+/// Put reports of `ringroad load --json` side by side: a table and plots.
+///
+/// Runs of the same row and server count as rounds, of which the median is
+/// shown; the first server of a row is compared with the others.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// A file with a line for each run: ROW, SERVER and the run's JSON file,
+    /// with tabs between them (- reads standard input)
+    list: PathBuf,
+    /// Write the table, the merged histograms (.hgrm) and a percentile plot of
+    /// each row (.svg) to this directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Run the command.
+///
+/// # Errors
+/// A sentence for the person who ran it.
+pub fn run(args: &Args) -> Result<ExitCode, String> {
+    let rows = if args.list == Path::new("-") {
+        read(io::stdin().lock())
+    } else {
+        fs::File::open(&args.list)
+            .map_err(|e| format!("{}: {e}", args.list.display()).into())
+            .and_then(|file| read(BufReader::new(file)))
+    };
+    let rows = rows.map_err(|e| e.to_string())?;
+    let mut table = Vec::new();
+    print_table(&rows, &mut table).map_err(|e| e.to_string())?;
+    if let Some(dir) = &args.out {
+        save(&rows, &table, dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    }
+    io::stdout().write_all(&table).map_err(|e| e.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// The rounds of one row against one server.
 #[derive(Default)]
@@ -94,28 +123,22 @@ fn read(input: impl BufRead) -> Result<Vec<Row>, Box<dyn Error>> {
 }
 
 fn print_table(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
-    let rounds: BTreeMap<usize, ()> =
-        rows.iter().flat_map(|r| &r.servers).map(|s| (s.1.rounds.len(), ())).collect();
-    let rounds: Vec<String> = rounds.keys().map(usize::to_string).collect();
+    let rounds: BTreeSet<usize> = rows.iter().flat_map(|r| &r.servers).map(|s| s.1.rounds.len()).collect();
+    let rounds: Vec<String> = rounds.iter().map(usize::to_string).collect();
+    writeln!(out, "Medians of {} rounds. Ratios: the first server of a row to this one; a rate above", rounds.join(" or "))?;
+    writeln!(out, "1 and a latency below 1 say that the first is better.\n")?;
     writeln!(
         out,
-        "Medians of {} interleaved rounds. Ratios are ringroad to the peer: rate above 1 and",
-        rounds.join(" or ")
-    )?;
-    writeln!(out, "latency below 1 are ringroad's.\n")?;
-    writeln!(
-        out,
-        "{:<34} {:<16} {:>11} {:>9} {:>9} {:>9} {:>6}   ratio: rate   p50   p99 p99.9",
+        "{:<30} {:<16} {:>11} {:>9} {:>9} {:>9} {:>6}   ratio: rate   p50   p99 p99.9",
         "", "server", "requests/s", "p50", "p99", "p99.9", "errors"
     )?;
     for row in rows {
-        let ours =
-            row.servers.iter().find(|(name, _)| name == OURS).map(|(_, cell)| cell.medians());
+        let first = row.servers.first().map(|(_, cell)| cell.medians());
         for (i, (server, cell)) in row.servers.iter().enumerate() {
             let m = cell.medians();
             write!(
                 out,
-                "{:<34} {server:<16} {:>11} {:>9} {:>9} {:>9} {:>6}",
+                "{:<30} {server:<16} {:>11} {:>9} {:>9} {:>9} {:>6}",
                 if i == 0 { row.name.as_str() } else { "" },
                 thousands(m.rate as u64),
                 time(m.p50 as u64),
@@ -123,14 +146,14 @@ fn print_table(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
                 time(m.p999 as u64),
                 thousands(m.errors)
             )?;
-            match &ours {
-                Some(o) if server != OURS => writeln!(
+            match &first {
+                Some(f) if i > 0 => writeln!(
                     out,
                     "          {:>5.2} {:>5.2} {:>5.2} {:>5.2}",
-                    o.rate / m.rate,
-                    o.p50 / m.p50,
-                    o.p99 / m.p99,
-                    o.p999 / m.p999
+                    f.rate / m.rate,
+                    f.p50 / m.p50,
+                    f.p99 / m.p99,
+                    f.p999 / m.p999
                 )?,
                 _ => writeln!(out)?,
             }
@@ -148,8 +171,9 @@ fn slug(name: &str) -> String {
     dashed.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
-fn save(rows: &[Row], dir: &Path) -> Result<(), Box<dyn Error>> {
+fn save(rows: &[Row], table: &[u8], dir: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(dir)?;
+    fs::write(dir.join("table.txt"), table)?;
     for row in rows {
         let mut series = Vec::new();
         for (server, cell) in &row.servers {
@@ -165,17 +189,6 @@ fn save(rows: &[Row], dir: &Path) -> Result<(), Box<dyn Error>> {
             svg(&row.name, &format!("latency of each request, {rounds} rounds together"), &series);
         fs::write(dir.join(format!("{}.svg", slug(&row.name))), picture)?;
     }
-    Ok(())
-}
-
-fn main() -> Result<(), Box<dyn Error>> {
-    let dir = std::env::args().nth(1).ok_or("usage: report OUT_DIR < LINES")?;
-    let rows = read(io::stdin().lock())?;
-    let mut table = Vec::new();
-    print_table(&rows, &mut table)?;
-    save(&rows, Path::new(&dir))?;
-    fs::write(Path::new(&dir).join("table.txt"), &table)?;
-    io::stdout().write_all(&table)?;
     Ok(())
 }
 
