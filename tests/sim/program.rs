@@ -25,8 +25,8 @@ pub struct Program {
     pub eof: bool,
     pub aborted: bool,
     pub error: Option<Errno>,
-    /// When it reads again.
-    pub next_read: Instant,
+    /// When it reads again, while it pauses.
+    pub pause: Option<Instant>,
 }
 
 /// Byte number `at` of what this end of the connection sends.
@@ -52,7 +52,7 @@ impl Program {
             eof: false,
             aborted: false,
             error: None,
-            next_read: Instant::ZERO,
+            pause: None,
         }
     }
 
@@ -166,8 +166,11 @@ impl Program {
     }
 
     fn read(&mut self, sockets: &mut Sockets, h: Handle, now: Instant) {
+        if self.pause.is_some_and(|until| until <= now) {
+            self.pause = None;
+        }
         let mut buffer = vec![0; self.plan.read_chunk];
-        while !self.eof && now >= self.next_read {
+        while !self.eof && self.pause.is_none() {
             match sockets.recv(h, &mut buffer, 0) {
                 Ok(0) => self.eof = true,
                 Ok(n) => self.check(&buffer[..n], now),
@@ -184,12 +187,12 @@ impl Program {
         }
         self.received += data.len() as u64;
         if self.plan.read_pause.as_nanos() > 0 {
-            self.next_read = now + self.plan.read_pause;
+            self.pause = Some(now + self.plan.read_pause);
         }
     }
 
     /// When it wants to run again, whatever happens.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        (!self.is_done() && !self.eof && self.next_read > now).then_some(self.next_read)
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.is_done() { None } else { self.pause }
     }
 }

@@ -128,7 +128,7 @@ impl World {
     /// The earliest time at which anything can happen; `None`: never again.
     fn next_event(&self) -> Option<Instant> {
         let stacks = self.hosts.iter().filter_map(|h| h.sockets.next_deadline());
-        let programs = self.programs.iter().filter_map(|p| p.deadline(self.now));
+        let programs = self.programs.iter().filter_map(|p| p.deadline());
         let connection = self.scenario.connections.get(self.next_connection).map(|c| c.start);
         let datagram = self.scenario.datagrams.get(self.next_datagram).map(|d| d.at);
         let cut = self.scenario.cut.and_then(|(from, to)| {
@@ -223,7 +223,7 @@ impl World {
         // Slow readers wake up by themselves, and so do those that only began.
         due.extend((0..self.programs.len()).filter(|i| {
             let p = &self.programs[*i];
-            p.next_read == now || (p.next_read == Instant::ZERO && p.sent == 0)
+            p.pause.is_some_and(|until| until <= now) || p.sent == 0
         }));
         for i in due {
             let program = &mut self.programs[i];
