@@ -236,24 +236,12 @@ impl Core {
         header_len: usize,
     ) -> Result<(), DropReason> {
         let options = &self.pool.bytes(&packet.head)[ipv4::HEADER_LEN..header_len];
-        let mut at = 0;
-        while at < options.len() {
-            match options[at] {
-                0 => break,
-                1 => at += 1,
-                131 | 137 => return Err(DropReason::Ipv4SourceRoute),
-                _ => {
-                    let len = options.get(at + 1).map_or(0, |&l| usize::from(l));
-                    if len < 2 || at + len > options.len() {
-                        let pointer = ((ipv4::HEADER_LEN + at) as u16) << 8;
-                        self.icmp_error(meta, packet, icmpv4::PARAMETER_PROBLEM, 0, (pointer, 0));
-                        return Err(DropReason::Ipv4BadOptions);
-                    }
-                    at += len;
-                }
-            }
+        let Err((reason, at)) = ipv4::check_options(options) else { return Ok(()) };
+        if reason == DropReason::Ipv4BadOptions {
+            let pointer = ((ipv4::HEADER_LEN + at) as u16) << 8;
+            self.icmp_error(meta, packet, icmpv4::PARAMETER_PROBLEM, 0, (pointer, 0));
         }
-        Ok(())
+        Err(reason)
     }
 
     /// Whether the checksum of a TCP or UDP packet is right. `field` is where it

@@ -153,83 +153,29 @@ const OPTION_STRICT_ROUTE: u8 = 137;
 ///
 /// # Errors
 /// [`DropReason::Ipv4BadOptions`] where an option runs past the end,
-/// [`DropReason::Ipv4SourceRoute`] for either kind of source route.
-pub fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
-    while let [kind, rest @ ..] = options {
+/// [`DropReason::Ipv4SourceRoute`] for either kind of source route; and where the
+/// option begins, in bytes from the first.
+pub fn check_options(options: &[u8]) -> Result<(), (DropReason, usize)> {
+    let mut at = 0;
+    while let [kind, rest @ ..] = &options[at..] {
         match *kind {
             OPTION_END => return Ok(()),
             OPTION_NOP => {
-                options = rest;
+                at += 1;
                 continue;
             }
-            OPTION_LOOSE_ROUTE | OPTION_STRICT_ROUTE => return Err(DropReason::Ipv4SourceRoute),
+            OPTION_LOOSE_ROUTE | OPTION_STRICT_ROUTE => {
+                return Err((DropReason::Ipv4SourceRoute, at));
+            }
             _ => {}
         }
         let len = rest.first().map_or(0, |l| usize::from(*l));
-        if len < 2 || len > options.len() {
-            return Err(DropReason::Ipv4BadOptions);
+        if len < 2 || len > rest.len() + 1 {
+            return Err((DropReason::Ipv4BadOptions, at));
         }
-        options = &options[len..];
+        at += len;
     }
     Ok(())
-}
-
-/// The bytes of its datagram's payload that a fragment carries.
-///
-/// # Errors
-/// [`DropReason::FragmentTooLarge`] where it carries none, ends beyond the largest
-/// datagram, or is not the last and no multiple of eight bytes long.
-pub fn fragment_range(packet: &Packet<'_>) -> Result<core::ops::Range<usize>, DropReason> {
-    let (start, len) = (packet.header.fragment_offset(), packet.payload.len());
-    let cut = packet.header.more_fragments() && len % 8 != 0;
-    if len == 0 || cut || start + len + packet.header.header_len() > usize::from(u16::MAX) {
-        return Err(DropReason::FragmentTooLarge);
-    }
-    Ok(start..start + len)
-}
-
-/// How a payload is cut to packets of at most `mtu` bytes, headers of
-/// [`HEADER_LEN`] included.
-#[derive(Clone, Debug)]
-pub struct Cuts {
-    next: usize,
-    end: usize,
-    step: usize,
-}
-
-/// A piece of a payload that was cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Its bytes in the payload.
-    pub range: core::ops::Range<usize>,
-    /// MF and the offset, for the header's field.
-    pub flags_offset: u16,
-}
-
-/// Cuts a payload of `len` bytes; one piece where it fits. Nothing where the
-/// payload is larger than a datagram can be, or `mtu` leaves no room for eight
-/// bytes.
-pub fn cut(len: usize, mtu: usize) -> Cuts {
-    let room = mtu.saturating_sub(HEADER_LEN);
-    let step = if len <= room { len.max(1) } else { room / 8 * 8 };
-    let possible = step > 0 && len + HEADER_LEN <= usize::from(u16::MAX);
-    Cuts { next: if possible { 0 } else { usize::MAX }, end: len, step }
-}
-
-impl Iterator for Cuts {
-    type Item = Piece;
-
-    fn next(&mut self) -> Option<Piece> {
-        let start = self.next;
-        if start == usize::MAX {
-            return None;
-        }
-        let end = self.end.min(start + self.step);
-        let more = end < self.end;
-        self.next = if more { end } else { usize::MAX };
-        let flags_offset = (start / 8) as u16 | if more { MF } else { 0 };
-        Some(Piece { range: start..end, flags_offset })
-    }
 }
 
 #[cfg(test)]
@@ -251,10 +197,10 @@ mod tests {
         assert_eq!(check_options(&[0, 99, 99, 99]), Ok(()), "nothing counts after the end");
         for route in [131, 137] {
             let source_route = [1, route, 7, 4, 10, 0, 0, 1];
-            assert_eq!(check_options(&source_route), Err(DropReason::Ipv4SourceRoute));
+            assert_eq!(check_options(&source_route), Err((DropReason::Ipv4SourceRoute, 1)));
         }
-        for bad in [&[7, 9, 4, 0][..], &[7, 1, 0, 0], &[7, 0, 0, 0], &[1, 1, 1, 7]] {
-            assert_eq!(check_options(bad), Err(DropReason::Ipv4BadOptions), "{bad:?}");
+        for (bad, at) in [([7, 9, 4, 0], 0), ([7, 1, 0, 0], 0), ([1, 7, 0, 0], 1), ([1, 1, 1, 7], 3)] {
+            assert_eq!(check_options(&bad), Err((DropReason::Ipv4BadOptions, at)), "{bad:?}");
         }
     }
 
@@ -276,42 +222,5 @@ mod tests {
         }
         let padded = [&good[..], &[0; 18]].concat();
         assert_eq!(parse(&padded).unwrap().payload.len(), 8, "the link's padding is cut off");
-    }
-
-    #[test]
-    fn pieces_cover_the_payload_and_read_back() {
-        for mtu in [28, 68, 128, 576, 1500, 9000] {
-            for len in [0, 1, 8, 100, 108, 109, 1480, 1481, 5000, 65_515] {
-                let mut next = 0;
-                for piece in cut(len, mtu) {
-                    assert_eq!(piece.range.start, next);
-                    assert!(piece.range.len() + HEADER_LEN <= mtu);
-                    next = piece.range.end;
-                    let bytes = packet(piece.flags_offset, piece.range.len());
-                    let read = parse(&bytes).unwrap();
-                    assert_eq!(read.header.more_fragments(), next < len);
-                    assert_eq!(read.header.is_fragment(), len + HEADER_LEN > mtu);
-                    if len > 0 {
-                        assert_eq!(fragment_range(&read), Ok(piece.range));
-                    }
-                }
-                assert_eq!(next, len, "mtu {mtu}");
-            }
-        }
-        assert_eq!(cut(65_516, 1500).count(), 0);
-        assert_eq!(cut(100, 27).count(), 0);
-    }
-
-    #[test]
-    fn fragments_of_a_wrong_size_are_refused() {
-        for (flags_offset, len) in [(MF, 7), (MF, 0), (8191, 8), (MF | 8100, 800)] {
-            let bytes = packet(flags_offset, len);
-            let read = parse(&bytes).unwrap();
-            assert_eq!(fragment_range(&read), Err(DropReason::FragmentTooLarge));
-        }
-        let last = packet(2, 7);
-        let read = parse(&last).unwrap();
-        assert_eq!(fragment_range(&read), Ok(16..23));
-        assert!(!read.header.dont_fragment());
     }
 }
