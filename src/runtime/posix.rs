@@ -556,7 +556,13 @@ pub fn bytes_readable(fd: RawFd) -> Result<usize> {
 /// # Errors
 /// `EBADF`.
 pub fn readiness(fd: RawFd) -> Result<Readiness> {
-    on_socket(fd, |s, h| Ok(s.readiness(h)), |_, s| Ok(Readiness::from_bits_truncate(s.readiness())))
+    match find(fd)? {
+        Found::Local(owner, h) => worker::with_sockets(owner, |s| s.readiness(h)).ok_or(Errno::EBADF),
+        Found::Shared(guard) => match &*guard {
+            Object::Socket(socket) => Ok(Readiness::from_bits_truncate(socket.readiness())),
+            Object::Epoll(_) => Err(Errno::EINVAL),
+        },
+    }
 }
 
 /// `epoll_create1`.
