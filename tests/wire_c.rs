@@ -229,3 +229,14 @@ fn what_keeps_it_from_starting_is_said() {
         assert!(text.starts_with("rr_init: ") && text.contains(said), "{text}");
     }
 }
+
+#[test]
+fn the_running_stack_keeps_the_systems_rules() {
+    let program = compile("cc", "tests/c/running.c", Link::Shared, &["-std=gnu11"]);
+    let bed = Bed::new(1);
+    let server = kernel_echo(&bed, 7, 3);
+    let running = Running::start(&bed, &program, &[Bed::OUR_IF, Bed::PEER_IP], &[]);
+    assert_eq!(running.succeed(), "ok\n");
+    server.join().expect("the server saw no error");
+    ping(&bed);
+}
