@@ -1,4 +1,4 @@
-//! The C examples on a veth pair, against the kernel on the other side. Needs
+//! The examples on a veth pair, against the kernel on the other side. Needs
 //! root.
 
 #[path = "bed/mod.rs"]
@@ -238,5 +238,19 @@ fn the_running_stack_keeps_the_systems_rules() {
     let running = Running::start(&bed, &program, &[Bed::OUR_IF, Bed::PEER_IP], &[]);
     assert_eq!(running.succeed(), "ok\n");
     server.join().expect("the server saw no error");
+    ping(&bed);
+}
+
+#[test]
+fn the_rust_example_serves_the_kernel() {
+    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "echo"]).status();
+    assert!(built.expect("cargo runs").success());
+    let mut target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target").to_owned();
+    target.push("debug/examples/echo");
+    let bed = Bed::new(1);
+    let server = Running::start(&bed, &target, &[Bed::OUR_IF, "7"], &[]);
+    bed.at_peer(|| (0..10).for_each(|i| echo(connect(7), 1 + 50_000 * i))).join().expect("echoes");
+    server.signal(libc::SIGKILL); // the kernel gets its traffic back by itself
+    assert!(!server.end().status.success());
     ping(&bed);
 }
