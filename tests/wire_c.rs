@@ -86,7 +86,7 @@ fn connect(port: u16) -> TcpStream {
 
 /// Sends so many bytes, and checks that they come back, then the end.
 fn echo(mut stream: TcpStream, bytes: usize) {
-    let out: Vec<u8> = (0..bytes).map(|i| (i * 31 >> 3) as u8).collect();
+    let out: Vec<u8> = (0..bytes).map(|i| ((i * 31) >> 3) as u8).collect();
     let mut reader = stream.try_clone().expect("a second handle");
     let expected = out.clone();
     let reading = std::thread::spawn(move || {
