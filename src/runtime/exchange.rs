@@ -74,7 +74,12 @@ impl Core {
     }
 
     fn take_parcels(&mut self, batch: &mut Batch) -> bool {
-        let mut any = false;
+        let mut any = !self.sockets.stack.core.strays.is_empty();
+        let mut strays = core::mem::take(&mut self.sockets.stack.core.strays);
+        for (worker, packet) in strays.drain(..) {
+            self.hand_over(worker, packet);
+        }
+        self.sockets.stack.core.strays = strays;
         for ring in self.exchange.from.iter_mut().flatten() {
             while !batch.is_full() {
                 match ring.take() {
@@ -87,7 +92,10 @@ impl Core {
             ring.release();
         }
         if !batch.is_empty() {
+            // Whatever it is, it is handed over only once.
+            self.sockets.stack.core.handed_over = true;
             self.sockets.receive(self.now, batch);
+            self.sockets.stack.core.handed_over = false;
         }
         any
     }

@@ -8,6 +8,7 @@ pub mod config;
 mod datagrams;
 pub mod descriptors;
 mod desk;
+mod directory;
 mod epoll;
 pub mod error;
 mod exchange;

@@ -6,6 +6,7 @@
 //! then publishes the new count; others yield meanwhile. None of it is on the
 //! way of a packet.
 
+use super::directory::Book;
 use super::kernel::ports::{PortBlock, Reservation, Transport, reserve};
 use crate::device::xdp::{Protocol, Steering};
 use crate::errno::{Errno, Result};
@@ -142,19 +143,35 @@ impl PortBook {
     }
 }
 
-/// One worker's key to the book.
-pub(super) struct Guard(pub Arc<PortBook>);
+/// One worker's key to the book; and where other workers find its ports.
+pub(super) struct Guard {
+    /// `None` on an owned address, where every port is ours.
+    pub book: Option<Arc<PortBook>>,
+    /// `None` where there is no other worker.
+    pub directory: Option<Book>,
+}
 
 impl PortGuard for Guard {
     fn hold(&mut self, protocol: u8, addr: IpAddr, port: u16, _active: bool) -> Result<()> {
-        self.0.hold(protocol, addr, port).map_err(|error| match error {
-            // Descriptors and memory that ran out are not the port's fault.
-            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Errno::ENOBUFS,
-            error => error,
-        })
+        if let Some(book) = &self.book {
+            book.hold(protocol, addr, port).map_err(|error| match error {
+                // Descriptors and memory that ran out are not the port's fault.
+                Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Errno::ENOBUFS,
+                error => error,
+            })?;
+        }
+        if let Some(directory) = &self.directory {
+            directory.bound(protocol, port, true);
+        }
+        Ok(())
     }
 
     fn release(&mut self, protocol: u8, _addr: IpAddr, port: u16) {
-        self.0.release(protocol, port);
+        if let Some(directory) = &self.directory {
+            directory.bound(protocol, port, false);
+        }
+        if let Some(book) = &self.book {
+            book.release(protocol, port);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::channel;
 use super::config::{Config, Mode};
+use super::directory::{Book, Directory};
 use super::error::{Error, Result};
 use super::exchange::Exchange;
 use super::hub::Hub;
@@ -71,15 +72,16 @@ impl Runtime {
         };
         let seed = seed(&config)?;
         let workers = devices.len();
+        let directory = (workers > 1).then(|| Directory::new(workers, (seed, !seed)));
         let mut stations = Vec::with_capacity(workers);
         for (i, (device, pool)) in devices.into_iter().enumerate() {
             let netlink = netlink().map_err(system("netlink"))?;
             let share = book.as_ref().and_then(|book| book.share(i, workers));
             let mut sockets = sockets(&config, &device, pool, &addresses, share, seed ^ i as u64);
-            if let Some(book) = &book {
+            if book.is_some() {
                 sockets.stack.core.set_routes(netlink.routes());
-                sockets.set_guard(Box::new(Guard(book.clone())));
             }
+            enter(&mut sockets, book.clone(), directory.as_ref(), i);
             let fd = Some(device_fd(&device));
             let mirror = Some(Mirror::new(netlink, steering.clone(), &name));
             stations.push(Station { device, sockets, fd, mirror, tick: None });
@@ -94,7 +96,14 @@ impl Runtime {
     ///
     /// # Errors
     /// No threads or descriptors.
-    pub fn with_stations<D: Device + Send + 'static>(config: Config, stations: Vec<Station<D>>) -> Result<Self> {
+    pub fn with_stations<D: Device + Send + 'static>(config: Config, mut stations: Vec<Station<D>>) -> Result<Self> {
+        if stations.len() > 1 {
+            let seed = seed(&config)?;
+            let directory = Directory::new(stations.len(), (seed, !seed));
+            for (i, station) in stations.iter_mut().enumerate() {
+                enter(&mut station.sockets, None, Some(&directory), i);
+            }
+        }
         Self::launch(config, stations, Arc::new(|| {}), "memory".to_owned())
     }
 
@@ -349,6 +358,18 @@ fn sockets(
     };
     stack.table.active_ports = active_ports;
     Sockets::new(Stack::new(stack, pool, seed))
+}
+
+/// Gives a worker's sockets the guard over ports and the directory of flows.
+fn enter(sockets: &mut Sockets, book: Option<Arc<PortBook>>, directory: Option<&Arc<Directory>>, worker: usize) {
+    let directory = directory.map(|d| Book { directory: d.clone(), worker });
+    if let Some(flows) = &directory {
+        sockets.stack.core.book = Some(Box::new(flows.clone()));
+        sockets.stack.tcp.book = Some(Box::new(flows.clone()));
+    }
+    if book.is_some() || directory.is_some() {
+        sockets.set_guard(Box::new(Guard { book, directory }));
+    }
 }
 
 fn device_fd(device: &XdpDevice) -> std::os::fd::RawFd {

@@ -1,6 +1,7 @@
 //! What every protocol of a stack uses: frames, the way out, the interface,
 //! neighbours, routes, random numbers, and what is reported to the layer above.
 
+use super::flow_book::FlowBook;
 use super::fragment::Reassembly;
 use super::icmp::Limits;
 use super::interface::Interface;
@@ -9,7 +10,7 @@ use super::neighbor::{self, Waiter};
 use super::route::{self, Path, Route};
 use super::Config;
 use crate::errno::{Errno, Result};
-use crate::frame::{Frame, Pool, TxQueue};
+use crate::frame::{Frame, Packet, Pool, TxQueue};
 use crate::rng::Rng;
 use crate::tcp::Readiness;
 use crate::telemetry::{Counters, DropReason};
@@ -56,6 +57,12 @@ pub struct Core {
     pub neighbor_requests: Vec<IpAddr>,
     /// Frames that programs hold (lent or handed out for writing).
     pub lent: usize,
+    /// Other stacks' flows; `None`: there are no other stacks.
+    pub book: Option<Box<dyn FlowBook>>,
+    /// Packets of other stacks' flows, for the runtime to hand over.
+    pub strays: Vec<(usize, Packet)>,
+    /// What is being received was handed over, and is this stack's whatever it is.
+    pub handed_over: bool,
     pub(super) interface: Interface,
     pub(super) neighbors: neighbor::Table,
     pub(super) routes: route::Table,
@@ -86,6 +93,9 @@ impl Core {
             moved: Vec::new(),
             neighbor_requests: Vec::new(),
             lent: 0,
+            book: None,
+            strays: Vec::new(),
+            handed_over: false,
             neighbors: neighbor::Table::new(&config, &mut rng),
             routes: route::Table::default(),
             last_path: Cell::new(None),
@@ -200,5 +210,6 @@ impl Core {
             + self.reassembly.held_frames()
             + self.undeliverable.len()
             + self.lent
+            + self.strays.iter().map(|(_, packet)| packet.frames()).sum::<usize>()
     }
 }

@@ -12,6 +12,7 @@ mod bucket;
 pub mod config;
 mod core;
 pub mod datagram;
+mod flow_book;
 mod fragment;
 mod icmp;
 pub mod icmp_socket;
@@ -30,6 +31,7 @@ mod tests;
 pub mod udp;
 
 pub use self::core::{Core, Event};
+pub use flow_book::FlowBook;
 pub use config::{Config, Mode};
 pub use ip_input::IpMeta;
 pub use ip_output::IpHeader;

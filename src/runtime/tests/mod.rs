@@ -1,6 +1,7 @@
 //! Runtimes with real threads over the memory wire.
 
 mod app;
+mod strays;
 mod threads;
 
 use super::worker::Station;

@@ -11,6 +11,11 @@ use std::time::Duration;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// The turn of a test that uses `posix`, whose runtime is the process's.
+pub(super) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A runtime at each end; posix calls go to A's. Tests that use it run one
 /// after the other.
 struct Bed {
@@ -21,7 +26,7 @@ struct Bed {
 
 impl Bed {
     fn new(wait: Wait) -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = one_at_a_time();
         let (a, b) = pair(wait);
         a.install().unwrap();
         Self { a: Some(a), b: Some(b), _turn: turn }

@@ -47,7 +47,16 @@ impl Table {
         match self.find(&key) {
             Some(id) if id & WAITING == 0 => self.connection_input(core, id, seg, packet),
             Some(id) => self.waiting_input(core, id & !WAITING, &key, seg, packet),
+            None if core.book.is_some() => self.maybe_stray(core, meta, &key, seg, packet),
             None => self.stranger_input(core, &key, seg, packet, None),
+        }
+    }
+
+    /// A segment of no connection here, where there are other stacks.
+    #[cold]
+    fn maybe_stray(&mut self, core: &mut Core, meta: &IpMeta, key: &FlowKey, seg: &Segment, packet: Packet) {
+        if let Some(packet) = core.stray(6, meta, (seg.dst_port, seg.src_port), packet) {
+            self.stranger_input(core, key, seg, packet, None);
         }
     }
 

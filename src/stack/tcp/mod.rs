@@ -26,6 +26,7 @@ pub use open::Open;
 pub use ports::{BindId, Ports, Reuse};
 
 use super::core::Core;
+use crate::stack::FlowBook;
 use crate::tcp::{Connection, Env, isn};
 use crate::time::Instant;
 use hash::{FlowKey, Keyed};
@@ -103,6 +104,8 @@ pub struct Table {
     flushing: Vec<u32>,
     wheel: Wheel,
     isn: isn::Generator,
+    /// Where other stacks look for the flows of this one.
+    pub book: Option<Box<dyn FlowBook>>,
 }
 
 /// A connection's surroundings.
@@ -136,6 +139,7 @@ impl Table {
             flushing: Vec::new(),
             wheel: Wheel::new(core.now),
             isn: isn::Generator::new(&mut core.rng),
+            book: None,
         }
     }
 
@@ -171,6 +175,9 @@ impl Table {
     }
 
     fn index(&mut self, key: FlowKey, number: u32) {
+        if let Some(book) = &mut self.book {
+            book.opened(key.local(), key.remote());
+        }
         let Self { flows, slots, waits, keyed, .. } = self;
         flows.insert_unique(keyed.flow(&key), number, |&n| {
             let key = match n & WAITING {
@@ -182,6 +189,9 @@ impl Table {
     }
 
     fn unindex(&mut self, key: &FlowKey, number: u32) {
+        if let Some(book) = &mut self.book {
+            book.closed(key.local(), key.remote());
+        }
         if let Ok(entry) = self.flows.find_entry(self.keyed.flow(key), |&n| n == number) {
             entry.remove();
         }

@@ -272,15 +272,16 @@ impl Stack {
             return self.udp_group(meta, packet, local, peer);
         }
         let Some(id) = self.udp.ports.find(local, peer) else {
-            return self.udp_no_socket(meta, packet);
+            return self.udp_no_socket(meta, packet, (dst_port, src_port));
         };
         packet.head.trim_front(HEADER_LEN);
         self.udp.receive(&mut self.core, id, packet, meta, src_port);
     }
 
     #[cold]
-    fn udp_no_socket(&mut self, meta: &IpMeta, mut packet: Packet) {
+    fn udp_no_socket(&mut self, meta: &IpMeta, packet: Packet, ports: (u16, u16)) {
         let core = &mut self.core;
+        let Some(mut packet) = core.stray(17, meta, ports, packet) else { return };
         core.rewind(meta, &mut packet);
         core.icmp_error(meta, &packet, icmpv4::UNREACHABLE, icmpv4::PORT, (0, 0));
         core.discard(packet, DropReason::UdpNoSocket);

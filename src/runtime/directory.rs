@@ -1,0 +1,169 @@
+//! The directory of flows: who owns what, for the packet that came to another.
+//!
+//! Each worker writes its own table, of fingerprints in lines of sixteen, and
+//! its own port counts; others only read them, and only for a packet that fits
+//! nothing of their own. A fingerprint can be mistaken for another (once in some
+//! hundred million look-ups), and a table can be full (then a stray flow is
+//! reset instead of handed over).
+//!
+//! Memory ordering: Relaxed throughout. The entry is a hint; what is true is the
+//! owner's own table, which it asks on its own thread.
+
+use crate::stack::FlowBook;
+use core::hash::{Hash, Hasher};
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use siphasher::sip::SipHasher13;
+use std::sync::Arc;
+
+const LINE: usize = 16;
+/// Lines of each worker: room for a million flows in 8 MiB of address space, of
+/// which only what is used is ever touched.
+const LINES: usize = 1 << 17;
+
+#[repr(align(64))]
+#[derive(Default)]
+struct Line([AtomicU32; LINE]);
+
+/// What one worker owns: written by it alone.
+struct Share {
+    lines: Box<[Line]>,
+    /// Sockets bound to each port: TCP's, then UDP's.
+    ports: Box<[AtomicU16]>,
+}
+
+/// What all workers of a runtime own.
+pub(super) struct Directory {
+    shares: Vec<Share>,
+    key: (u64, u64),
+}
+
+impl Directory {
+    /// An empty directory.
+    pub fn new(workers: usize, key: (u64, u64)) -> Arc<Self> {
+        let share = || Share {
+            lines: (0..LINES).map(|_| Line::default()).collect(),
+            ports: (0..2 << 16).map(|_| AtomicU16::new(0)).collect(),
+        };
+        Arc::new(Self { shares: (0..workers).map(|_| share()).collect(), key })
+    }
+
+    /// The flow's fingerprint, never zero, and its two lines.
+    fn place(&self, local: SocketAddr, remote: SocketAddr) -> (u32, [usize; 2]) {
+        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
+        (local, remote).hash(&mut hasher);
+        let hash = hasher.finish();
+        let line = (hash >> 32) as usize;
+        ((hash as u32).max(1), [line % LINES, (line / LINES ^ line.wrapping_mul(31)) % LINES])
+    }
+}
+
+impl Share {
+    fn put(&self, old: u32, new: u32, lines: [usize; 2]) {
+        let places = lines.iter().flat_map(|line| &self.lines[*line].0);
+        if let Some(place) = { places }.find(|p| p.load(Ordering::Relaxed) == old) {
+            place.store(new, Ordering::Relaxed);
+        }
+    }
+
+    fn has(&self, fingerprint: u32, lines: [usize; 2]) -> bool {
+        let mut places = lines.iter().flat_map(|line| &self.lines[*line].0);
+        places.any(|p| p.load(Ordering::Relaxed) == fingerprint)
+    }
+
+    fn port(&self, protocol: u8, port: u16) -> &AtomicU16 {
+        let udp = i32::from(protocol) == libc::IPPROTO_UDP;
+        &self.ports[(usize::from(udp) << 16) | usize::from(port)]
+    }
+}
+
+/// One worker's pen.
+#[derive(Clone)]
+pub(super) struct Book {
+    pub directory: Arc<Directory>,
+    pub worker: usize,
+}
+
+impl core::fmt::Debug for Book {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Book").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+impl Book {
+    fn mine(&self) -> &Share {
+        &self.directory.shares[self.worker]
+    }
+
+    /// A socket of this worker's was bound to a port, or let go of it.
+    pub fn bound(&self, protocol: u8, port: u16, on: bool) {
+        let count = self.mine().port(protocol, port);
+        let n = count.load(Ordering::Relaxed);
+        count.store(if on { n.saturating_add(1) } else { n.saturating_sub(1) }, Ordering::Relaxed);
+    }
+}
+
+impl FlowBook for Book {
+    fn opened(&mut self, local: SocketAddr, remote: SocketAddr) {
+        let (fingerprint, lines) = self.directory.place(local, remote);
+        self.mine().put(0, fingerprint, lines);
+    }
+
+    fn closed(&mut self, local: SocketAddr, remote: SocketAddr) {
+        let (fingerprint, lines) = self.directory.place(local, remote);
+        self.mine().put(fingerprint, 0, lines);
+    }
+
+    fn owner(&self, protocol: u8, local: SocketAddr, remote: SocketAddr) -> Option<usize> {
+        let (fingerprint, lines) = self.directory.place(local, remote);
+        let shares = &self.directory.shares;
+        let others = || (0..shares.len()).filter(|w| *w != self.worker);
+        let tcp = i32::from(protocol) == libc::IPPROTO_TCP;
+        if tcp && let Some(owner) = others().find(|w| shares[*w].has(fingerprint, lines)) {
+            return Some(owner);
+        }
+        // Nobody's flow: a port that another worker holds, and this one does not.
+        let holds = |w: &usize| shares[*w].port(protocol, local.port()).load(Ordering::Relaxed) > 0;
+        if holds(&self.worker) { None } else { others().find(holds) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn a_flow_is_found_by_others_until_it_is_closed() {
+        let directory = Directory::new(3, (1, 2));
+        let book = |worker| Book { directory: directory.clone(), worker };
+        let (mut one, two) = (book(1), book(2));
+        for port in 1..2000 {
+            one.opened(at(80), at(port));
+        }
+        assert!((1..2000).all(|port| two.owner(6, at(80), at(port)) == Some(1)));
+        assert!((1..2000).all(|port| one.owner(6, at(80), at(port)).is_none()), "its own");
+        assert!((2000..4000).all(|port| two.owner(6, at(80), at(port)).is_none()));
+        for port in 1..2000 {
+            one.closed(at(80), at(port));
+        }
+        assert!((1..2000).all(|port| two.owner(6, at(80), at(port)).is_none()));
+    }
+
+    #[test]
+    fn a_port_held_by_one_worker_alone_is_found() {
+        let directory = Directory::new(2, (1, 2));
+        let book = |worker| Book { directory: directory.clone(), worker };
+        let (zero, one) = (book(0), book(1));
+        one.bound(17, 53, true);
+        assert_eq!(zero.owner(17, at(53), at(9)), Some(1));
+        assert_eq!(zero.owner(6, at(53), at(9)), None);
+        zero.bound(17, 53, true);
+        assert_eq!(zero.owner(17, at(53), at(9)), None, "both hold it");
+        one.bound(17, 53, false);
+        assert_eq!(one.owner(17, at(53), at(9)), Some(0));
+    }
+}

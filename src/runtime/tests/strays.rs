@@ -1,0 +1,169 @@
+//! Two workers at one address, whose packets come to either queue.
+
+use super::*;
+use crate::device::Capabilities;
+use crate::errno::Errno;
+use crate::frame::{Batch, Packet, TxQueue};
+use crate::runtime::{App, posix};
+use crate::socket::Handle;
+use crate::time::Instant;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A wire between one queue (B's) and two (A's). Which of the two gets a packet
+/// changes all the time.
+#[derive(Default)]
+struct Cable {
+    queues: [Mutex<VecDeque<Vec<u8>>>; 3],
+    sent: AtomicUsize,
+}
+
+struct Plug {
+    cable: Arc<Cable>,
+    queue: usize,
+    capabilities: Capabilities,
+}
+
+const AT_B: usize = 2;
+
+impl Plug {
+    fn new(cable: &Arc<Cable>, queue: usize) -> Self {
+        let mac = [2, 0, 0, 0, 0, if queue == AT_B { 0xb } else { 0xa }];
+        let capabilities = Capabilities { mtu: 1500, mac, partial_checksums: false };
+        Self { cable: cable.clone(), queue, capabilities }
+    }
+}
+
+impl Device for Plug {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn receive(&mut self, pool: &mut Pool, batch: &mut Batch) {
+        let mut queue = self.cable.queues[self.queue].lock().unwrap();
+        while !batch.is_full() && !queue.is_empty() {
+            let Some(mut frame) = pool.alloc() else { break };
+            let bytes = queue.pop_front().unwrap();
+            pool.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(&bytes);
+            frame.set_range(0, bytes.len());
+            batch.push(Packet::single(frame));
+        }
+    }
+
+    fn transmit(&mut self, pool: &mut Pool, queue: &mut TxQueue) {
+        while let Some(desc) = queue.pop() {
+            let bytes = pool.tx_bytes(&desc).to_vec();
+            pool.complete(desc.index());
+            let n = self.cable.sent.fetch_add(1, Ordering::Relaxed);
+            let arp = bytes[12..14] == [8, 6];
+            match self.queue {
+                AT_B if arp => {
+                    // As the steering has it: every queue learns of neighbours.
+                    self.cable.queues[0].lock().unwrap().push_back(bytes.clone());
+                    self.cable.queues[1].lock().unwrap().push_back(bytes);
+                }
+                AT_B => self.cable.queues[n / 7 % 2].lock().unwrap().push_back(bytes),
+                _ => self.cable.queues[AT_B].lock().unwrap().push_back(bytes),
+            }
+        }
+    }
+
+    fn reap(&mut self, _: &mut Pool) {}
+
+    fn refill(&mut self, _: &mut Pool) {}
+}
+
+fn seat(plug: Plug, ip: IpAddr, pool: Pool) -> Station<Plug> {
+    let config = stack::Config {
+        mode: stack::Mode::Owned,
+        addresses: vec![(ip, 24)],
+        mac: crate::wire::ethernet::Mac(plug.capabilities().mac),
+        ..stack::Config::default()
+    };
+    let sockets = Sockets::new(Stack::new(config, pool, 11 + plug.queue as u64));
+    Station { device: plug, sockets, fd: None, mirror: None, tick: None }
+}
+
+/// A with two workers, B with one.
+fn cabled() -> (Runtime, Runtime) {
+    let cable = Arc::new(Cable::default());
+    let arena = Arena::heap(2048, 2048);
+    let share = |i: u32| Pool::new(arena.clone(), i * 1024, 1024);
+    let a = (0..2).map(|i| seat(Plug::new(&cable, i), A, share(i as u32))).collect();
+    let b = vec![seat(Plug::new(&cable, AT_B), B, Pool::new(Arena::heap(1024, 2048), 0, 1024))];
+    let config = Config { workers: 2, ..config(Wait::Block) };
+    (
+        Runtime::with_stations(config.clone(), a).unwrap(),
+        Runtime::with_stations(Config { workers: 1, ..config }, b).unwrap(),
+    )
+}
+
+/// Sends a megabyte, and reads it back.
+struct Bulk {
+    h: Handle,
+    sent: usize,
+    got: usize,
+}
+
+const TOTAL: usize = 1_000_000;
+
+fn byte(i: usize) -> u8 {
+    (i ^ (i >> 8) ^ (i >> 13)) as u8
+}
+
+impl App for Bulk {
+    fn turn(&mut self, _now: Instant, sockets: &mut Sockets) -> ControlFlow<()> {
+        let data: Vec<u8> = (self.sent..(self.sent + 4000).min(TOTAL)).map(byte).collect();
+        if !data.is_empty()
+            && let Ok(n) = sockets.send(self.h, &data, 0)
+        {
+            self.sent += n;
+        }
+        let mut buf = [0; 8192];
+        match sockets.recv(self.h, &mut buf, 0) {
+            Ok(n) => {
+                assert!(n > 0, "ended after {} bytes", self.got);
+                assert!(buf[..n].iter().enumerate().all(|(i, b)| *b == byte(self.got + i)));
+                self.got += n;
+            }
+            Err(error) => assert_eq!(error, Errno::EAGAIN),
+        }
+        if self.got == TOTAL {
+            sockets.close(self.h).unwrap();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn connections_survive_that_their_packets_change_queues() {
+    let _turn = super::threads::one_at_a_time();
+    let (a, b) = cabled();
+    a.install().unwrap();
+    let listener = posix::socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+    posix::bind(listener, at(A, 8)).unwrap();
+    posix::listen(listener, 16).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (fd, _) = posix::accept4(listener, 0).unwrap();
+            let mut buf = vec![0; 30_000];
+            loop {
+                match posix::recv(fd, &mut buf, 0).unwrap() {
+                    0 => break,
+                    n => assert_eq!(posix::send(fd, &buf[..n], 0), Ok(n)),
+                }
+            }
+            posix::close(fd).unwrap();
+        });
+        b.run(|_, sockets| {
+            let h = sockets.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+            assert_eq!(sockets.connect(h, at(A, 8)), Err(Errno::EINPROGRESS));
+            Bulk { h, sent: 0, got: 0 }
+        })
+        .unwrap();
+    });
+    posix::close(listener).unwrap();
+}
