@@ -75,13 +75,13 @@ const ROWS: &[(D, Way)] = &[
     (D::TcpAcceptQueueFull, Whole(accept_queue_full)),
     (D::TcpTableFull, Whole(table_full)),
     (D::TcpPaws, Whole(paws)),
-    (D::TcpOutOfWindow, Whole(|b| b.to_connection(|c| seg(Flags::ACK, c.seq + 1_000_000, c.ack), b"x"))),
+    (D::TcpOutOfWindow, Whole(|b| b.feed_connection(|c| seg(Flags::ACK, c.seq + 1_000_000, c.ack), b"x"))),
     (D::TcpDuplicate, Whole(duplicate)),
-    (D::TcpBadAck, Whole(|b| b.to_connection(|c| seg(Flags::ACK, c.seq, c.ack + 5), b""))),
+    (D::TcpBadAck, Whole(|b| b.feed_connection(|c| seg(Flags::ACK, c.seq, c.ack + 5), b""))),
     (D::TcpOldDataAfterClose, Whole(old_data_after_close)),
     (D::TcpReceiveBufferFull, Whole(receive_buffer_full)),
     (D::TcpOutOfOrderFull, Whole(out_of_order_full)),
-    (D::TcpUnacceptableRst, Whole(|b| b.to_connection(|c| seg(Flags::RST, c.seq + 5, 0), b""))),
+    (D::TcpUnacceptableRst, Whole(|b| b.feed_connection(|c| seg(Flags::RST, c.seq + 5, 0), b""))),
     (D::PoolExhausted, Whole(pool_exhausted)),
     (D::TransmitQueueFull, Whole(transmit_queue_full)),
     (D::HandOverFull, Elsewhere("src/runtime")),
@@ -334,7 +334,7 @@ impl Bed {
     }
 
     /// Opens a connection and sends it a segment.
-    fn to_connection(&mut self, segment: impl FnOnce(&Conn) -> Segment, payload: &[u8]) {
+    fn feed_connection(&mut self, segment: impl FnOnce(&Conn) -> Segment, payload: &[u8]) {
         let conn = self.open();
         self.segment(segment(&conn), payload);
     }

@@ -116,10 +116,10 @@ fn grid(out: &mut String, axes: &Axes) {
         let percent = 100.0 - 100.0 * 10f64.powi(-step);
         let x = axes.x(percent);
         let label = if step == 0 { "0 %".to_string() } else { format!("{percent} %") };
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<path d=\"M{x:.1} {TOP}V{bottom}\" stroke=\"#ddd\"/>\
-             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
+             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             bottom + 20.0,
             tidy(&label)
         );
@@ -133,10 +133,10 @@ fn grid(out: &mut String, axes: &Axes) {
             }
             let y = axes.y(ns);
             let shade = if lead == 1.0 { "#ccc" } else { "#eee" };
-            let _ = write!(
+            let _ = writeln!(
                 out,
                 "<path d=\"M{LEFT} {y:.1}H{right}\" stroke=\"{shade}\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 LEFT - 8.0,
                 y + 4.5,
                 plain(ns)
@@ -181,10 +181,10 @@ fn legend(out: &mut String, series: &[Series]) {
         let middle = y + 16.0 + i as f64 * 20.0;
         let colour = COLOURS[i % COLOURS.len()];
         let dash = if i < COLOURS.len() { "" } else { " stroke-dasharray=\"6 4\"" };
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<path d=\"M{:.1} {middle:.1}h24\" stroke=\"{colour}\" stroke-width=\"3\"{dash}/>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             x + 10.0,
             x + 42.0,
             middle + 4.5,

@@ -1,7 +1,7 @@
 //! Keyed hashes of flows and addresses: who does not know the key cannot choose
 //! tuples that fall into one bucket (SipHash-1-3, keyed from the stack's seed).
 
-use core::hash::{BuildHasher, Hasher};
+use core::hash::BuildHasher;
 use core::net::{IpAddr, SocketAddr};
 use siphasher::sip::SipHasher13;
 
@@ -126,9 +126,9 @@ impl BuildHasher for Keyed {
 
 /// The hash of anything hashable under the key, for rare look-ups.
 pub fn of<T: core::hash::Hash>(key: &Keyed, value: &T) -> u64 {
-    let mut hasher = key.build_hasher();
-    value.hash(&mut hasher);
-    hasher.finish()
+    
+    
+    key.hash_one(value)
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ fn request_line(line: &str) -> Result<Request<'_>, Refused> {
         None => target,
     };
     let path = path.split(['?', '#']).next().unwrap_or("");
-    if !path.starts_with('/') && !(method == Method::Other && path == "*") {
+    if !(path.starts_with('/') || method == Method::Other && path == "*") {
         return Err(Refused::BadRequest);
     }
     Ok(Request { method, path, keep_alive: !old, old, body: 0, range: None, if_modified_since: None })
