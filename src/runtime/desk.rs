@@ -1,10 +1,12 @@
 //! The worker's end of everything that other threads share with it: their
 //! command rings, and the sockets they use.
 
+mod closing;
+
 use super::channel::{Channel, Command, Reply};
 use super::epoll::{SetEnd, Subscription};
 use super::hub::{Hub, Knock};
-use super::link::{ACCEPTED, End, GONE, Kind, LENT, Link, LinkId, OPEN, SPECIAL, WANTED};
+use super::link::{ACCEPTED, End, Kind, LENT, Link, LinkId, OPEN, SPECIAL, WANTED};
 use super::ring::{Consumer, ring};
 use super::worker::Core;
 use crate::frame::Frame;
@@ -20,26 +22,27 @@ const COMMAND_BUDGET: usize = 128;
 const HUNGRY_PART: u32 = 4;
 
 /// A thread that waits for a link.
-struct Waiter {
-    channel: usize,
-    interest: u32,
-    ticket: u64,
+pub(super) struct Waiter {
+    pub channel: usize,
+    pub interest: u32,
+    pub ticket: u64,
 }
 
 /// A link as the worker keeps it.
 pub(super) struct LinkEnd {
     pub link: Arc<Link>,
     pub end: End,
-    waiters: Vec<Waiter>,
+    pub waiters: Vec<Waiter>,
     pub subscriptions: Vec<Subscription>,
     /// `Link::short` as it was when room was last reported.
     served: u32,
     /// Close or shut down for writing once everything written was taken.
-    ending: Option<Ending>,
+    pub ending: Option<Ending>,
 }
 
+/// What is done once everything written was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+pub(super) enum Ending {
     Shutdown,
     Close,
 }
@@ -48,10 +51,10 @@ enum Ending {
 #[derive(Default)]
 pub(super) struct Desk {
     knocks: usize,
-    channels: Vec<Option<Channel>>,
-    links: Vec<Option<LinkEnd>>,
-    generations: Vec<u32>,
-    free: Vec<u32>,
+    pub channels: Vec<Option<Channel>>,
+    pub links: Vec<Option<LinkEnd>>,
+    pub generations: Vec<u32>,
+    pub free: Vec<u32>,
     pub sets: Vec<Option<SetEnd>>,
     watched: Vec<(u64, Handle, Readiness)>,
     /// Links whose program waits for frames to write to.
@@ -74,7 +77,7 @@ impl Desk {
     }
 
 
-    fn place(&self, id: LinkId) -> Option<usize> {
+    pub(super) fn place(&self, id: LinkId) -> Option<usize> {
         let index = id as u32 as usize;
         let same = self.generations.get(index).is_some_and(|g| u64::from(*g) == id >> 32);
         (same && self.links[index].is_some()).then_some(index)
@@ -154,7 +157,7 @@ impl Core {
         any
     }
 
-    fn answer_door(&mut self) -> bool {
+    pub(super) fn answer_door(&mut self) -> bool {
         let seat = &self.hub.seats[self.worker];
         let knocks = seat.knocks.load(Ordering::Acquire);
         if knocks == self.desk.knocks {
@@ -208,7 +211,7 @@ impl Core {
     }
 
     /// A program's frame that was never sent comes back.
-    fn take_home(&mut self, frame: Frame) {
+    pub(super) fn take_home(&mut self, frame: Frame) {
         self.sockets.stack.core.lent -= 1;
         self.sockets.stack.core.pool.free(frame);
     }
@@ -226,7 +229,7 @@ impl Core {
         self.wake(channel);
     }
 
-    fn reply(&mut self, channel: usize, reply: Reply) {
+    pub(super) fn reply(&mut self, channel: usize, reply: Reply) {
         let Some(channel) = &mut self.desk.channels[channel] else { return };
         if !channel.late.is_empty() {
             channel.late.push_back(reply);
@@ -250,7 +253,7 @@ impl Core {
         self.desk.again |= !channel.late.is_empty();
     }
 
-    fn wake(&mut self, channel: usize) {
+    pub(super) fn wake(&mut self, channel: usize) {
         if let Some(channel) = &self.desk.channels[channel] {
             channel.sleeper.wake();
         }
@@ -364,12 +367,12 @@ impl Core {
         let h = link.link.handle;
         let End::Stream { rx, lent, .. } = &mut link.end else { return 0 };
         let mut any = false;
-        while *lent < LENT && self.sockets.bytes_readable(h).is_ok_and(|n| n > 0) {
+        // A frame may be home before its slot in the ring is free: both are asked.
+        // The program rings after it has freed the slots.
+        while *lent < LENT && rx.room() > 0 && self.sockets.bytes_readable(h).is_ok_and(|n| n > 0) {
             let Ok(frame) = self.sockets.zc_recv(h) else { break };
-            if let Err(frame) = rx.stage(frame) {
-                let _ = self.sockets.zc_release(h, frame);
-                break;
-            }
+            let fits = rx.stage(frame).is_ok();
+            debug_assert!(fits, "there was room");
             *lent += 1;
             any = true;
         }
@@ -465,15 +468,6 @@ impl Core {
         }
     }
 
-    /// Someone closed the socket under the calls of others: wakes them.
-    pub(super) fn nudge(&mut self, id: LinkId) {
-        let Some(link) = self.desk.link(id) else { return };
-        for waiter in core::mem::take(&mut link.waiters) {
-            self.reply(waiter.channel, Reply::Woken(waiter.ticket));
-            self.wake(waiter.channel);
-        }
-    }
-
     /// A read that the rings did not answer: the end of the stream, or an error.
     /// `None`: there is data in the ring after all.
     pub(super) fn recv_slow(&mut self, id: LinkId, buf: &mut [u8], flags: i32) -> Option<crate::errno::Result<usize>> {
@@ -499,125 +493,6 @@ impl Core {
         let result = self.sockets.send(h, data, flags);
         self.pump(id, 0);
         result
-    }
-
-    /// Shuts a stream down for writing, after what was written.
-    pub(super) fn shutdown_link(&mut self, id: LinkId, how: i32) -> crate::errno::Result<()> {
-        self.pump(id, 0);
-        let Some(link) = self.desk.link(id) else { return Err(crate::errno::Errno::EBADF) };
-        let h = link.link.handle;
-        if link.all_taken() || how == libc::SHUT_RD {
-            self.sockets.shutdown(h, how)?;
-        } else {
-            if how == libc::SHUT_RDWR {
-                self.sockets.shutdown(h, libc::SHUT_RD)?;
-            }
-            link.ending = Some(Ending::Shutdown);
-        }
-        self.pump(id, 0);
-        Ok(())
-    }
-
-    /// Nobody has the socket any more: closes it, after what was written.
-    fn close_link(&mut self, link: &Arc<Link>) {
-        let id = link.id;
-        let Some(end) = self.desk.link(id) else { return };
-        end.waiters.clear();
-        end.subscriptions.clear();
-        let unread = self.take_back(id);
-        let Some(end) = self.desk.link(id) else { return };
-        let h = end.link.handle;
-        if unread {
-            // What the program did not read counts as unread: the peer is told
-            // by a reset (RFC 2525, 2.17).
-            let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
-            let _ = self.sockets.set_option(h, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
-            self.finish_close(id);
-            return;
-        }
-        end.ending = Some(Ending::Close);
-        self.pump(id, 0);
-    }
-
-    /// Takes back what the program has not read: whether there was any data.
-    fn take_back(&mut self, id: LinkId) -> bool {
-        let Some(link) = self.desk.link(id).map(|l| l.link.clone()) else { return false };
-        let mut receiving = link.receiving.hold();
-        let mut unread = false;
-        let mut waiting = Vec::new();
-        match &mut receiving.rx {
-            super::link::Rx::Stream { ring, queue } => {
-                waiting.extend(queue.drain(..));
-                waiting.extend(core::iter::from_fn(|| ring.pop()));
-                unread = !waiting.is_empty();
-            }
-            super::link::Rx::Datagram { ring, queue } => {
-                let frames = queue.drain(..).filter_map(|d| d.frame);
-                waiting.extend(frames);
-                waiting.extend(core::iter::from_fn(|| ring.pop()).filter_map(|d| d.frame));
-            }
-            super::link::Rx::Listener { ring, .. } => {
-                let accepted: Vec<_> = core::iter::from_fn(|| ring.pop()).collect();
-                for (made, _) in accepted {
-                    self.abort_link(&made);
-                }
-            }
-        }
-        for frame in waiting {
-            receiving.returns.give(frame);
-        }
-        unread
-    }
-
-    /// A connection that was accepted ahead, and that nobody asked for.
-    fn abort_link(&mut self, link: &Arc<Link>) {
-        let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
-        let _ = self.sockets.set_option(link.handle, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
-        self.take_back(link.id);
-        self.finish_close(link.id);
-    }
-
-    fn finish_close(&mut self, id: LinkId) {
-        let Some(place) = self.desk.place(id) else { return };
-        let Some(mut link) = self.desk.links[place].take() else { return };
-        let h = link.link.handle;
-        // Frames that are still in the rings go home first.
-        match &mut link.end {
-            End::Stream { returns, tx, .. } => {
-                while let Some(frame) = returns.pop() {
-                    let _ = self.sockets.zc_release(h, frame);
-                }
-                while let Some(frame) = tx.pop() {
-                    self.take_home(frame);
-                }
-            }
-            End::Datagram { returns, tx, .. } => {
-                while let Some(frame) = returns.pop() {
-                    self.take_home(frame);
-                }
-                while let Some(out) = tx.pop() {
-                    out.frame.into_iter().for_each(|frame| self.take_home(frame));
-                }
-            }
-            End::Listener { .. } => {}
-        }
-        self.sockets.unwatch(h);
-        let _ = self.sockets.close(h);
-        link.link.board.status.fetch_or(GONE, Ordering::Release);
-        self.desk.generations[place] = self.desk.generations[place].wrapping_add(1);
-        self.desk.free.push(place as u32);
-    }
-
-    /// The worker ends: everyone who waits is woken, and finds the seat down.
-    pub(super) fn release_everyone(&mut self) {
-        self.hub.seats[self.worker].down.store(true, Ordering::Release);
-        self.answer_door();
-        for channel in self.desk.channels.iter().flatten() {
-            channel.sleeper.wake();
-        }
-        for set in self.desk.sets.iter_mut().flatten() {
-            set.signal();
-        }
     }
 }
 

@@ -41,8 +41,6 @@ const RETURNS: u32 = 8;
 pub(super) const OPEN: u32 = 1 << 16;
 /// The worker wants this socket's frames back soon.
 pub(super) const WANTED: u32 = 1 << 17;
-/// The socket was closed, and calls that still use it end.
-pub(super) const GONE: u32 = 1 << 18;
 /// EPOLLERR | EPOLLHUP | EPOLLRDHUP: the fast ways are closed.
 pub(super) const SPECIAL: u32 = 0x8 | 0x10 | 0x2000;
 

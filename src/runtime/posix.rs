@@ -5,6 +5,12 @@
 //! worker's turns until it need not. Elsewhere it goes through the socket's
 //! rings. `flags` and options are Linux's numbers; errors are the system's.
 
+mod epoll;
+mod poll;
+
+pub use epoll::{epoll_create, epoll_ctl, epoll_wait};
+pub use poll::poll;
+
 use super::channel::{self, Thread};
 use super::descriptors::{Entry, Guard, Owner, Table};
 use super::hub::Hub;
@@ -12,7 +18,7 @@ use super::set::EpollSet;
 use super::shared::SharedSocket;
 use super::{sys, worker};
 use crate::errno::{Errno, Result};
-use crate::socket::{EpollEvent, Handle, RecvMeta, SendMeta, Sockets};
+use crate::socket::{Handle, RecvMeta, SendMeta, Sockets};
 use crate::tcp::Readiness;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
@@ -563,162 +569,4 @@ pub fn readiness(fd: RawFd) -> Result<Readiness> {
             Object::Epoll(_) => Err(Errno::EINVAL),
         },
     }
-}
-
-/// `epoll_create1`.
-///
-/// # Errors
-/// `EMFILE`, `ENFILE`; `ENETDOWN` where no runtime is running.
-pub fn epoll_create(cloexec: bool) -> Result<RawFd> {
-    if TABLE.forked() {
-        return Err(Errno::EBADF);
-    }
-    let hub = Hub::current().ok_or(Errno::ENETDOWN)?;
-    let (set, fd) = EpollSet::new(hub)?;
-    let fd = TABLE.adopt(fd, Object::Epoll(Arc::new(set)), 0)?;
-    keep_on_exec(fd, !cloexec);
-    Ok(fd)
-}
-
-fn set_of(fd: RawFd) -> Result<Arc<EpollSet>> {
-    match find(fd)? {
-        Found::Shared(guard) => match &*guard {
-            Object::Epoll(set) => Ok(set.clone()),
-            Object::Socket(_) => Err(Errno::EINVAL),
-        },
-        Found::Local(..) => Err(Errno::EINVAL),
-    }
-}
-
-/// `epoll_ctl`; the member may be ours or the kernel's.
-///
-/// # Errors
-/// As the system's; `EINVAL` for a set in a set.
-pub fn epoll_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
-    let set = set_of(set)?;
-    if !is_ours(fd) {
-        return set.control_kernel(op, fd, events, data);
-    }
-    match find(fd)? {
-        Found::Local(owner, h) => {
-            let local = set.local(owner, true)?.ok_or(Errno::EBADF)?;
-            worker::with_sockets(owner, |s| s.epoll_ctl(local, op, h, events, data)).ok_or(Errno::EBADF)?
-        }
-        Found::Shared(guard) => match &*guard {
-            Object::Socket(socket) => {
-                channel::with(|thread| set.control(thread, op, fd, socket, events, data))
-            }
-            Object::Epoll(_) => Err(Errno::EINVAL),
-        },
-    }
-}
-
-/// `epoll_wait`: up to `max` events in `out`, which is emptied first. No
-/// time-out: for ever.
-///
-/// # Errors
-/// `EINTR`, `EINVAL`, `EBADF`.
-pub fn epoll_wait(set: RawFd, out: &mut Vec<EpollEvent>, max: usize, timeout: Option<Duration>) -> Result<usize> {
-    if max == 0 {
-        return Err(Errno::EINVAL);
-    }
-    out.clear();
-    set_of(set)?.wait(out, max, timeout.map(now_plus))
-}
-
-/// `poll` over ours and the kernel's descriptors: how many are ready. No
-/// time-out: for ever.
-///
-/// # Errors
-/// `EINTR`, `ENETDOWN`.
-pub fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> Result<usize> {
-    let deadline = timeout.map(now_plus);
-    let mut kernel: Vec<libc::pollfd> = Vec::new();
-    let mut place = Vec::new();
-    for (i, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0 && !is_ours(p.fd)) {
-        kernel.push(*p);
-        place.push(i);
-    }
-    let first = look(fds, &mut kernel, &place)?;
-    if first > 0 || timeout == Some(Duration::ZERO) {
-        if worker::current_owner().is_some() && first == 0 {
-            worker::run_blocked_turn(Some(0));
-            return look(fds, &mut kernel, &place);
-        }
-        return Ok(first);
-    }
-    if worker::current_owner().is_some() {
-        return poll_on_worker(fds, &mut kernel, &place, deadline);
-    }
-    channel::with(|thread| loop {
-        let ticket = thread.begin();
-        let links: Vec<_> = fds.iter().filter_map(|p| match find(p.fd) {
-            Ok(Found::Shared(guard)) => match &*guard {
-                Object::Socket(socket) => Some((p.events, socket.links().to_vec())),
-                Object::Epoll(_) => None,
-            },
-            _ => None,
-        }).collect();
-        for (events, links) in &links {
-            for link in links {
-                let wait = channel::Command::Wait { link: link.id, interest: *events as u16 as u32, ticket };
-                thread.send(link.hub, link.worker, wait, true)?;
-            }
-        }
-        let waited = thread.wait_with(deadline, &mut kernel, Thread::is_woken);
-        for link in links.iter().flat_map(|(_, links)| links) {
-            let _ = thread.send(link.hub, link.worker, channel::Command::Unwait { link: link.id, ticket }, false);
-        }
-        waited?;
-        let n = look(fds, &mut kernel, &place)?;
-        if n > 0 || deadline.is_some_and(|d| sys::monotonic_ns() >= d) {
-            return Ok(n);
-        }
-    })
-}
-
-fn poll_on_worker(fds: &mut [libc::pollfd], kernel: &mut [libc::pollfd], place: &[usize], deadline: Option<u64>) -> Result<usize> {
-    loop {
-        // With descriptors of the kernel's in the set, it looks again soon.
-        let soon = sys::monotonic_ns() + 100_000;
-        let until = if kernel.is_empty() { deadline } else { Some(deadline.map_or(soon, |d| d.min(soon))) };
-        worker::run_blocked_turn(until);
-        let n = look(fds, kernel, place)?;
-        if n > 0 || deadline.is_some_and(|d| sys::monotonic_ns() >= d) {
-            return Ok(n);
-        }
-        if Hub::current().is_none_or(Hub::stopping) {
-            return Err(Errno::ENETDOWN);
-        }
-    }
-}
-
-/// Fills in what is ready now: how many.
-fn look(fds: &mut [libc::pollfd], kernel: &mut [libc::pollfd], place: &[usize]) -> Result<usize> {
-    const ALWAYS: i16 = libc::POLLERR | libc::POLLHUP;
-    if !kernel.is_empty() {
-        sys::poll(kernel, Some(0))?;
-    }
-    for p in fds.iter_mut() {
-        p.revents = 0;
-        if p.fd >= 0 && is_ours(p.fd) {
-            p.revents = match readiness(p.fd) {
-                Ok(ready) => {
-                    let mut bits = ready.bits() as i16;
-                    if bits & libc::POLLIN != 0 {
-                        bits |= libc::POLLRDNORM;
-                    }
-                    if bits & libc::POLLOUT != 0 {
-                        bits |= libc::POLLWRNORM;
-                    }
-                    bits & (p.events | ALWAYS)
-                }
-                Err(_) => libc::POLLNVAL,
-            };
-        }
-    }
-    for (p, at) in kernel.iter().zip(place) {
-        fds[*at].revents = p.revents;
-    }
-    Ok(fds.iter().filter(|p| p.revents != 0).count())
 }

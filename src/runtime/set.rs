@@ -142,6 +142,8 @@ impl Inner {
             let Some(member) = self.at(token) else { continue };
             member.listed = false;
             let Some(socket) = member.socket.as_ref().and_then(Weak::upgrade) else { continue };
+            #[cfg(test)]
+            LOOKED_AT.set(LOOKED_AT.get() + 1);
             let ready = socket.readiness() & member.events & !HOW;
             if ready == 0 {
                 continue;
@@ -154,6 +156,17 @@ impl Inner {
             }
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static LOOKED_AT: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
+}
+
+/// How many members this thread's waits have asked for their readiness.
+#[cfg(test)]
+pub(super) fn looked_at() -> usize {
+    LOOKED_AT.get()
 }
 
 impl EpollSet {

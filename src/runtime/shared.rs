@@ -5,9 +5,12 @@
 //! the links' rings; everything else (opening, options, how a connection ended)
 //! is a call to the worker.
 
+mod datagrams;
+mod listener;
+
 use super::channel::{Command, Side, Thread, close_link};
 use super::hub::Hub;
-use super::link::{Kind, Link, OPEN, Outgoing, Rx, SPECIAL, Tx};
+use super::link::{Kind, Link, OPEN, Rx, SPECIAL, Tx};
 use super::sys;
 use super::worker::Core;
 use crate::errno::{Errno, Result};
@@ -332,53 +335,6 @@ impl SharedSocket {
         Ok(())
     }
 
-    fn recv_datagram(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], flags: i32) -> Result<(usize, RecvMeta)> {
-        let links = self.links();
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        for i in 0..links.len() {
-            let link = &links[(first + i) % links.len()];
-            let mut receiving = link.receiving.hold();
-            let receiving = &mut *receiving;
-            let Rx::Datagram { ring, queue } = &mut receiving.rx else { continue };
-            if queue.is_empty() {
-                queue.extend(ring.pop());
-            }
-            let Some(datagram) = queue.front() else { continue };
-            let data = match (&datagram.frame, &datagram.big) {
-                (Some(frame), _) => self.hub.arena.bytes(frame),
-                (None, Some(big)) => big,
-                (None, None) => &[],
-            };
-            let n = scatter(bufs, 0, data);
-            let meta = datagram.meta;
-            if flags & libc::MSG_PEEK == 0 {
-                let frame = queue.pop_front().and_then(|d| d.frame);
-                frame.into_iter().for_each(|frame| receiving.returns.give(frame));
-                let idle = ring.is_empty();
-                self.ring_for_returns(thread, link, &mut receiving.returns, idle)?;
-            }
-            return Ok((n, meta));
-        }
-        for link in links {
-            if self.hub.seats[link.worker].is_down() {
-                return Err(Errno::ENETDOWN);
-            }
-            if link.status() & SPECIAL != 0 {
-                // An error waits, or it was shut down.
-                let id = link.id;
-                let result = self.on(thread, link, move |core, h| {
-                    let result = core.sockets.recv_from(h, &mut [], flags);
-                    core.pump(id, 0);
-                    result
-                })?;
-                if result != Err(Errno::EAGAIN) {
-                    return result;
-                }
-            }
-        }
-        Err(Errno::EAGAIN)
-    }
-
     /// `sendmsg`.
     pub fn send(&self, thread: &mut Thread, parts: &[IoSlice<'_>], flags: i32, to: Option<SocketAddr>, meta: &SendMeta) -> Result<usize> {
         if !self.stream {
@@ -453,66 +409,6 @@ impl SharedSocket {
         if sent == 0 { Err(Errno::EAGAIN) } else { Ok(sent) }
     }
 
-    fn send_datagram(&self, thread: &mut Thread, parts: &[IoSlice<'_>], flags: i32, to: Option<SocketAddr>, meta: &SendMeta) -> Result<usize> {
-        let want: usize = parts.iter().map(|p| p.len()).sum();
-        if want > MAX_DATAGRAM {
-            return Err(Errno::EMSGSIZE);
-        }
-        let worker = thread.home(self.hub);
-        let links = self.links();
-        let link = links.iter().find(|l| l.worker == worker).unwrap_or(&self.home);
-        // The first datagram somewhere goes by a call, whose error is the
-        // program's; the ones after it by the ring.
-        let known = *self.way.hold() == Some(to) && link.status() & SPECIAL == 0;
-        if !known || flags & !(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) != 0 {
-            let mut data = vec![0; want];
-            gather(parts, 0, &mut data);
-            let (id, meta) = (link.id, *meta);
-            let result = self.on(thread, link, move |core, h| {
-                core.pump(id, 0);
-                let result = core.sockets.send_to(h, &data, flags, to, &meta);
-                core.pump(id, 0);
-                result
-            })?;
-            *self.way.hold() = result.is_ok().then_some(to);
-            return result;
-        }
-        let mut out = Outgoing { frame: None, big: None, to, meta: *meta };
-        if want <= self.hub.arena.capacity() {
-            let Some(mut frame) = thread.frame(self.hub, link.worker)? else { return Err(Errno::EAGAIN) };
-            fill(self.hub, &mut frame, parts, 0);
-            out.frame = Some(frame);
-        } else {
-            let mut data = vec![0; want];
-            gather(parts, 0, &mut data);
-            out.big = Some(data.into_boxed_slice());
-        }
-        let deadline = Self::deadline(&self.send_timeout);
-        loop {
-            let mut sending = link.sending.hold();
-            let Tx::Datagram(ring) = &mut sending.tx else { return Err(Errno::EOPNOTSUPP) };
-            let pushed = ring.push(out);
-            if pushed.is_err() {
-                link.short.store(link.short.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-                fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
-            }
-            let must_ring = sending.must_ring(link);
-            drop(sending);
-            if must_ring {
-                thread.send(self.hub, link.worker, Command::Pump(link.id, Side::Tx), true)?;
-            }
-            match pushed {
-                Ok(()) => return Ok(want),
-                Err(back) => out = back,
-            }
-            let waited = if self.blocks(flags) { self.wait(thread, OUT, deadline) } else { Err(Errno::EAGAIN) };
-            if let Err(error) = waited {
-                out.frame.into_iter().for_each(|frame| thread.unframe(self.hub, link.worker, frame));
-                return Err(error);
-            }
-        }
-    }
-
     /// `bind`: a datagram socket at every worker, to the same port.
     pub fn bind(&self, thread: &mut Thread, addr: SocketAddr) -> Result<()> {
         let bound = self.at_home(thread, move |core, h| {
@@ -523,94 +419,6 @@ impl SharedSocket {
             self.on(thread, link, move |core, h| core.sockets.bind(h, bound))??;
         }
         Ok(())
-    }
-
-    /// `listen`: at every worker.
-    pub fn listen(&self, thread: &mut Thread, backlog: i32) -> Result<()> {
-        if self.spread.get().is_some() && self.stream {
-            return self.everywhere(thread, |core, h| core.sockets.listen(h, backlog));
-        }
-        let id = self.home.id;
-        let (ring, bound) = self.at_home(thread, move |core, h| {
-            core.sockets.listen(h, backlog)?;
-            let ring = core.desk.listen(id).ok_or(Errno::EINVAL)?;
-            Ok((ring, core.sockets.local_addr(h)?))
-        })??;
-        self.home.receiving.hold().rx = Rx::Listener { ring, taken: 0 };
-        let mut links = Vec::new();
-        for worker in 0..self.hub.seats.len() {
-            if worker == self.home.worker {
-                links.push(self.home.clone());
-                continue;
-            }
-            let settings = self.settings.hold().clone();
-            let made = thread.call(self.hub, worker, move |core| {
-                let domain = if bound.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-                let h = core.sockets.socket(domain, libc::SOCK_STREAM, 0)?;
-                for (level, name, value) in &settings {
-                    let _ = core.sockets.set_option(h, *level, *name, value);
-                }
-                let listening = core.sockets.bind(h, bound).and_then(|()| core.sockets.listen(h, backlog));
-                if let Err(error) = listening {
-                    let _ = core.sockets.close(h);
-                    return Err(error);
-                }
-                let link = core.open_link(h, Kind::Stream);
-                if let Some(ring) = core.desk.listen(link.id) {
-                    link.receiving.hold().rx = Rx::Listener { ring, taken: 0 };
-                }
-                core.pump(link.id, 0);
-                Ok(link)
-            })?;
-            match made {
-                Ok(link) => links.push(link),
-                Err(error) => {
-                    links.into_iter().filter(|l| !Arc::ptr_eq(l, &self.home)).for_each(close_link);
-                    return Err(error);
-                }
-            }
-        }
-        let _ = self.spread.set(links.into_boxed_slice());
-        thread.call(self.hub, self.home.worker, move |core| core.pump(id, 0))
-    }
-
-    /// `accept`, from all workers in turn.
-    pub fn accept(&self, thread: &mut Thread, nonblocking: bool) -> Result<(Self, SocketAddr)> {
-        let deadline = Self::deadline(&self.recv_timeout);
-        loop {
-            let links = self.links();
-            let first = self.turn.fetch_add(1, Ordering::Relaxed);
-            for i in 0..links.len() {
-                let link = &links[(first + i) % links.len()];
-                let mut receiving = link.receiving.hold();
-                let Rx::Listener { ring, taken } = &mut receiving.rx else {
-                    drop(receiving);
-                    // It does not listen: the stack says what that is.
-                    let refused = self.at_home(thread, |core, h| core.sockets.accept(h).map(|_| ()))?;
-                    return Err(refused.err().unwrap_or(Errno::EINVAL));
-                };
-                let Some((link_made, peer)) = ring.pop() else { continue };
-                *taken += 1;
-                let refill = *taken >= super::link::ACCEPTED / 2;
-                if refill {
-                    *taken = 0;
-                }
-                drop(receiving);
-                if refill {
-                    // More may wait in the listener's own queue.
-                    let id = link.id;
-                    thread.call(self.hub, link.worker, move |core| core.pump(id, 0))?;
-                }
-                return Ok((Self::over(link_made, true, nonblocking), peer));
-            }
-            if links.iter().any(|l| self.hub.seats[l.worker].is_down()) {
-                return Err(Errno::ENETDOWN);
-            }
-            if !self.blocks(0) {
-                return Err(Errno::EAGAIN);
-            }
-            self.wait(thread, IN, deadline)?;
-        }
     }
 
     /// `connect`.

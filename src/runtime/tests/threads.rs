@@ -467,3 +467,36 @@ fn when_the_runtime_ends_calls_say_that_the_network_is_down() {
     assert_eq!(posix::socket(libc::AF_INET, libc::SOCK_STREAM, 0), Err(Errno::ENETDOWN));
     posix::close(fd).unwrap();
 }
+
+#[test]
+fn a_wait_costs_by_the_ready_members_not_by_the_idle_ones() {
+    let mut bed = Bed::new(Wait::Block);
+    bed.against(Echo::new, || {
+        let set = posix::epoll_create(true).unwrap();
+        let busy = connect();
+        posix::epoll_ctl(set, libc::EPOLL_CTL_ADD, busy, 1, 1).unwrap();
+        // Datagram sockets stand for idle members: they need no peer.
+        let idle: Vec<i32> = (0..3000)
+            .map(|_| posix::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap())
+            .collect();
+        for &fd in &idle {
+            posix::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, 1, fd as u64).unwrap();
+        }
+        let mut out = Vec::new();
+        let mut looks = || {
+            posix::epoll_wait(set, &mut out, 64, Some(Duration::ZERO)).unwrap();
+            super::super::set::looked_at()
+        };
+        // Those that were just added are looked at once.
+        (0..3).for_each(|_| _ = looks());
+        let before = looks();
+        posix::send(busy, b"ping", 0).unwrap();
+        let mut ready = Vec::new();
+        posix::epoll_wait(set, &mut ready, 64, Some(Duration::from_secs(10))).unwrap();
+        assert_eq!((ready.len(), ready[0].data), (1, 1));
+        assert!(looks() - before <= 4, "idle members were looked at");
+        for fd in idle.into_iter().chain([busy, set]) {
+            posix::close(fd).unwrap();
+        }
+    });
+}

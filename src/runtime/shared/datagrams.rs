@@ -1,0 +1,119 @@
+//! Datagrams of shared sockets, both ways.
+
+use super::{MAX_DATAGRAM, OUT, SharedSocket, fill, gather, scatter};
+use crate::errno::{Errno, Result};
+use crate::runtime::channel::{Command, Side, Thread};
+use crate::runtime::link::{Outgoing, Rx, SPECIAL, Tx};
+use crate::socket::{RecvMeta, SendMeta};
+use core::net::SocketAddr;
+use core::sync::atomic::{Ordering, fence};
+use std::io::{IoSlice, IoSliceMut};
+
+impl SharedSocket {
+    pub(super) fn recv_datagram(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], flags: i32) -> Result<(usize, RecvMeta)> {
+        let links = self.links();
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        for i in 0..links.len() {
+            let link = &links[(first + i) % links.len()];
+            let mut receiving = link.receiving.hold();
+            let receiving = &mut *receiving;
+            let Rx::Datagram { ring, queue } = &mut receiving.rx else { continue };
+            if queue.is_empty() {
+                queue.extend(ring.pop());
+            }
+            let Some(datagram) = queue.front() else { continue };
+            let data = match (&datagram.frame, &datagram.big) {
+                (Some(frame), _) => self.hub.arena.bytes(frame),
+                (None, Some(big)) => big,
+                (None, None) => &[],
+            };
+            let n = scatter(bufs, 0, data);
+            let meta = datagram.meta;
+            if flags & libc::MSG_PEEK == 0 {
+                let frame = queue.pop_front().and_then(|d| d.frame);
+                frame.into_iter().for_each(|frame| receiving.returns.give(frame));
+                let idle = ring.is_empty();
+                self.ring_for_returns(thread, link, &mut receiving.returns, idle)?;
+            }
+            return Ok((n, meta));
+        }
+        for link in links {
+            if self.hub.seats[link.worker].is_down() {
+                return Err(Errno::ENETDOWN);
+            }
+            if link.status() & SPECIAL != 0 {
+                // An error waits, or it was shut down.
+                let id = link.id;
+                let result = self.on(thread, link, move |core, h| {
+                    let result = core.sockets.recv_from(h, &mut [], flags);
+                    core.pump(id, 0);
+                    result
+                })?;
+                if result != Err(Errno::EAGAIN) {
+                    return result;
+                }
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    pub(super) fn send_datagram(&self, thread: &mut Thread, parts: &[IoSlice<'_>], flags: i32, to: Option<SocketAddr>, meta: &SendMeta) -> Result<usize> {
+        let want: usize = parts.iter().map(|p| p.len()).sum();
+        if want > MAX_DATAGRAM {
+            return Err(Errno::EMSGSIZE);
+        }
+        let worker = thread.home(self.hub);
+        let links = self.links();
+        let link = links.iter().find(|l| l.worker == worker).unwrap_or(&self.home);
+        // The first datagram somewhere goes by a call, whose error is the
+        // program's; the ones after it by the ring.
+        let known = *self.way.hold() == Some(to) && link.status() & SPECIAL == 0;
+        if !known || flags & !(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) != 0 {
+            let mut data = vec![0; want];
+            gather(parts, 0, &mut data);
+            let (id, meta) = (link.id, *meta);
+            let result = self.on(thread, link, move |core, h| {
+                core.pump(id, 0);
+                let result = core.sockets.send_to(h, &data, flags, to, &meta);
+                core.pump(id, 0);
+                result
+            })?;
+            *self.way.hold() = result.is_ok().then_some(to);
+            return result;
+        }
+        let mut out = Outgoing { frame: None, big: None, to, meta: *meta };
+        if want <= self.hub.arena.capacity() {
+            let Some(mut frame) = thread.frame(self.hub, link.worker)? else { return Err(Errno::EAGAIN) };
+            fill(self.hub, &mut frame, parts, 0);
+            out.frame = Some(frame);
+        } else {
+            let mut data = vec![0; want];
+            gather(parts, 0, &mut data);
+            out.big = Some(data.into_boxed_slice());
+        }
+        let deadline = Self::deadline(&self.send_timeout);
+        loop {
+            let mut sending = link.sending.hold();
+            let Tx::Datagram(ring) = &mut sending.tx else { return Err(Errno::EOPNOTSUPP) };
+            let pushed = ring.push(out);
+            if pushed.is_err() {
+                link.short.store(link.short.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+                fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
+            }
+            let must_ring = sending.must_ring(link);
+            drop(sending);
+            if must_ring {
+                thread.send(self.hub, link.worker, Command::Pump(link.id, Side::Tx), true)?;
+            }
+            match pushed {
+                Ok(()) => return Ok(want),
+                Err(back) => out = back,
+            }
+            let waited = if self.blocks(flags) { self.wait(thread, OUT, deadline) } else { Err(Errno::EAGAIN) };
+            if let Err(error) = waited {
+                out.frame.into_iter().for_each(|frame| thread.unframe(self.hub, link.worker, frame));
+                return Err(error);
+            }
+        }
+    }
+}
