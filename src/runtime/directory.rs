@@ -54,7 +54,7 @@ impl Directory {
         (local, remote).hash(&mut hasher);
         let hash = hasher.finish();
         let line = (hash >> 32) as usize;
-        ((hash as u32).max(1), [line % LINES, (line / LINES ^ line.wrapping_mul(31)) % LINES])
+        ((hash as u32).max(1), [line % LINES, ((line / LINES) ^ line.wrapping_mul(31)) % LINES])
     }
 }
 

@@ -134,6 +134,7 @@ pub fn of<T: core::hash::Hash>(key: &Keyed, value: &T) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::hash::Hasher;
 
     #[test]
     fn whole_words_hash_as_the_crate_hashes_their_bytes() {
