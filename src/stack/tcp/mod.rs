@@ -28,7 +28,7 @@ pub use ports::{BindId, Ports, Reuse};
 use super::core::Core;
 use crate::stack::FlowBook;
 use crate::tcp::{Connection, Env, isn};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use hash::{FlowKey, Keyed};
 use hashbrown::HashTable;
 use listener::Listeners;
@@ -39,6 +39,12 @@ use wheel::Wheel;
 pub const NONE: u32 = u32::MAX;
 /// In the flow index: the number is that of a TIME-WAIT entry.
 const WAITING: u32 = 1 << 31;
+/// In the wheel: a look at a slot whose deadline was far away.
+const LOOK: u32 = 1 << 31;
+/// Deadlines further away than this are not put into the wheel themselves. A
+/// wheel forgets nothing before its time: a connection that talks would leave an
+/// entry for its keepalive timer behind with each exchange, for hours.
+const FAR: Duration = Duration::from_secs(30);
 
 bitflags::bitflags! {
     /// What the table knows of a connection.
@@ -62,6 +68,10 @@ bitflags::bitflags! {
         const CLOSED = 0x080;
         /// Its program found no frame to send with, and waits to be told.
         const STARVED = 0x100;
+        /// The wheel looks at this slot within [`FAR`]. Of the slot, whoever uses it.
+        const FAR = 0x200;
+        /// What is the slot's and not its connection's.
+        const KEPT = Self::TOUCHED.bits() | Self::FAR.bits();
     }
 }
 
@@ -158,6 +168,11 @@ impl Table {
         self.slots.iter().filter_map(|s| s.conn.as_ref()).map(Connection::held_frames).sum()
     }
 
+    /// Entries in the timing wheel. Linear, for audits.
+    pub fn wheel_entries(&self) -> usize {
+        self.wheel.len()
+    }
+
     /// The number in the flow index under this key.
     #[inline]
     fn find(&self, key: &FlowKey) -> Option<u32> {
@@ -212,8 +227,8 @@ impl Table {
         let id = match self.free.pop() {
             Some(id) => {
                 let old = &mut self.slots[id as usize];
-                let (generation, touched) = (old.generation, old.marks & Marks::TOUCHED);
-                *old = Slot { generation, marks: slot.marks | touched, ..slot };
+                let (generation, kept) = (old.generation, old.marks & Marks::KEPT);
+                *old = Slot { generation, marks: slot.marks | kept, ..slot };
                 id
             }
             None => {
@@ -238,8 +253,8 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1);
         slot.token = NONE;
         let (key, reuse) = (slot.key, slot.marks.contains(Marks::REUSE));
-        // The list of touched ones still names the slot.
-        slot.marks &= Marks::TOUCHED;
+        // The list of touched ones and the wheel still name the slot.
+        slot.marks &= Marks::KEPT;
         self.live -= 1;
         self.free.push(id);
         self.ports.remove_connection(key.local_port(), reuse);

@@ -2,7 +2,7 @@
 //! be sent, and connections that are over.
 
 use super::waits::Waiting;
-use super::{Marks, NONE, Table, WAITING, env};
+use super::{FAR, LOOK, Marks, NONE, Table, WAITING, env};
 use crate::errno::Errno;
 use crate::stack::core::{Core, Event};
 use crate::tcp::{Events, Flush, Readiness};
@@ -42,15 +42,21 @@ impl Table {
 
     /// A time of the wheel has come.
     fn wake(&mut self, core: &mut Core, id: u32) {
+        let (id, look) = (id & !LOOK, id & LOOK != 0);
         let slot = &mut self.slots[id as usize];
+        if look {
+            slot.marks.remove(Marks::FAR);
+        }
         let Some(conn) = &mut slot.conn else { return };
         // A wake-up of a use of the slot before, or one that was moved forward.
-        if slot.armed > core.now {
+        if slot.armed > core.now && !look {
             return;
         }
-        slot.armed = Instant::NEVER;
+        if slot.armed <= core.now {
+            slot.armed = Instant::NEVER;
+        }
         if conn.deadline() > core.now {
-            return self.arm(id);
+            return self.arm(core.now, id);
         }
         let looped = slot.marks.contains(Marks::LOOPED);
         let timeouts = core.counters.tcp_timeouts;
@@ -75,13 +81,27 @@ impl Table {
     /// Sees to it that the wheel wakes the connection at its deadline. Deadlines
     /// that moved back leave the wheel alone: it wakes early, and looks again.
     #[inline]
-    fn arm(&mut self, id: u32) {
+    fn arm(&mut self, now: Instant, id: u32) {
         let slot = &mut self.slots[id as usize];
         let Some(conn) = &slot.conn else { return };
         let deadline = conn.deadline();
-        if deadline < slot.armed {
-            slot.armed = deadline;
-            self.wheel.schedule(id, deadline);
+        if deadline >= slot.armed {
+            return;
+        }
+        if deadline > now + FAR {
+            return self.arm_far(now, id);
+        }
+        slot.armed = deadline;
+        self.wheel.schedule(id, deadline);
+    }
+
+    /// Sees to it that the wheel looks at the slot again in a while, with one
+    /// entry however often the deadline moves.
+    fn arm_far(&mut self, now: Instant, id: u32) {
+        let marks = &mut self.slots[id as usize].marks;
+        if !marks.contains(Marks::FAR) {
+            marks.insert(Marks::FAR);
+            self.wheel.schedule(id | LOOK, now + FAR);
         }
     }
 
@@ -167,7 +187,7 @@ impl Table {
         } else if slot.marks.intersects(Marks::TIME_WAIT | Marks::CLOSED) {
             return self.settle(core, id);
         }
-        self.arm(id);
+        self.arm(core.now, id);
     }
 
     /// A connection that sent its last: an entry takes its place in TIME-WAIT;

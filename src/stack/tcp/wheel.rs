@@ -100,6 +100,11 @@ impl Wheel {
         self.base = now + 1;
     }
 
+    /// Entries, wanted or not. Linear, for audits.
+    pub fn len(&self) -> usize {
+        self.slots.iter().map(Vec::len).sum()
+    }
+
     /// When [`Wheel::advance`] has something to do next, or earlier.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.next().map(|(_, tick)| Instant::from_nanos(tick << GRAIN))
