@@ -23,6 +23,9 @@ const REUSE: u8 = 2;
 /// Its time began anew after it was queued.
 const ANEW: u8 = 4;
 
+/// Slots of ended entries that may stay beside as many as are live.
+const SLACK: usize = 64;
+
 /// The table. All entries last equally long, so the queue is in the order of
 /// their ends, but for those that a repeated FIN made younger.
 #[derive(Debug, Default)]
@@ -83,6 +86,23 @@ impl Waits {
         debug_assert!(self.flags[id as usize] & LIVE != 0);
         self.flags[id as usize] &= !LIVE;
         self.live -= 1;
+        if self.queue.len() > 2 * self.live + SLACK {
+            self.compact();
+        }
+    }
+
+    /// Frees the slots of entries that ended before their time: connections that
+    /// are opened again and again would leave any number of them.
+    #[cold]
+    fn compact(&mut self) {
+        let Self { queue, flags, free, .. } = self;
+        queue.retain(|&id| {
+            let live = flags[id as usize] & LIVE != 0;
+            if !live {
+                free.push(id);
+            }
+            live
+        });
     }
 
     /// An entry whose time is over, if there is one, for the caller to remove.
@@ -118,5 +138,43 @@ impl Waits {
     /// The time of an entry began anew: it goes behind the others.
     pub fn begin_anew(&mut self, id: u32) {
         self.flags[id as usize] |= ANEW;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::{Config, Link, Template};
+
+    fn waiting() -> Waiting {
+        let (local, remote) = ("10.0.0.1:80", "10.0.0.2:4000");
+        let (local, remote): (core::net::SocketAddr, core::net::SocketAddr) =
+            (local.parse().unwrap(), remote.parse().unwrap());
+        let mut core = crate::stack::Stack::new(
+            crate::stack::Config::default(),
+            crate::frame::Pool::heap(4, 2048),
+            1,
+        )
+        .core;
+        let template = Template::new(Link::Raw, local, remote, 64, 0);
+        let options = Config::default().options;
+        let mut env = super::super::env(&mut core, false);
+        let initial = Default::default();
+        let conn = crate::tcp::Connection::connect(&mut env, template, &options, initial, 1500);
+        let entry = conn.time_wait(Instant::ZERO, &Config::default());
+        conn.dispose(&mut core.pool);
+        Waiting { key: FlowKey::new(local.ip(), 80, remote.ip(), 4000), entry }
+    }
+
+    #[test]
+    fn entries_that_end_before_their_time_leave_nothing_behind() {
+        let (mut waits, waiting) = (Waits::default(), waiting());
+        let oldest = waits.insert(waiting, false);
+        for _ in 0..10_000 {
+            let id = waits.insert(waiting, false);
+            waits.remove(id);
+        }
+        assert!(waits.slots.len() < 200, "{} slots", waits.slots.len());
+        assert_eq!((waits.len(), waits.oldest()), (1, Some(oldest)));
     }
 }
