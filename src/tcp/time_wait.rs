@@ -81,6 +81,12 @@ impl Entry {
         self.answer(now, config, empty)
     }
 
+    /// The answer to a SYN that would begin a new connection where nobody wants
+    /// one: an ACK (RFC 5961, 4), so often as to other empty segments.
+    pub fn challenge(&mut self, now: Instant, config: &Config) -> Action {
+        self.answer(now, config, true)
+    }
+
     fn ts_equal(&self, seg: &Segment) -> bool {
         seg.options.timestamp.is_some_and(|(value, _)| value == self.ts_recent)
     }

@@ -200,7 +200,24 @@ fn flags_that_no_segment_has_are_dropped() {
     assert!(t.send(&mut core.pool, &mut core.tx, &reply));
     net.run();
     assert_eq!(dropped(&net.b, DropReason::TcpBadFlags), 1);
-    let _ = (client, Flags::empty());
+    // A FIN without an ACK to a listener is no reason for an RST.
+    let core = &mut net.a.stack.core;
+    assert!(t.send(&mut core.pool, &mut core.tx, &reply));
+    let desc = core.tx.pop().unwrap();
+    let mut bytes = core.pool.tx_bytes(&desc).to_vec();
+    core.pool.complete(desc.index());
+    bytes[14 + 20 + 13] = Flags::FIN.bits();
+    let sum = u16::from_be_bytes([bytes[50], bytes[51]]) - 1;
+    bytes[50..52].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = net.b.stack.core.pool.alloc().unwrap();
+    net.b.stack.core.pool.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(&bytes);
+    frame.set_range(0, bytes.len());
+    let mut batch = Batch::new();
+    batch.push(Packet::single(frame));
+    net.b.receive(net.now, &mut batch);
+    assert_eq!(dropped(&net.b, DropReason::TcpBadFlags), 2);
+    assert_eq!(net.b.stack.core.counters.tcp_resets_out, 0);
+    let _ = client;
 }
 
 #[test]
@@ -294,4 +311,51 @@ fn who_found_no_frame_is_told_when_there_are_some() {
     net.a.turn(net.now);
     assert_eq!(events(&mut net.a, ep), [(EPOLLOUT, 1)]);
     assert_eq!(net.a.send(client, b"x", 0), Ok(1));
+}
+
+#[test]
+fn a_connection_that_talks_leaves_no_heap_of_timers_behind() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    for (s, h) in [(&mut net.a, client), (&mut net.b, server)] {
+        set(s, h, SOL_SOCKET, SO_KEEPALIVE, 1).unwrap();
+    }
+    for _ in 0..300 {
+        net.a.send(client, b"ping", 0).unwrap();
+        net.pass(Duration::from_millis(500));
+        assert_eq!(recv(&mut net.b, server).unwrap(), b"ping");
+    }
+    for s in [&net.a, &net.b] {
+        let entries = s.stack.tcp.wheel_entries();
+        assert!(entries < 10, "{entries} entries for one connection");
+    }
+    // The far timer comes all the same, and at its time.
+    for (name, value) in [(TCP_KEEPIDLE, 100), (TCP_KEEPINTVL, 45), (TCP_KEEPCNT, 1)] {
+        set(&mut net.a, client, IPPROTO_TCP, name, value).unwrap();
+    }
+    net.lose = [true; 2];
+    net.pass(Duration::from_secs(143));
+    assert_eq!(recv(&mut net.a, client), Err(Errno::EAGAIN));
+    net.pass(Duration::from_secs(3));
+    assert_eq!(recv(&mut net.a, client), Err(Errno::ETIMEDOUT));
+}
+
+#[test]
+fn a_syn_that_nobody_wants_does_not_end_time_wait() {
+    let mut net = Net::new();
+    let (client, server, listener) = net.connected(80);
+    let port = net.a.local_addr(client).unwrap().port();
+    net.a.close(client).unwrap();
+    net.run();
+    net.b.close(server).unwrap();
+    net.b.close(listener).unwrap();
+    net.pass(Duration::from_secs(2));
+    assert_eq!(net.a.stack.tcp.waiting(), 1);
+    // The other side opens with the same addresses and ports.
+    let again = tcp(&mut net.b);
+    net.b.bind(again, addr(2, 80)).unwrap();
+    assert_eq!(net.b.connect(again, addr(1, port)), Err(Errno::EINPROGRESS));
+    net.pass(Duration::from_secs(3));
+    assert_eq!(net.a.stack.tcp.waiting(), 1);
+    assert_eq!(net.b.connect(again, addr(1, port)), Err(Errno::EALREADY));
 }

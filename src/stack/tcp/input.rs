@@ -25,7 +25,8 @@ fn readiness(events: Events) -> Readiness {
     let mut ready = Readiness::empty();
     ready.set(Readiness::IN, events.intersects(Events::READABLE | Events::PEER_CLOSED));
     ready.set(Readiness::OUT, events.intersects(Events::WRITABLE | Events::CONNECTED));
-    ready.set(Readiness::RDHUP, events.contains(Events::PEER_CLOSED));
+    // With our side shut too it is a hang-up; who does not see one is not told.
+    ready.set(Readiness::RDHUP | Readiness::HUP, events.contains(Events::PEER_CLOSED));
     if events.intersects(Events::ERROR | Events::CLOSED | Events::TIME_WAIT) {
         ready |= Readiness::IN | Readiness::OUT | Readiness::ERR | Readiness::HUP | Readiness::RDHUP;
     }
@@ -133,7 +134,14 @@ impl Table {
         seg: &Segment,
         packet: Packet,
     ) {
-        let action = self.waits.get_mut(id).entry.input(core.now, &core.config.tcp, seg);
+        let entry = &mut self.waits.get_mut(id).entry;
+        let mut action = entry.input(core.now, &core.config.tcp, seg);
+        if let Action::Reopen { .. } = action
+            && self.listeners.find(key.local(), key.remote()).is_none()
+        {
+            // Where nobody listens a SYN does not cut TIME-WAIT short (RFC 1337).
+            action = entry.challenge(core.now, &core.config.tcp);
+        }
         match action {
             Action::Reopen { above } => {
                 self.end_waiting(id);
@@ -187,6 +195,10 @@ impl Table {
                 return;
             }
             None => core.counters.drop(DropReason::TcpNoSocket),
+            // RFC 9293, 3.10.7.2, fourth: neither SYN nor ACK.
+            Some(_) if !kind.contains(Flags::ACK) => {
+                return core.counters.drop(DropReason::TcpBadFlags);
+            }
             Some(_) => {}
         }
         if let Some(reply) = reset_reply(seg) {
