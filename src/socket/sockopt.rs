@@ -6,7 +6,7 @@ use super::table::{Flags, Kind};
 use super::types::Handle;
 use super::{Sockets, info};
 use crate::errno::{Errno, Result};
-use crate::tcp::{Algorithm, State};
+use crate::tcp::{Algorithm, Readiness, State};
 use std::sync::Arc;
 
 /// Bytes of a name of TCP_CONGESTION.
@@ -41,7 +41,13 @@ impl Sockets {
         let (kind, options) = (socket.kind, socket.options.clone());
         let bound = socket.bound.as_ref().map(|b| b.id);
         match kind {
-            Kind::Stream(conn) => self.apply_stream(conn, level, name, &options),
+            Kind::Stream(conn) => {
+                self.apply_stream(conn, level, name, &options);
+                if (level, name) == (SOL_SOCKET, SO_SNDBUF) {
+                    // It may have grown: who waits for room looks again.
+                    self.happened(h, Readiness::OUT);
+                }
+            }
             Kind::Listener(listener) => {
                 let inherit = self.inherit(&options);
                 if let Some(kept) = self.stack.tcp.listener_options(listener) {

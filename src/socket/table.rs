@@ -125,6 +125,8 @@ impl Sockets {
         socket.generation = socket.generation.wrapping_add(1).max(1);
         socket.kind = Kind::Free;
         socket.flags = Flags::empty();
+        // An event that comes late finds no pair that is another's by now.
+        socket.members = NONE;
         socket.bound = None;
         self.free.push(h.index());
     }
@@ -186,10 +188,12 @@ impl View<'_> {
         match socket.kind {
             Kind::Stream(conn) => {
                 let ready = self.stack.tcp.conn(conn).readiness();
-                if socket.flags.contains(Flags::SHUT_READ) {
-                    return ready | Readiness::IN | Readiness::RDHUP;
+                if !socket.flags.contains(Flags::SHUT_READ) {
+                    return ready;
                 }
-                ready
+                let both = self.stack.tcp.conn(conn).send_shut();
+                let hup = if both { Readiness::HUP } else { Readiness::empty() };
+                ready | Readiness::IN | Readiness::RDHUP | hup
             }
             _ => self.rare_readiness(socket),
         }

@@ -305,12 +305,12 @@ impl Sockets {
                 }
                 if read {
                     socket.flags.insert(Flags::SHUT_READ);
-                    self.happened(h, Readiness::IN | Readiness::RDHUP);
                 }
                 if write {
                     self.stack.tcp.shutdown_send(&mut self.stack.core, conn);
-                    self.happened(h, Readiness::OUT);
                 }
+                // As Linux: whoever waits looks again, whatever for.
+                self.happened(h, Readiness::all());
                 Ok(())
             }
             _ => Err(Errno::ENOTCONN),

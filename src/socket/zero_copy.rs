@@ -133,7 +133,8 @@ impl Sockets {
                     return Err((error, frame));
                 }
                 let space = self.stack.tcp.conn(conn).send_space();
-                let error = if space == 0 { Errno::EAGAIN } else { Errno::EINVAL };
+                // Several frames may be out, each as large as the room there was.
+                let error = if frame.len() > space { Errno::EAGAIN } else { Errno::EINVAL };
                 self.stack.tcp.send_frame(core, conn, frame).map_err(|frame| (error, frame))
             }
             Kind::Udp(id) => {

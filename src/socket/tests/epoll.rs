@@ -209,3 +209,37 @@ fn watched_sockets_are_found_once_a_change() {
     net.b.take_watched(&mut out);
     assert_eq!(out, []);
 }
+
+#[test]
+fn a_hang_up_is_told_to_who_asked_for_nothing_else() {
+    let mut net = Net::new();
+    let (client, server, listener) = net.connected(80);
+    let ep = net.b.epoll_create().unwrap();
+    net.b.epoll_ctl(ep, EPOLL_CTL_ADD, server, EPOLLET, 7).unwrap();
+    net.b.shutdown(server, SHUT_WR).unwrap();
+    assert_eq!(events(&mut net.b, ep), []);
+    net.a.shutdown(client, SHUT_WR).unwrap();
+    net.run();
+    assert_eq!(events(&mut net.b, ep), [(EPOLLHUP, 7)]);
+
+    // Shut down both ways by its own program.
+    let (_, server) = net.join(listener, 80);
+    net.b.epoll_ctl(ep, EPOLL_CTL_ADD, server, EPOLLET, 8).unwrap();
+    net.b.shutdown(server, SHUT_RDWR).unwrap();
+    assert_eq!(events(&mut net.b, ep), [(EPOLLHUP, 8)]);
+    assert!(net.b.readiness(server).contains(Readiness::HUP | Readiness::RDHUP | Readiness::IN));
+}
+
+#[test]
+fn a_larger_send_buffer_is_room_to_send() {
+    let mut net = Net::new();
+    let (client, _, _) = net.connected(80);
+    set(&mut net.a, client, SOL_SOCKET, SO_SNDBUF, 20_000).unwrap();
+    let ep = net.a.epoll_create().unwrap();
+    net.a.epoll_ctl(ep, EPOLL_CTL_ADD, client, EPOLLOUT | EPOLLET, 7).unwrap();
+    while net.a.send(client, &[0; 10_000], 0).is_ok() {}
+    events(&mut net.a, ep);
+    assert_eq!(events(&mut net.a, ep), []);
+    set(&mut net.a, client, SOL_SOCKET, SO_SNDBUF, 200_000).unwrap();
+    assert_eq!(events(&mut net.a, ep), [(EPOLLOUT, 7)]);
+}

@@ -413,3 +413,20 @@ fn connections_follow_a_neighbour_to_its_new_address() {
     assert_eq!(pool.tx_bytes(&desc)[..6], new.0);
     pool.complete(desc.index());
 }
+
+#[test]
+fn a_frame_that_does_not_fit_any_more_may_be_sent_later() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    set(&mut net.a, client, SOL_SOCKET, SO_SNDBUF, 4608).unwrap();
+    let frames = [net.a.zc_alloc(client).unwrap(), net.a.zc_alloc(client).unwrap()];
+    let [first, second] = frames;
+    let bytes = first.len() + second.len();
+    net.a.zc_send(client, first).unwrap();
+    let (error, second) = net.a.zc_send(client, second).unwrap_err();
+    assert_eq!(error, Errno::EAGAIN);
+    net.run();
+    net.a.zc_send(client, second).unwrap();
+    net.run();
+    assert_eq!(net.b.bytes_readable(server), Ok(bytes));
+}
