@@ -100,8 +100,9 @@ impl Connection {
         let window = u32::from(seg.window) << h.snd_scale;
         let old = h.snd_wnd;
         if old == window {
-            if window == 0 {
-                // The peer lives, and its window may stay shut (MUST-37).
+            if window == 0 && !h.bits.contains(Bits::ORPHAN) {
+                // The peer lives, and its window may stay shut (MUST-37), but not
+                // for ever once the program is gone (RFC 6429, 4).
                 h.retries = 0;
             }
             return false;
@@ -118,8 +119,10 @@ impl Connection {
     #[cold]
     fn window_turned(&mut self, window: u32) {
         let h = &mut self.hot;
-        h.retries = 0;
-        self.cold.stalled = Instant::NEVER;
+        if !h.bits.contains(Bits::ORPHAN) {
+            h.retries = 0;
+            self.cold.stalled = Instant::NEVER;
+        }
         if window == 0 {
             if self.cold.mode == Mode::Retransmit {
                 self.cold.mode = Mode::Persist;

@@ -40,8 +40,10 @@ impl Connection {
             return FLUSH;
         }
         // RFC 6582, 3.2, step 2: not for what an earlier recovery sent.
+        // `recover` is only valid where it lies in what is outstanding: once passed
+        // it stays behind, by more than half the number space in the end.
         let sack = h.bits.contains(Bits::SACK);
-        let new = seq::gt(h.snd_una, self.cold.recover);
+        let new = self.cold.recover.wrapping_sub(h.snd_una) > flight;
         if !(new || sack && h.snd_una == self.cold.recover) {
             return FLUSH;
         }
@@ -214,7 +216,7 @@ impl Connection {
         }
         if self.cold.keep_probes >= self.cold.keep_count {
             env.counters.tcp_aborted += 1;
-            self.send_reset(env, self.hot.snd_nxt, Some(self.hot.rcv_nxt));
+            self.send_reset(env, self.acceptable_seq(), Some(self.hot.rcv_nxt));
             let error = self.cold.soft_error.unwrap_or(Errno::ETIMEDOUT);
             return self.end(env, Some(error));
         }

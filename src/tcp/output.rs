@@ -262,7 +262,7 @@ impl Connection {
         }
         if h.bits.contains(Bits::ACK_NOW) {
             for _ in 0..copies {
-                self.send_ack(env, self.hot.snd_nxt, &bytes)?;
+                self.send_ack(env, self.acceptable_seq(), &bytes)?;
                 self.hot.dup_out = self.hot.dup_out.saturating_sub(1);
             }
         }
@@ -272,6 +272,15 @@ impl Connection {
         }
         self.hot.dup_out = 0;
         Ok(())
+    }
+
+    /// The number of a segment without text. What was sent beyond the window (a
+    /// probe, or before it shrank) is not counted: a peer whose window is shut
+    /// takes nothing in front of its edge, an ACK that opens our window neither.
+    pub(super) fn acceptable_seq(&self) -> u32 {
+        let h = &self.hot;
+        let edge = h.snd_una.wrapping_add(h.snd_wnd);
+        if seq::lt(edge, h.snd_nxt) { edge } else { h.snd_nxt }
     }
 
     fn send_ack(&mut self, env: &mut Env, seq: u32, options: &[u8]) -> Sent {

@@ -160,7 +160,8 @@ impl Connection {
         match self.hot.state {
             State::Closed => return Disposition::NONE,
             State::SynSent | State::Listen | State::TimeWait => {}
-            _ => self.send_reset(env, self.hot.snd_nxt, Some(self.hot.rcv_nxt)),
+            State::SynReceived => self.send_reset(env, self.hot.snd_nxt, Some(self.hot.rcv_nxt)),
+            _ => self.send_reset(env, self.acceptable_seq(), Some(self.hot.rcv_nxt)),
         }
         env.counters.tcp_aborted += 1;
         self.end(env, None)

@@ -238,3 +238,31 @@ fn without_frames_a_retransmission_waits() {
     assert_eq!(solo.leaving(), [(0, 1000)]);
     solo.host.finish();
 }
+
+#[test]
+fn fast_retransmit_works_however_long_ago_the_last_recovery_was() {
+    // Between 2 and 4 GiB after it the old mark looks as if it lay ahead.
+    for behind in [1 << 30, 1 << 31, (1 << 31) + 5, 3 << 30, u32::MAX - (1 << 20)] {
+        let mut solo = under_way(8);
+        solo.host.with(|c, _| c.cold.recover = c.hot.snd_una.wrapping_sub(behind));
+        for _ in 0..3 {
+            solo.get_ack(0);
+        }
+        assert_eq!(solo.leaving().first(), Some(&(0, 1000)), "{behind}");
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn what_waited_for_a_repair_tells_no_round_trip_time() {
+    let mut solo = under_way(8);
+    for _ in 0..3 {
+        solo.get_ack(0);
+    }
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    solo.host.now += ms(150);
+    solo.get_ack(8000);
+    let info = solo.host.conn().info(solo.host.now, &solo.host.config);
+    assert!(info.rtt < 1000, "{}", info.rtt);
+    solo.host.finish();
+}

@@ -240,3 +240,45 @@ fn a_reader_that_pauses_stops_the_sender_and_lets_it_go_on() {
     assert!(pair.got_b == data);
     pair.finish();
 }
+
+#[test]
+fn a_probe_that_is_under_way_does_not_make_our_acks_unacceptable() {
+    // The peer's window is shut: it takes nothing beyond what it acknowledged.
+    let mut solo = shut(1000);
+    solo.host.advance(Duration::from_secs(1));
+    assert_eq!(solo.leaving(), [(1000, 1)]);
+    solo.get(ACK | PSH, b"data");
+    assert_eq!(solo.leaving(), [(1000, 0)], "as the peer's next number, not the one after");
+    solo.host.with(|c, e| {
+        let d = c.abort(e);
+        assert!(d.events.contains(Events::CLOSED));
+    });
+    let rst = solo.host.tx.pop().unwrap();
+    let out = super::open(solo.host.pool.tx_bytes(&rst));
+    assert_eq!((out.seg.flags & RST, solo.rel(&out)), (RST, 1000));
+    solo.host.pool.complete(rst.index());
+    solo.host.finish();
+}
+
+#[test]
+fn a_window_that_stays_shut_does_not_keep_a_closed_connection_for_ever() {
+    // RFC 6429: the peer answers every probe, and never opens its window.
+    let mut solo = shut(1000);
+    solo.host.close();
+    let mut probes = 0;
+    while solo.host.state() != State::Closed {
+        solo.host.advance(Duration::from_secs(1000));
+        probes += solo.host.out().len();
+        assert!(probes <= 8, "it goes on");
+        if solo.host.state() != State::Closed {
+            // Opening it by a byte that is never acknowledged is no way out either.
+            solo.window = (probes % 2) as u16;
+            solo.get_ack(0);
+            solo.window = 0;
+            solo.get_ack(0);
+            solo.host.out();
+        }
+    }
+    assert_eq!(solo.host.conn().held_frames(), 0);
+    solo.host.finish();
+}
