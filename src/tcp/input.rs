@@ -95,7 +95,7 @@ impl Connection {
         }
         d.flush |= self.take_window(seg);
         if let Some(packet) = payload {
-            if packet.rest.is_none() {
+            if packet.rest.is_none() && env.pool.available() >= env.config.frames_low {
                 d = d.and(self.take_in_order(env, packet.head));
             } else {
                 let mut a = Arrival { seg, seq: seg.seq, payload: Some(packet) };
@@ -195,6 +195,12 @@ impl Connection {
             seq::lt(first, h.rcv_edge) && seq::gt(end, h.rcv_nxt)
         };
         if acceptable {
+            if env.now.since(self.hot.last_recv) > STALE
+                && let Some((value, _)) = a.seg.options.timestamp
+            {
+                // What was noted so long ago compares with nothing any more.
+                self.hot.ts_recent = value;
+            }
             self.hot.last_recv = env.now;
             self.cold.keep_probes = 0;
             self.take_timestamp(a.seg);
@@ -439,6 +445,11 @@ impl Connection {
         if first != h.rcv_nxt {
             return self.keep_ahead(env, first, frame);
         }
+        if !self.recv.has_room(env, &frame) {
+            env.counters.drop(DropReason::PoolExhausted);
+            env.pool.free(frame);
+            return self.ack_now();
+        }
         let mut d = self.take_in_order(env, frame);
         if self.hot.bits.contains(Bits::GAP) {
             // RFC 5681, 4.2: what fills a gap is acknowledged at once.
@@ -535,6 +546,10 @@ impl Connection {
         h.rcv_nxt = h.rcv_nxt.wrapping_add(1);
         h.rcv_edge = seq::max(h.rcv_edge, h.rcv_nxt);
         h.bits |= Bits::PEER_CLOSED | Bits::ACK_NOW;
+        // Nothing comes after a FIN, whatever a peer sent ahead.
+        h.bits -= Bits::GAP;
+        self.recv.drop_ahead(env.pool);
+        let h = &mut self.hot;
         let d = Disposition { events: Events::PEER_CLOSED | Events::READABLE, flush: true };
         match h.state {
             State::Established => h.state = State::CloseWait,

@@ -26,6 +26,16 @@ impl RecvQueue {
         self.frames.len() + self.ahead.as_ref().map_or(0, |a| a.frames())
     }
 
+    /// False where a payload cannot be kept: the pool is nearly empty, this queue
+    /// has something to be read already, and its last frame has no room. What
+    /// programs do not read must not take the frames that ACKs come in.
+    pub fn has_room(&self, env: &Env, frame: &Frame) -> bool {
+        env.pool.available() >= env.config.frame_reserve
+            || self.frames.back().is_none_or(|tail| {
+                tail.offset() + tail.len() + frame.len() <= env.pool.arena().capacity()
+            })
+    }
+
     /// Adds a payload in order. A small one, or any when the pool is low, is
     /// copied to the last frame's end, so that few bytes do not pin a frame.
     #[inline]

@@ -215,6 +215,9 @@ fn timestamps_wrap_and_go_stale() {
     solo.time = Some(2);
     solo.get(ACK, b"y");
     assert_eq!(solo.host.recv_all(), b"xxxxy");
+    // And it is what later ones compare with.
+    solo.get(ACK, b"z");
+    assert_eq!(solo.host.recv_all(), b"z");
     solo.host.finish();
 }
 
@@ -388,5 +391,42 @@ fn a_smaller_path_cuts_what_is_outstanding() {
         let _ = c.set_mtu(e, 1500);
         assert_eq!(c.segment_size(), 1448);
     });
+    solo.host.finish();
+}
+
+#[test]
+fn a_nearly_empty_pool_takes_no_more_frames_for_what_nobody_reads() {
+    let mut solo = Solo::plain();
+    (solo.host.config.frame_reserve, solo.host.config.frames_low) = (1 << 20, 1 << 20);
+    for _ in 0..3 {
+        let data = pattern(1000);
+        let seg = segment(ACK, solo.seq, solo.ack, 60_000, Options::default(), 1000);
+        solo.host.input(&seg, &data);
+        if solo.host.conn().recv_len() == 1000 * (1 + solo.host.conn().held_frames()) {
+            panic!("more than a frame holds");
+        }
+        solo.seq = solo.host.conn().hot.rcv_nxt;
+        assert_eq!(solo.host.out_one().seg.ack, solo.seq);
+    }
+    assert_eq!((solo.host.conn().recv_len(), solo.host.conn().held_frames()), (1000, 1));
+    assert_eq!(solo.host.counters.dropped(DropReason::PoolExhausted), 2);
+    // Once it was read there is room for the next.
+    solo.host.recv_all();
+    solo.get(ACK, &pattern(1000));
+    assert_eq!(solo.host.recv_all().len(), 1000);
+    solo.host.finish();
+}
+
+#[test]
+fn nothing_waits_behind_a_fin() {
+    let mut solo = Solo::modern();
+    solo.get_at(100, ACK, b"beyond");
+    assert_eq!(solo.host.conn().held_frames(), 1);
+    solo.get(ACK | FIN, b"end");
+    assert_eq!(solo.host.conn().held_frames(), 1);
+    let ack = solo.host.out_one();
+    assert!(ack.seg.options.sack.is_empty());
+    assert_eq!(solo.host.recv_all(), b"end");
+    assert!(solo.host.conn().eof());
     solo.host.finish();
 }
