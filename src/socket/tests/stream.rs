@@ -418,7 +418,7 @@ fn connections_follow_a_neighbour_to_its_new_address() {
 fn a_frame_that_does_not_fit_any_more_may_be_sent_later() {
     let mut net = Net::new();
     let (client, server, _) = net.connected(80);
-    set(&mut net.a, client, SOL_SOCKET, SO_SNDBUF, 4608).unwrap();
+    set(&mut net.a, client, SOL_SOCKET, SO_SNDBUF, 1).unwrap();
     let frames = [net.a.zc_alloc(client).unwrap(), net.a.zc_alloc(client).unwrap()];
     let [first, second] = frames;
     let bytes = first.len() + second.len();
