@@ -36,10 +36,10 @@ impl<T> Claim<T> {
     /// Takes the claim if it is free.
     #[inline]
     pub fn try_hold(&self) -> Option<Held<'_, T>> {
-        self.taken
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-            .then_some(Held(self))
+        let won =
+            self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        // Not `then_some`: a `Held` that is made is one that gives back.
+        won.then(|| Held(self))
     }
 
     /// Takes the claim, yielding while another thread has it.
