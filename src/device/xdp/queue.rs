@@ -177,6 +177,7 @@ impl XdpDevice {
     ) -> Result<Self> {
         let (tx, rx, fill, completion) = bind(config, interface, umem, queue)?;
         let fd = tx.fd().as_raw_fd();
+        umem.bound(fd);
         // Sending copies into socket buffers, which count against this limit.
         if set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, config.send_buffer).is_err() {
             let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, config.send_buffer);

@@ -4,7 +4,9 @@ use super::error::{Error, ErrorKind, Result};
 use crate::frame::Arena;
 use core::num::NonZeroU32;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicI32, Ordering};
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use xsk_rs::FrameDesc;
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
@@ -23,6 +25,8 @@ pub(super) const CAPACITY: usize = FRAME_SIZE - HEADROOM;
 /// descriptor is made from a token's number at the moment it enters a ring.
 #[derive(Clone)]
 pub(super) struct Umem {
+    // Before `inner`, which closes the socket's number.
+    socket: Arc<FirstSocket>,
     inner: xsk_rs::Umem,
     descriptors: Arc<[FrameDesc]>,
     arena: Arc<Arena>,
@@ -76,7 +80,13 @@ impl Umem {
         let arena = unsafe {
             Arena::new(base, FRAME_SIZE, CAPACITY as u16, frames, Box::new(inner.clone()))
         };
-        Ok(Self { inner, descriptors: descriptors.into(), arena })
+        let socket = Arc::new(FirstSocket(AtomicI32::new(-1)));
+        Ok(Self { socket, inner, descriptors: descriptors.into(), arena })
+    }
+
+    /// A queue was bound to this socket.
+    pub(super) fn bound(&self, socket: RawFd) {
+        let _ = self.socket.0.compare_exchange(-1, socket, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     pub(super) fn arena(&self) -> &Arc<Arena> {
@@ -118,6 +128,32 @@ impl Umem {
             return None;
         }
         Some((index as u32, (address % FRAME_SIZE).checked_sub(HEADROOM)))
+    }
+}
+
+/// The first socket over a UMEM, which is the UMEM's own: it stays open, and its
+/// queue bound, as long as the memory is there, and that is as long as anybody
+/// may still look at a frame. So the last device to go takes the socket away from
+/// under its number.
+struct FirstSocket(AtomicI32);
+
+impl Drop for FirstSocket {
+    fn drop(&mut self) {
+        let socket = *self.0.get_mut();
+        if socket < 0 {
+            return;
+        }
+        // SAFETY: takes no pointers.
+        let nothing = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if nothing < 0 {
+            return;
+        }
+        // SAFETY: the number is the UMEM's, which is there (`Umem` drops this
+        // first), and all rings over the socket are gone.
+        unsafe {
+            libc::dup3(nothing, socket, libc::O_CLOEXEC);
+            libc::close(nothing);
+        }
     }
 }
 
