@@ -32,8 +32,14 @@ pub trait Device {
     fn receive(&mut self, pool: &mut Pool, batch: &mut Batch);
 
     /// Takes descriptors from the front of `queue`, as many as fit, and sees to
-    /// it that they leave (one kick for all).
+    /// it that they leave (one kick for all). To be called every turn, also with
+    /// nothing to send: what an earlier call could not kick off leaves then.
     fn transmit(&mut self, pool: &mut Pool, queue: &mut TxQueue);
+
+    /// False while something that was taken waits for the next `transmit`.
+    fn is_quiet(&self) -> bool {
+        true
+    }
 
     /// Completes the transmissions that are over.
     fn reap(&mut self, pool: &mut Pool);

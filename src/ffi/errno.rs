@@ -85,6 +85,7 @@ pub(super) fn guard<T: Failed>(body: impl FnOnce() -> Result<T>) -> T {
 fn panicked<T: Failed>(panic: Box<dyn core::any::Any + Send>) -> T {
     // Not dropped: a payload whose drop panics would cross into C.
     core::mem::forget(panic);
+    crate::runtime::panicked();
     set(Errno::ENETDOWN);
     T::FAILED
 }

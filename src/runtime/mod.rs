@@ -33,6 +33,7 @@ pub use error::Error;
 pub use mirror::Mirror;
 pub use start::{Runtime, Stopper, run};
 pub use worker::{App, Station};
+pub(crate) use worker::panicked;
 
 #[cfg(test)]
 mod tests;

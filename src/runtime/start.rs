@@ -10,7 +10,7 @@ use super::kernel::Netlink;
 use super::mirror::Mirror;
 use super::ports::{Guard, PortBook};
 use super::sys;
-use super::worker::{App, Program, Station, Worker};
+use super::worker::{App, Detach, Program, Station, Worker};
 use crate::device::Device;
 use crate::device::xdp::{self, Addresses, Attach, Bind, Interface, Steering, XdpConfig, XdpDevice};
 use crate::errno::Errno;
@@ -31,10 +31,6 @@ pub struct Runtime {
     threads: Vec<JoinHandle<()>>,
     mode: String,
 }
-
-/// What is told to a worker that panics: detach, so that the kernel's traffic
-/// goes on.
-type Detach = Arc<dyn Fn() + Send + Sync>;
 
 impl Runtime {
     /// Opens the interface and starts the workers. Privileges may be dropped
@@ -180,7 +176,8 @@ impl Runtime {
                 let running = running.clone();
                 let make = &make;
                 let begun = thread.call(self.hub, worker, move |core| {
-                    if core.program.is_some() {
+                    // While its loop runs, a program is not in its place.
+                    if core.program.is_some() || core.ended.is_some() {
                         return Err(Errno::EBUSY);
                     }
                     core.program = Some(make(worker, &mut core.sockets));
@@ -296,7 +293,7 @@ fn work<D: Device + 'static>(
         core_affinity::set_for_current(core_affinity::CoreId { id });
     }
     let seated = seated; // whole, as it was sent
-    let mut worker = Worker::new(hub, index, exchange, seated.0);
+    let mut worker = Worker::new(hub, index, exchange, seated.0, detach.clone());
     if std::panic::catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
         // First of all the kernel gets its traffic back.
         detach();

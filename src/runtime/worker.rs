@@ -13,6 +13,7 @@ use super::hub::Hub;
 use super::mirror::Mirror;
 use super::sys;
 use crate::device::Device;
+use crate::errno::Errno;
 use crate::frame::Batch;
 use crate::socket::Sockets;
 use crate::time::Instant;
@@ -20,6 +21,7 @@ use core::cell::Cell;
 use core::ops::ControlFlow;
 use core::sync::atomic::{Ordering, fence};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 /// A program that runs on the workers, each with its own state.
 pub trait App {
@@ -83,7 +85,14 @@ pub(super) struct Worker<D> {
     busy_at: Instant,
     /// Something waits for the next turn.
     unsent: bool,
+    /// Gives the kernel its traffic back.
+    detach: Detach,
+    /// It panicked within the program's loop: nothing of it is used any more.
+    dead: bool,
 }
+
+/// Detaches from the interface, on whatever thread.
+pub(super) type Detach = Arc<dyn Fn() + Send + Sync>;
 
 /// How often a worker without a descriptor to poll looks at its device.
 const BLIND_SLEEP_NS: u64 = 50_000;
@@ -95,6 +104,7 @@ trait Turner {
     fn core(&mut self) -> &mut Core;
     fn turn(&mut self);
     fn idle(&mut self, deadline: Option<Instant>, extra: Option<RawFd>);
+    fn panicked(&mut self);
 }
 
 #[derive(Clone, Copy)]
@@ -167,8 +177,18 @@ pub(super) fn run_blocked_turn_with(deadline: Option<u64>, extra: Option<RawFd>)
     true
 }
 
+/// Ends this thread's worker, in whose program's loop a call panicked: what it
+/// left half done is touched by nobody any more.
+#[cold]
+pub(crate) fn panicked() {
+    if let Some(current) = CURRENT.take() {
+        // SAFETY: as in `with_sockets`: the panic has left every borrow.
+        unsafe { (*current.turner).panicked() }
+    }
+}
+
 impl<D: Device + 'static> Worker<D> {
-    pub fn new(hub: &'static Hub, worker: usize, exchange: Exchange, station: Station<D>) -> Self {
+    pub fn new(hub: &'static Hub, worker: usize, exchange: Exchange, station: Station<D>, detach: Detach) -> Self {
         let mut clock = if station.tick.is_some() { Clock::plain() } else { Clock::new() };
         let now = clock.now();
         Self {
@@ -190,6 +210,8 @@ impl<D: Device + 'static> Worker<D> {
             batch: Batch::new(),
             busy_at: now,
             unsent: false,
+            detach,
+            dead: false,
         }
     }
 
@@ -203,6 +225,9 @@ impl<D: Device + 'static> Worker<D> {
             while !(*this).core.hub.stopping() {
                 (*this).receive_half();
                 Self::program(this);
+                if (*this).dead {
+                    return;
+                }
                 (*this).send_half();
                 let deadline = (*this).program_deadline();
                 (*this).wait(deadline, None);
@@ -300,10 +325,11 @@ impl<D: Device + 'static> Worker<D> {
         self.core.carry_home();
         let (pool, queue) = self.core.sockets.tx();
         if !queue.is_empty() {
-            self.device.transmit(pool, queue);
             self.busy_at = self.core.now;
         }
-        self.unsent = !queue.is_empty();
+        // Also with nothing new: what an earlier call could not kick off.
+        self.device.transmit(pool, queue);
+        self.unsent = !queue.is_empty() || !self.device.is_quiet();
         self.refill();
     }
 
@@ -367,6 +393,14 @@ impl<D: Device + 'static> Worker<D> {
 }
 
 impl<D: Device + 'static> Turner for Worker<D> {
+    fn panicked(&mut self) {
+        (self.detach)();
+        self.dead = true;
+        self.core.hub.fail(Errno::ENETDOWN, "a worker panicked");
+        // No call is answered from here on: `run` returns without a further turn.
+        self.core.hub.seats[self.core.worker].down.store(true, Ordering::Release);
+    }
+
     fn core(&mut self) -> &mut Core {
         &mut self.core
     }

@@ -279,11 +279,6 @@ impl XdpDevice {
         })
     }
 
-    /// True where nothing waits for a kick: it is safe to sleep in poll.
-    pub fn is_quiet(&self) -> bool {
-        !self.unkicked
-    }
-
     #[inline]
     fn accept(&mut self, pool: &mut Pool, descriptor: FrameDesc) -> Option<Packet> {
         let len = descriptor.lengths().data();
@@ -456,6 +451,11 @@ impl Device for XdpDevice {
             self.unkicked = true;
         }
         self.kick();
+    }
+
+    fn is_quiet(&self) -> bool {
+        // While the interface is down there is nothing to be awake for.
+        !self.unkicked || self.down
     }
 
     fn reap(&mut self, pool: &mut Pool) {
