@@ -3,7 +3,7 @@
 use super::config::{self, RR_OFF, RR_ON};
 use super::errno::{explained, guard, shielded};
 use crate::errno::{Errno, Result};
-use crate::runtime::{Config, Error, Mode, Runtime, Stopper, Wait, zero_copy};
+use crate::runtime::{Config, Error, Mode, Runtime, Stopper, Wait, posix, zero_copy};
 use core::cell::Cell;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
@@ -150,6 +150,14 @@ fn runtime() -> MutexGuard<'static, Option<Arc<Runtime>>> {
     RUNTIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The workers are threads of the process that started them.
+fn in_this_process() -> Result<()> {
+    match posix::forked() {
+        true => Err(explained(Errno::EBADF, "ringroad runs in the process that called rr_init, not in its child")),
+        false => Ok(()),
+    }
+}
+
 /// Starts ringroad: opens the interface, attaches the steering program, starts
 /// the workers. Privileges may be dropped after it. `config` may be NULL: then
 /// RINGROAD_INTERFACE, RINGROAD_ADDRESS and so on are read from the environment.
@@ -201,6 +209,7 @@ pub unsafe extern "C" fn rr_run(
     arg: *mut c_void,
 ) -> c_int {
     guard(|| {
+        in_this_process()?;
         let turn = r#loop.ok_or_else(|| explained(Errno::EINVAL, "rr_run: no loop"))?;
         let runtime = runtime().clone();
         let runtime = runtime.ok_or_else(|| explained(Errno::ENETDOWN, "rr_run: call rr_init first"))?;
@@ -236,6 +245,7 @@ pub extern "C" fn rr_stop() {
 #[unsafe(no_mangle)]
 pub extern "C" fn rr_shutdown_all() -> c_int {
     guard(|| {
+        in_this_process()?;
         if IN_LOOP.get() {
             return Err(explained(Errno::EBUSY, "rr_shutdown_all: end the loop first (rr_stop)"));
         }

@@ -125,7 +125,13 @@ impl<T: Send + Sync> Table<T> {
         }
     }
 
-    /// True in a child of the process that first took a descriptor.
+    /// From now on a child of this process is told from it.
+    pub fn watch_forks(&self) {
+        self.fork.get_or_init(|| ForkMark::new().ok());
+    }
+
+    /// True in a child of the process that first watched for forks, or took a
+    /// descriptor.
     #[inline]
     pub fn forked(&self) -> bool {
         matches!(self.fork.get(), Some(Some(mark)) if mark.forked())
@@ -330,7 +336,7 @@ impl<T: Send + Sync> Table<T> {
     }
 
     fn anchor(&self) -> Option<RawFd> {
-        self.fork.get_or_init(|| ForkMark::new().ok());
+        self.watch_forks();
         let make = || {
             // SAFETY: takes no pointers.
             let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };

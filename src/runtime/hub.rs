@@ -107,6 +107,7 @@ impl Hub {
 
     /// Makes this the runtime of new sockets. False where another one is.
     pub(super) fn install(&'static self) -> bool {
+        super::posix::watch_forks();
         let this = core::ptr::from_ref(self).cast_mut();
         CURRENT
             .compare_exchange(core::ptr::null_mut(), this, Ordering::AcqRel, Ordering::Acquire)
