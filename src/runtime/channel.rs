@@ -318,7 +318,14 @@ impl Thread {
             if deadline.is_some_and(|d| now >= d) {
                 return Ok(false);
             }
-            if worker::run_blocked_turn(deadline) {
+            if worker::current_owner().is_some() {
+                // Another worker wakes this thread, not the seat that it sits in.
+                let sleeper = self.sleeper.clone();
+                sleeper.announce();
+                if !done(self) {
+                    worker::run_blocked_turn_with(deadline, Some(sleeper.fd()));
+                }
+                sleeper.awake(true);
                 if !kernel.is_empty() && sys::poll(&mut fds[1..], Some(0))? > 0 {
                     return Ok(false);
                 }
@@ -343,11 +350,12 @@ impl Thread {
         }
     }
 
-    /// A frame of this worker's to fill; `None` where none can be had now.
+    /// Sees to it that the stock has a frame of this worker's, which may take a
+    /// sleep: false where none can be had now.
     ///
     /// # Errors
     /// `ENETDOWN`.
-    pub fn frame(&mut self, hub: &'static Hub, worker: usize) -> Result<Option<Frame>> {
+    pub fn stock_up(&mut self, hub: &'static Hub, worker: usize) -> Result<bool> {
         let most = hub.config.thread_frames as usize;
         self.collect();
         let line = self.line(hub, worker);
@@ -366,7 +374,21 @@ impl Thread {
             };
             while !self.wait(None, done).unwrap_or(false) {}
         }
-        Ok(self.line(hub, worker).stock.pop())
+        Ok(!self.line(hub, worker).stock.is_empty())
+    }
+
+    /// A frame of the stock.
+    pub fn stocked(&mut self, hub: &'static Hub, worker: usize) -> Option<Frame> {
+        self.line(hub, worker).stock.pop()
+    }
+
+    /// A frame of this worker's to fill; `None` where none can be had now.
+    ///
+    /// # Errors
+    /// `ENETDOWN`.
+    pub fn frame(&mut self, hub: &'static Hub, worker: usize) -> Result<Option<Frame>> {
+        self.stock_up(hub, worker)?;
+        Ok(self.stocked(hub, worker))
     }
 
     /// Gives a frame back to the thread's stock, unused.
@@ -377,6 +399,9 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
+        if super::posix::forked() {
+            return; // there is no worker in this process
+        }
         for line in &mut self.lines {
             let frames = line.stock.drain(..).map(Command::Return);
             let mut last = frames.chain([Command::Leave]).peekable();

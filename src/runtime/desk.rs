@@ -38,6 +38,8 @@ pub(super) struct LinkEnd {
     served: u32,
     /// Close or shut down for writing once everything written was taken.
     pub ending: Option<Ending>,
+    /// Its last descriptor was closed: no call waits on it any more.
+    pub nudged: bool,
 }
 
 /// What is done once everything written was taken.
@@ -105,6 +107,7 @@ impl Desk {
             subscriptions: Vec::new(),
             served: 0,
             ending: None,
+            nudged: false,
         });
         sockets.watch(handle, token(id));
         link
@@ -263,6 +266,7 @@ impl Core {
         self.pump(id, 0);
         let ready = match self.desk.link(id) {
             None => u32::MAX,
+            Some(link) if link.nudged => u32::MAX,
             Some(link) => link.level(),
         };
         if ready & (interest | SPECIAL) != 0 {
@@ -382,7 +386,8 @@ impl Core {
 
     fn accept_ahead(&mut self, link: &mut LinkEnd) -> u32 {
         let mut edges = 0;
-        while let End::Listener { rx } = &mut link.end {
+        loop {
+            let End::Listener { rx } = &mut link.end else { break };
             if rx.room() == 0 {
                 break;
             }
@@ -467,12 +472,18 @@ impl Core {
         }
     }
 
+    /// Whether there is data in the link's ring, after everything was done for it.
+    pub(super) fn has_more(&mut self, id: LinkId) -> bool {
+        self.pump(id, 0);
+        self.desk.link(id).is_some_and(LinkEnd::has_data)
+    }
+
     /// A read that the rings did not answer: the end of the stream, or an error.
     /// `None`: there is data in the ring after all.
-    pub(super) fn recv_slow(&mut self, id: LinkId, buf: &mut [u8], flags: i32) -> Option<crate::errno::Result<usize>> {
+    pub(super) fn recv_slow(&mut self, id: LinkId, buf: &mut [u8], flags: i32, ring_first: bool) -> Option<crate::errno::Result<usize>> {
         self.pump(id, 0);
         let Some(link) = self.desk.link(id) else { return Some(Err(crate::errno::Errno::EBADF)) };
-        if link.has_data() {
+        if ring_first && link.has_data() {
             return None;
         }
         let h = link.link.handle;
@@ -504,6 +515,8 @@ impl LinkEnd {
             End::Datagram { rx, .. } => !rx.is_empty(),
             End::Listener { rx } => !rx.is_empty(),
         };
+        // After the ring: what was taken out of it is then seen here.
+        let some = some || self.link.left.load(Ordering::Relaxed);
         let room = status & OPEN != 0 && self.has_room();
         (status & SPECIAL)
             | if some { Readiness::IN.bits() } else { 0 }

@@ -19,7 +19,7 @@ use super::ring::{Consumer, Producer, ring};
 use crate::frame::Frame;
 use crate::socket::{Handle, RecvMeta, SendMeta};
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use crossbeam::utils::CachePadded;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -114,6 +114,9 @@ pub(super) struct Link {
     /// How often the program found no room to write: written under the claim of
     /// `sending`, read by the worker.
     pub short: CachePadded<AtomicU32>,
+    /// Data was taken out of the ring and not read: written under the claim of
+    /// `receiving`, before the ring's slots are released, read by the worker.
+    pub left: CachePadded<AtomicBool>,
 }
 
 /// The worker's ends.
@@ -158,8 +161,30 @@ impl Link {
             receiving: Claim::new(Receiving { rx, returns }),
             sending: Claim::new(Sending { tx, rung: 0 }),
             short: CachePadded::default(),
+            left: CachePadded::default(),
         });
         (link, end)
+    }
+
+    /// Says whether data is left between the ring and the program. By the holder
+    /// of `receiving`.
+    #[inline]
+    pub fn leave(&self, some: bool) {
+        if self.left.load(Ordering::Relaxed) != some {
+            self.left.store(some, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the worker wants frames back soon.
+    pub fn wanted(&self) -> bool {
+        self.board.status.load(Ordering::Relaxed) & WANTED != 0
+            || self.hub.seats[self.worker].hungry.load(Ordering::Relaxed)
+    }
+
+    /// Says that there was no room to write. By the holder of `sending`.
+    pub fn count_short(&self) {
+        self.short.store(self.short.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
     }
 
     /// What the worker says of the socket.
@@ -237,8 +262,7 @@ impl Returns {
         }
         // Pairs with `Link::answer`, and with the worker's fence before it sleeps.
         fence(Ordering::SeqCst);
-        let wanted = link.board.status.load(Ordering::Relaxed) & WANTED != 0
-            || link.hub.seats[link.worker].hungry.load(Ordering::Relaxed);
+        let wanted = link.wanted();
         if !wanted && !idle && self.pending < RETURNS {
             return (false, false);
         }

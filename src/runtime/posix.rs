@@ -157,6 +157,16 @@ pub fn is_ours(fd: RawFd) -> bool {
     TABLE.is_ours(fd)
 }
 
+/// Children of this process are told from it from now on.
+pub(super) fn watch_forks() {
+    TABLE.watch_forks();
+}
+
+/// True in a forked child, whose calls fail.
+pub fn forked() -> bool {
+    TABLE.forked()
+}
+
 /// True where there is a runtime, on which new sockets are made.
 pub fn is_running() -> bool {
     Hub::current().is_some()
@@ -447,7 +457,10 @@ pub fn dup(fd: RawFd, _from: RawFd, cloexec: bool) -> Result<RawFd> {
     }
     let Found::Shared(guard) = find(fd)? else { return Err(Errno::EBADF) };
     let Object::Socket(socket) = &*guard else { return Err(Errno::EINVAL) };
-    socket.names.fetch_add(1, Ordering::AcqRel);
+    let one_more = |n: u32| (n > 0).then_some(n + 1);
+    // None are left where it is being closed: those who use it were told to end.
+    let named = socket.names.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+    named.map_err(|_| Errno::EBADF)?;
     let new = TABLE.insert_shared(Object::Socket(socket.clone()), 0).inspect_err(|_| {
         socket.names.fetch_sub(1, Ordering::AcqRel);
     })?;
@@ -568,5 +581,17 @@ pub fn readiness(fd: RawFd) -> Result<Readiness> {
             Object::Socket(socket) => Ok(Readiness::from_bits_truncate(socket.readiness())),
             Object::Epoll(_) => Err(Errno::EINVAL),
         },
+    }
+}
+
+/// The shared socket of a descriptor, for tests of its insides.
+#[cfg(test)]
+pub(super) fn shared_of(fd: RawFd) -> Result<Arc<SharedSocket>> {
+    match find(fd)? {
+        Found::Shared(guard) => match &*guard {
+            Object::Socket(socket) => Ok(socket.clone()),
+            Object::Epoll(_) => Err(Errno::ENOTSOCK),
+        },
+        Found::Local(..) => Err(Errno::EBADF),
     }
 }

@@ -200,7 +200,7 @@ impl SharedSocket {
     }
 
     fn blocks(&self, flags: i32) -> bool {
-        flags & libc::MSG_DONTWAIT == 0 && !self.nonblocking.load(Ordering::Relaxed)
+        flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) == 0 && !self.nonblocking.load(Ordering::Relaxed)
     }
 
     /// Waits until a link is ready for one of these.
@@ -258,11 +258,11 @@ impl SharedSocket {
     }
 
     fn recv_stream(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], at: usize, flags: i32) -> Result<usize> {
-        const KNOWN: i32 = libc::MSG_PEEK | libc::MSG_WAITALL | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_TRUNC;
+        let ordinary = flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) == 0;
         let link = &self.home;
         let want = bufs.iter().map(|b| b.len()).sum::<usize>() - at;
         loop {
-            let fast = flags & !KNOWN == 0 && want > 0;
+            let fast = ordinary && want > 0;
             if fast && let Some(n) = self.take_stream(thread, bufs, at, want, flags)? {
                 return Ok(n);
             }
@@ -273,14 +273,22 @@ impl SharedSocket {
             if fast && status & SPECIAL == 0 && status & OPEN != 0 {
                 return Err(Errno::EAGAIN);
             }
-            // How it ended, or why it never began, the worker knows.
             let id = link.id;
+            if at > 0 {
+                // It ended behind the part that was read; how, the next call says.
+                match thread.call(self.hub, link.worker, move |core| core.has_more(id))? {
+                    true => continue,
+                    false => return Ok(0),
+                }
+            }
+            if ordinary && want == 0 && link.receiving.hold().rx.has_any() {
+                return Ok(0);
+            }
+            // How it ended, or why it never began, the worker knows.
             let mut none = [0u8; 0];
             let buf = bufs.iter_mut().find(|b| !b.is_empty()).map_or(&mut none[..], |b| &mut b[..]);
-            if at > 0 {
-                return Err(Errno::EAGAIN); // the part that was read comes first
-            }
-            if let Some(result) = thread.call(self.hub, link.worker, move |core| core.recv_slow(id, buf, flags))? {
+            let slow = move |core: &mut Core| core.recv_slow(id, buf, flags, fast);
+            if let Some(result) = thread.call(self.hub, link.worker, slow)? {
                 return result;
             }
         }
@@ -290,13 +298,14 @@ impl SharedSocket {
     fn take_stream(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], at: usize, want: usize, flags: i32) -> Result<Option<usize>> {
         let link = &self.home;
         let arena = &self.hub.arena;
-        let mut receiving = link.receiving.hold();
-        let receiving = &mut *receiving;
+        let mut held = link.receiving.hold();
+        let receiving = &mut *held;
         let Rx::Stream { ring, queue } = &mut receiving.rx else { return Ok(None) };
         let (peek, cut) = (flags & libc::MSG_PEEK != 0, flags & libc::MSG_TRUNC != 0);
         let mut n = 0;
         if peek {
             queue.extend(core::iter::from_fn(|| ring.take()));
+            link.leave(!queue.is_empty());
             ring.release();
             for frame in queue.iter() {
                 n += scatter(bufs, at + n, arena.bytes(frame));
@@ -319,17 +328,25 @@ impl SharedSocket {
                 receiving.returns.give(frame);
             }
         }
+        link.leave(!queue.is_empty());
         ring.release();
         let idle = queue.is_empty() && ring.is_empty();
-        self.ring_for_returns(thread, link, &mut receiving.returns, idle)?;
+        let bell = receiving.returns.must_ring(link, idle);
+        drop(held);
+        self.ring_for_returns(thread, link, bell)?;
         Ok((n > 0).then_some(n))
     }
 
-    fn ring_for_returns(&self, thread: &mut Thread, link: &Arc<Link>, returns: &mut super::link::Returns, idle: bool) -> Result<()> {
-        let (ring, wake) = returns.must_ring(link, idle);
+    /// Rings for frames that went back. Without the claim: the worker may have to
+    /// make room first.
+    fn ring_for_returns(&self, thread: &mut Thread, link: &Arc<Link>, bell: (bool, bool)) -> Result<()> {
+        let (ring, wake) = bell;
         if ring {
             thread.send(self.hub, link.worker, Command::Pump(link.id, Side::Rx), wake)?;
-        } else if wake {
+            fence(Ordering::SeqCst); // pairs with the worker's before it sleeps
+        }
+        // The worker may have come to want them, and gone to sleep, meanwhile.
+        if wake || ring && link.wanted() {
             self.hub.seats[link.worker].sleeper.wake();
         }
         Ok(())
@@ -382,29 +399,43 @@ impl SharedSocket {
             let id = link.id;
             return thread.call(self.hub, link.worker, move |core| core.send_slow(id, &data, flags))?;
         }
-        let mut sending = link.sending.hold();
-        let sending = &mut *sending;
-        let Tx::Stream(ring) = &mut sending.tx else { return Err(Errno::EPIPE) };
         let mut sent = 0;
-        while at + sent < want {
-            if ring.room() == 0 {
-                break;
+        let mut room = true;
+        // Frames are asked for without the claim: that may take a sleep.
+        while at + sent < want && room && thread.stock_up(self.hub, link.worker)? {
+            let mut held = link.sending.hold();
+            let sending = &mut *held;
+            let Tx::Stream(ring) = &mut sending.tx else { return Err(Errno::EPIPE) };
+            while at + sent < want {
+                room = ring.room() > 0;
+                if !room {
+                    break;
+                }
+                let Some(mut frame) = thread.stocked(self.hub, link.worker) else { break };
+                sent += fill(self.hub, &mut frame, parts, at + sent);
+                let staged = ring.stage(frame).is_ok();
+                debug_assert!(staged, "there was room");
             }
-            let Some(mut frame) = thread.frame(self.hub, link.worker)? else { break };
-            sent += fill(self.hub, &mut frame, parts, at + sent);
-            if let Err(frame) = ring.stage(frame) {
-                thread.unframe(self.hub, link.worker, frame);
-                break;
+            ring.publish();
+            if !room {
+                // The worker is told, and what it freed meanwhile is seen.
+                link.count_short();
+            }
+            let must_ring = sending.must_ring(link);
+            drop(held);
+            if must_ring {
+                thread.send(self.hub, link.worker, Command::Pump(link.id, Side::Tx), true)?;
             }
         }
-        ring.publish();
-        if at + sent < want {
-            // No room: the worker is told, and what it freed meanwhile is seen.
-            link.short.store(link.short.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-            fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
-        }
-        if sending.must_ring(link) {
-            thread.send(self.hub, link.worker, Command::Pump(link.id, Side::Tx), true)?;
+        if at + sent < want && room {
+            // No frame: the same.
+            let mut held = link.sending.hold();
+            link.count_short();
+            let must_ring = held.must_ring(link);
+            drop(held);
+            if must_ring {
+                thread.send(self.hub, link.worker, Command::Pump(link.id, Side::Tx), true)?;
+            }
         }
         if sent == 0 { Err(Errno::EAGAIN) } else { Ok(sent) }
     }
@@ -480,9 +511,17 @@ impl SharedSocket {
             timeout.store(super::posix::timeval_us(value), Ordering::Relaxed);
         }
         if self.stream {
-            self.settings.hold().push((level, name, value.to_vec()));
+            let mut settings = self.settings.hold();
+            settings.retain(|(l, n, _)| (*l, *n) != (level, name)); // the last one counts
+            settings.push((level, name, value.to_vec()));
         }
         Ok(())
+    }
+
+    /// How many settings are kept.
+    #[cfg(test)]
+    pub fn settings_kept(&self) -> usize {
+        self.settings.hold().len()
     }
 
     /// `getsockopt`.
@@ -512,11 +551,12 @@ impl SharedSocket {
             let n = match &mut receiving.rx {
                 Rx::Stream { ring, queue } => {
                     queue.extend(core::iter::from_fn(|| ring.take()));
+                    link.leave(!queue.is_empty());
                     ring.release();
                     queue.iter().map(Frame::len).sum()
                 }
                 Rx::Datagram { ring, queue } => {
-                    fill_queue(queue, ring);
+                    fill_queue(link, queue, ring);
                     queue.front().map_or(0, |d| d.meta.full_len)
                 }
                 Rx::Listener { .. } => return Err(Errno::EINVAL),
@@ -543,8 +583,10 @@ fn stream_meta(n: usize) -> RecvMeta {
     RecvMeta { from: None, to, tos: 0, ttl: 0, time: crate::time::Instant::ZERO, full_len: n }
 }
 
-fn fill_queue<T: Send>(queue: &mut VecDeque<T>, ring: &mut super::ring::Consumer<T>) {
-    if queue.is_empty() {
+/// Takes the next into the queue where that is empty.
+fn fill_queue<T: Send>(link: &Link, queue: &mut VecDeque<T>, ring: &mut super::ring::Consumer<T>) {
+    if queue.is_empty() && !ring.is_empty() {
+        link.leave(true);
         queue.extend(ring.pop());
     }
 }

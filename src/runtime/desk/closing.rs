@@ -5,7 +5,9 @@ use super::Ending;
 use crate::runtime::channel::Reply;
 use crate::runtime::link::{End, Link, LinkId, Rx};
 use crate::runtime::worker::Core;
-use core::sync::atomic::Ordering;
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{Ordering, fence};
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 impl Core {
@@ -30,11 +32,16 @@ impl Core {
     pub(in crate::runtime) fn close_link(&mut self, link: &Arc<Link>) {
         let id = link.id;
         let Some(end) = self.desk.link(id) else { return };
-        end.waiters.clear();
         end.subscriptions.clear();
+        let (h, listens) = (end.link.handle, matches!(end.end, End::Listener { .. }));
+        // Those who wait without using the socket, in `poll`.
+        self.nudge(id);
         let unread = self.take_back(id);
-        let Some(end) = self.desk.link(id) else { return };
-        let h = end.link.handle;
+        if listens {
+            // Not pumped: it would accept more, which nobody would ever take.
+            self.finish_close(id);
+            return;
+        }
         if unread {
             // What the program did not read counts as unread: the peer is told
             // by a reset (RFC 2525, 2.17).
@@ -43,7 +50,9 @@ impl Core {
             self.finish_close(id);
             return;
         }
-        end.ending = Some(Ending::Close);
+        if let Some(end) = self.desk.link(id) {
+            end.ending = Some(Ending::Close);
+        }
         self.pump(id, 0);
     }
 
@@ -118,7 +127,11 @@ impl Core {
     /// The worker ends: everyone who waits is woken, and finds the seat down.
     pub(in crate::runtime) fn release_everyone(&mut self) {
         self.hub.seats[self.worker].down.store(true, Ordering::Release);
-        self.answer_door();
+        // Who knocked and then found the seat up is found at the door: between
+        // the two stands a full barrier on either side.
+        fence(Ordering::SeqCst);
+        // After a panic the links may be in any state; the sleepers come first.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.answer_door()));
         for channel in self.desk.channels.iter().flatten() {
             channel.sleeper.wake();
         }
@@ -130,6 +143,7 @@ impl Core {
     /// Someone closed the socket under the calls of others: wakes them.
     pub(in crate::runtime) fn nudge(&mut self, id: LinkId) {
         let Some(link) = self.desk.link(id) else { return };
+        link.nudged = true;
         for waiter in core::mem::take(&mut link.waiters) {
             self.reply(waiter.channel, Reply::Woken(waiter.ticket));
             self.wake(waiter.channel);

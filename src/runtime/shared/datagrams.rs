@@ -1,12 +1,12 @@
 //! Datagrams of shared sockets, both ways.
 
-use super::{MAX_DATAGRAM, OUT, SharedSocket, fill, gather, scatter};
+use super::{MAX_DATAGRAM, OUT, SharedSocket, fill, fill_queue, gather, scatter};
 use crate::errno::{Errno, Result};
 use crate::runtime::channel::{Command, Side, Thread};
 use crate::runtime::link::{Outgoing, Rx, SPECIAL, Tx};
 use crate::socket::{RecvMeta, SendMeta};
 use core::net::SocketAddr;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 use std::io::{IoSlice, IoSliceMut};
 
 impl SharedSocket {
@@ -15,12 +15,10 @@ impl SharedSocket {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         for i in 0..links.len() {
             let link = &links[(first + i) % links.len()];
-            let mut receiving = link.receiving.hold();
-            let receiving = &mut *receiving;
+            let mut held = link.receiving.hold();
+            let receiving = &mut *held;
             let Rx::Datagram { ring, queue } = &mut receiving.rx else { continue };
-            if queue.is_empty() {
-                queue.extend(ring.pop());
-            }
+            fill_queue(link, queue, ring);
             let Some(datagram) = queue.front() else { continue };
             let data = match (&datagram.frame, &datagram.big) {
                 (Some(frame), _) => self.hub.arena.bytes(frame),
@@ -32,8 +30,11 @@ impl SharedSocket {
             if flags & libc::MSG_PEEK == 0 {
                 let frame = queue.pop_front().and_then(|d| d.frame);
                 frame.into_iter().for_each(|frame| receiving.returns.give(frame));
+                link.leave(!queue.is_empty());
                 let idle = ring.is_empty();
-                self.ring_for_returns(thread, link, &mut receiving.returns, idle)?;
+                let bell = receiving.returns.must_ring(link, idle);
+                drop(held);
+                self.ring_for_returns(thread, link, bell)?;
             }
             return Ok((n, meta));
         }
@@ -45,10 +46,14 @@ impl SharedSocket {
                 // An error waits, or it was shut down.
                 let id = link.id;
                 let result = self.on(thread, link, move |core, h| {
+                    if core.has_more(id) {
+                        return None; // it would be read, and thrown away
+                    }
                     let result = core.sockets.recv_from(h, &mut [], flags);
                     core.pump(id, 0);
-                    result
+                    Some(result)
                 })?;
+                let Some(result) = result else { return self.recv_datagram(thread, bufs, flags) };
                 if result != Err(Errno::EAGAIN) {
                     return result;
                 }
@@ -83,7 +88,10 @@ impl SharedSocket {
         }
         let mut out = Outgoing { frame: None, big: None, to, meta: *meta };
         if want <= self.hub.arena.capacity() {
-            let Some(mut frame) = thread.frame(self.hub, link.worker)? else { return Err(Errno::EAGAIN) };
+            let Some(mut frame) = thread.frame(self.hub, link.worker)? else {
+                // A blocking call has no "try again".
+                return Err(if self.blocks(flags) { Errno::ENOBUFS } else { Errno::EAGAIN });
+            };
             fill(self.hub, &mut frame, parts, 0);
             out.frame = Some(frame);
         } else {
@@ -97,8 +105,7 @@ impl SharedSocket {
             let Tx::Datagram(ring) = &mut sending.tx else { return Err(Errno::EOPNOTSUPP) };
             let pushed = ring.push(out);
             if pushed.is_err() {
-                link.short.store(link.short.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-                fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
+                link.count_short();
             }
             let must_ring = sending.must_ring(link);
             drop(sending);

@@ -1,6 +1,7 @@
 //! Runtimes with real threads over the memory wire.
 
 mod app;
+mod edges;
 mod strays;
 mod threads;
 

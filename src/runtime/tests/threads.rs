@@ -47,7 +47,7 @@ impl Bed {
 }
 
 /// Stops a runtime, also where a test fails.
-struct StopAtEnd(crate::runtime::Stopper);
+pub(super) struct StopAtEnd(pub crate::runtime::Stopper);
 
 impl Drop for StopAtEnd {
     fn drop(&mut self) {
