@@ -370,9 +370,16 @@ impl Connection {
     }
 
     /// True where the last `send` stopped for want of a frame, not of buffer.
-    /// Cleared by the next call; no ACK need come that would wake the program.
+    /// No ACK need come that would wake the program: whoever sees this says
+    /// [`Connection::fed`] when there are frames again. Until then, or the next
+    /// call, there is no room to send.
     pub fn starved(&self) -> bool {
         self.hot.bits.contains(Bits::STARVED)
+    }
+
+    /// There are frames again.
+    pub fn fed(&mut self) {
+        self.hot.bits -= Bits::STARVED;
     }
 
     /// True after `shutdown_send` or `close`.
@@ -400,7 +407,8 @@ impl Connection {
             return ready;
         }
         ready.set(Readiness::IN, peer_closed || self.recv_len() > 0);
-        ready.set(Readiness::OUT, self.send_shut() || self.writable());
+        let starved = h.bits.contains(Bits::STARVED);
+        ready.set(Readiness::OUT, self.send_shut() || self.writable() && !starved);
         ready
     }
 

@@ -307,6 +307,9 @@ fn who_found_no_frame_is_told_when_there_are_some() {
     assert_eq!(net.a.zc_alloc(client).unwrap_err(), Errno::EAGAIN);
     net.a.turn(net.now);
     assert_eq!(events(&mut net.a, ep), []);
+    // Until then there is no room, and who sleeps wakes up to look.
+    assert!(!net.a.readiness(client).contains(Readiness::OUT));
+    assert!(net.a.next_deadline().is_some_and(|at| at <= net.now + Duration::from_millis(1)));
     hoard.into_iter().for_each(|frame| net.a.stack.core.pool.free(frame));
     net.a.turn(net.now);
     assert_eq!(events(&mut net.a, ep), [(EPOLLOUT, 1)]);

@@ -6,9 +6,12 @@ use super::{FAR, LOOK, Marks, NONE, Table, WAITING, env};
 use crate::errno::Errno;
 use crate::stack::core::{Core, Event};
 use crate::tcp::{Events, Flush, Readiness};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::ethernet::Mac;
 use core::net::IpAddr;
+
+/// How often the pool is looked at for programs that found no frame.
+const HUNGER: Duration = Duration::from_millis(1);
 
 impl Table {
     /// Does what is due: timers of connections, ends of TIME-WAIT, neighbours.
@@ -32,8 +35,11 @@ impl Table {
     fn feed(&mut self, core: &mut Core) {
         for id in self.starved.drain(..) {
             let slot = &mut self.slots[id as usize];
-            let waits = slot.marks.contains(Marks::STARVED) && slot.conn.is_some();
+            let waits = slot.marks.contains(Marks::STARVED);
             slot.marks.remove(Marks::STARVED);
+            if let Some(conn) = slot.conn.as_mut().filter(|_| waits) {
+                conn.fed();
+            }
             if waits && slot.token != NONE {
                 core.events.push(Event { token: slot.token, ready: Readiness::OUT });
             }
@@ -223,7 +229,11 @@ impl Table {
         if !self.touched.is_empty() {
             return now;
         }
-        let wheel = self.wheel.next_deadline().unwrap_or(Instant::NEVER);
+        let mut wheel = self.wheel.next_deadline().unwrap_or(Instant::NEVER);
+        if !self.starved.is_empty() {
+            // Frames may come back without a packet: transmissions that complete.
+            wheel = wheel.min(now + HUNGER);
+        }
         wheel.min(self.waits.next_deadline(now).unwrap_or(Instant::NEVER))
     }
 }
