@@ -199,7 +199,11 @@ impl Sockets {
 
     pub(super) fn tcp_disconnect(&mut self, h: Handle) -> Result<()> {
         match self.table.get(h)?.kind {
-            Kind::Stream(conn) => self.drop_conn(h, conn),
+            Kind::Stream(conn) => {
+                self.drop_conn(h, conn)?;
+                self.happened(h, Readiness::all());
+                Ok(())
+            }
             Kind::Listener(listener) => self.stop_listening(h, listener),
             _ => Ok(()),
         }
