@@ -402,7 +402,9 @@ impl Connection {
         if h.timers.is_set(Timer::Retransmit) || !h.state.is_synchronized() {
             return;
         }
-        if h.snd_wnd == 0 {
+        if h.snd_wnd == 0 || !h.bits.contains(Bits::PATH) {
+            // With no next hop either: its time-outs end the connection, or have
+            // the neighbour asked for again.
             self.cold.mode = Mode::Persist;
             let at = env.now + h.rtt.rto(h.backoff, env.config);
             h.timers.set(Timer::Retransmit, at);
