@@ -356,6 +356,8 @@ impl Connection {
         if !acked {
             return Disposition::NONE;
         }
+        // A timer may have taken it for lost in the same turn.
+        h.bits -= Bits::FIN_LOST;
         match h.state {
             State::FinWait1 => {
                 h.state = State::FinWait2;

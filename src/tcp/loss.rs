@@ -12,15 +12,20 @@ use crate::wire::tcp::{Flags, Segment};
 const FLUSH: Disposition = Disposition { events: Events::empty(), flush: true };
 
 impl Connection {
-    /// RFC 5681, 2: nothing new, something outstanding, the same window, no data.
+    /// RFC 5681, 2: nothing new, something outstanding, the same window, no data;
+    /// with SACK, a block ahead says the same whatever the window (RFC 6675, 2).
     pub(super) fn is_duplicate_ack(&self, seg: &Segment) -> bool {
         let h = &self.hot;
+        let ahead = || {
+            let blocks = &seg.options.sack;
+            h.bits.contains(Bits::SACK) && blocks.iter().any(|b| seq::gt(b.left, seg.ack))
+        };
         seg.ack == h.snd_una
             && h.snd_una != h.snd_nxt
             && seg.payload_len == 0
             && !seg.flags.intersects(Flags::SYN | Flags::FIN)
-            && u32::from(seg.window) << h.snd_scale == h.snd_wnd
             && h.snd_wnd > 0
+            && (u32::from(seg.window) << h.snd_scale == h.snd_wnd || ahead())
     }
 
     /// Counts a duplicate ACK; the third starts fast retransmit and recovery.
@@ -202,6 +207,17 @@ impl Connection {
         h.retries >= limit
     }
 
+    /// The probes went unanswered; with a user timeout that says for how long
+    /// they may, not their number (as in Linux).
+    fn keepalive_is_over(&self, env: &Env) -> bool {
+        let c = &self.cold;
+        if c.user_timeout == 0 {
+            return c.keep_probes >= c.keep_count;
+        }
+        let limit = Duration::from_millis(c.user_timeout.into());
+        c.keep_probes > 0 && env.now.since(self.hot.last_recv) >= limit
+    }
+
     /// RFC 9293, 3.8.4 (MUST-24 to MUST-29).
     fn on_keepalive_timer(&mut self, env: &mut Env) -> Disposition {
         let idle = Duration::from_secs(self.cold.keep_idle.into());
@@ -214,13 +230,13 @@ impl Connection {
             self.hot.timers.set(Timer::KeepAlive, next);
             return Disposition::NONE;
         }
-        if self.cold.keep_probes >= self.cold.keep_count {
+        if self.keepalive_is_over(env) {
             env.counters.tcp_aborted += 1;
             self.send_reset(env, self.acceptable_seq(), Some(self.hot.rcv_nxt));
             let error = self.cold.soft_error.unwrap_or(Errno::ETIMEDOUT);
             return self.end(env, Some(error));
         }
-        self.cold.keep_probes += 1;
+        self.cold.keep_probes = self.cold.keep_probes.saturating_add(1);
         self.hot.timers.set(Timer::KeepAlive, env.now + interval);
         self.hot.bits |= Bits::KEEP_DUE;
         FLUSH

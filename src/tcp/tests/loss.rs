@@ -266,3 +266,41 @@ fn what_waited_for_a_repair_tells_no_round_trip_time() {
     assert!(info.rtt < 1000, "{}", info.rtt);
     solo.host.finish();
 }
+
+#[test]
+fn sack_blocks_ahead_make_a_duplicate_whatever_the_window() {
+    // Receivers that grow their windows change them with every ACK.
+    let mut solo = Solo::modern();
+    solo.host.send(&pattern(8000));
+    assert_eq!(solo.leaving().len(), 5);
+    let mss = u32::from(solo.host.conn().segment_size());
+    for i in 1..=3u32 {
+        let left = solo.ack.wrapping_add(mss);
+        let block = SackBlock { left, right: left.wrapping_add(i * mss) };
+        let mut options = solo.options();
+        options.sack.push(block);
+        let seg = segment(ACK, solo.seq, solo.ack, 50_000 + i as u16, options, 0);
+        solo.host.input(&seg, b"");
+    }
+    assert_eq!(solo.leaving().first(), Some(&(0, mss as usize)));
+    solo.host.finish();
+}
+
+#[test]
+fn what_finds_no_next_hop_is_given_up_in_the_end() {
+    // Nothing is outstanding, and nothing can leave.
+    let mut solo = Solo::plain();
+    solo.host.with(|c, _| c.hot.bits -= super::super::connection::Bits::PATH);
+    solo.host.send(b"data");
+    solo.host.silent();
+    let start = solo.host.now;
+    while solo.host.state() != State::Closed {
+        solo.host.advance(Duration::from_secs(1000));
+        solo.host.silent();
+        assert!(solo.host.now.since(start) < Duration::from_secs(3600), "it goes on");
+    }
+    // Each time-out has the stack ask for the neighbour again.
+    assert!(solo.host.counters.tcp_timeouts > 10);
+    assert_eq!(solo.host.take_error(), Some(Errno::ETIMEDOUT));
+    solo.host.finish();
+}

@@ -144,3 +144,20 @@ fn an_idle_connection_has_no_timer_and_little_memory() {
     pair.a.silent();
     pair.finish();
 }
+
+#[test]
+fn the_user_timeout_bounds_keepalive_instead_of_its_count() {
+    let mut solo = Solo::plain();
+    let now = solo.host.now;
+    solo.host.with(|c, _| {
+        c.set_keepalive_times(now, 10, 5, 1);
+        c.set_user_timeout(31_000);
+        c.set_keepalive(now, true);
+    });
+    let (all, took) = until_closed(&mut solo.host);
+    let probes = all.iter().filter(|o| !o.seg.flags.contains(RST)).count();
+    // At 10, 15, 20, 25 and 30 seconds; at 35 it is over.
+    assert_eq!((probes, took.as_millis()), (5, 35_000));
+    assert_eq!(solo.host.take_error(), Some(Errno::ETIMEDOUT));
+    solo.host.finish();
+}
