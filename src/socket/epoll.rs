@@ -48,6 +48,9 @@ pub(super) struct Sets {
     free_items: Vec<u32>,
     sets: Vec<Option<Set>>,
     free_sets: Vec<u32>,
+    /// A set was a member of a set once. Until then an event reaches no further
+    /// sets.
+    nested: bool,
 }
 
 /// What a set asks of the handle table.
@@ -103,13 +106,21 @@ impl Sets {
     ///
     /// # Errors
     /// `EEXIST`, `EINVAL` (EPOLLEXCLUSIVE with what it does not go with).
-    pub fn add(&mut self, set: u32, socket: u32, head: u32, events: u32, data: u64) -> Result<u32> {
+    pub fn add(
+        &mut self,
+        set: u32,
+        (socket, is_set): (u32, bool),
+        head: u32,
+        events: u32,
+        data: u64,
+    ) -> Result<u32> {
         if events & EPOLLEXCLUSIVE != 0 && events & !EXCLUSIVE_OK != 0 {
             return Err(Errno::EINVAL);
         }
         if self.find(head, set).is_some() {
             return Err(Errno::EEXIST);
         }
+        self.nested |= is_set;
         let item = Item { set, socket, events: events | ALWAYS, queued: false, data, next: head };
         if let Some(s) = &mut self.sets[set as usize] {
             s.members += 1;
@@ -185,9 +196,13 @@ impl Sets {
     /// lists of the sets that asked for that.
     #[inline]
     pub fn notify(&mut self, head: u32, edges: u32, members: &impl Members) {
-        if head != NONE {
-            self.notify_at(head, edges, members, 0);
+        let Some(item) = self.items.get_mut(head as usize) else { return };
+        // A level-triggered member stays on the ready list until a wait finds it
+        // idle: most events find it there, and it is in no other set.
+        if item.queued && item.next == NONE && !self.nested {
+            return;
         }
+        self.notify_at(head, edges, members, 0);
     }
 
     /// As [`Sets::notify`], for one set alone.
@@ -234,16 +249,15 @@ impl Sets {
         max: usize,
     ) -> usize {
         let before = out.len();
-        let waiting = self.sets[set as usize].as_ref().map_or(0, |s| s.ready.len());
-        for _ in 0..waiting {
+        let Some(s) = &mut self.sets[set as usize] else { return 0 };
+        // No member asks for this set's own list: sets do not go in circles.
+        let mut ready = core::mem::take(&mut s.ready);
+        for _ in 0..ready.len() {
             if out.len() - before == max {
                 break;
             }
-            let Some(id) = self.sets[set as usize].as_mut().and_then(|s| s.ready.pop_front())
-            else {
-                break;
-            };
-            let (socket, events) = (self.items[id as usize].socket, self.items[id as usize].events);
+            let Some(id) = ready.pop_front() else { break };
+            let Item { socket, events, .. } = self.items[id as usize];
             if socket == NONE {
                 self.free_items.push(id);
                 continue;
@@ -259,10 +273,11 @@ impl Sets {
                 item.events &= PRIVATE;
             } else if events & EPOLLET == 0 {
                 item.queued = true;
-                if let Some(s) = &mut self.sets[set as usize] {
-                    s.ready.push_back(id);
-                }
+                ready.push_back(id);
             }
+        }
+        if let Some(s) = &mut self.sets[set as usize] {
+            s.ready = ready;
         }
         out.len() - before
     }

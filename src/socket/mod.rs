@@ -144,22 +144,23 @@ impl Sockets {
     }
 
     fn deliver_events(&mut self) {
-        let mut events = core::mem::take(&mut self.stack.core.events);
-        for event in events.drain(..) {
+        // Telling of an event makes no other.
+        for i in 0..self.stack.core.events.len() {
+            let event = self.stack.core.events[i];
             self.notify(event.token, event.ready);
         }
-        self.stack.core.events = events;
+        self.stack.core.events.clear();
     }
 
     /// Something happened at the socket of this place.
     #[inline]
     fn notify(&mut self, index: u32, edges: Readiness) {
         let socket = self.table.at_mut(index);
+        let head = socket.members;
         if socket.flags.contains(Flags::WATCHED) && !socket.flags.contains(Flags::REPORTED) {
             socket.flags.insert(Flags::REPORTED);
             self.watched.push(index);
         }
-        let head = self.table.at(index).members;
         if head != epoll::NONE {
             let view = View { table: &self.table, stack: &self.stack, places: &self.places };
             self.sets.notify(head, with_norms(edges.bits()), &view);
@@ -270,7 +271,6 @@ impl Sockets {
         if let Kind::Stream(conn) = socket.kind
             && flags & !QUIET == 0
             && !socket.flags.contains(Flags::MORE)
-            && self.stack.tcp.conn(conn).state().can_send()
         {
             let n = self.stack.tcp.send(&mut self.stack.core, conn, data);
             if n > 0 {

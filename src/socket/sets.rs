@@ -52,7 +52,7 @@ impl Sockets {
                     let view = self.view();
                     self.sets.check_nesting(set, inner, &view)?;
                 }
-                let head = self.sets.add(set, h.index(), head, events, data)?;
+                let head = self.sets.add(set, (h.index(), matches!(kind, Kind::Set(_))), head, events, data)?;
                 self.table.at_mut(h.index()).members = head;
             }
             EPOLL_CTL_MOD => self.sets.modify(set, head, events, data)?,

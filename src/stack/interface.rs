@@ -29,6 +29,9 @@ pub struct Interface {
     pub mtu: usize,
     /// Bytes of the link's header: 14, or 0 where frames are IP packets.
     pub link_len: usize,
+    /// The first IPv4 address for the short way in; zero, which is nobody's, where
+    /// there is none or no Ethernet.
+    pub(super) quick_own: u32,
     /// The IPv4 addresses once more, as the packet path compares them.
     v4: Vec<Subnet>,
 }
@@ -64,6 +67,7 @@ impl Interface {
             mac: config.mac,
             mtu: config.mtu.clamp(68, 65_535),
             link_len: if config.raw_ip { 0 } else { ethernet::HEADER_LEN },
+            quick_own: 0,
             v4: Vec::new(),
         };
         interface.set_addresses(&config.addresses);
@@ -79,6 +83,8 @@ impl Interface {
             IpAddr::V4(a) => Some(Subnet::new(a, prefix)),
             IpAddr::V6(_) => None,
         }));
+        let first = self.v4.first().filter(|_| self.link_len == ethernet::HEADER_LEN);
+        self.quick_own = first.map_or(0, |s| s.own);
     }
 
     /// True for one of the interface's own addresses.

@@ -21,6 +21,7 @@ mod ip_input;
 mod ip_output;
 mod lru;
 mod neighbor;
+mod quick;
 pub mod route;
 mod sockets;
 pub mod tcp;
@@ -81,7 +82,10 @@ impl Stack {
             }
             self.core.counters.rx_packets += 1;
             self.core.counters.rx_bytes += packet.len() as u64;
-            self.link_input(packet, false);
+            match quick::Quick::of(&self.core, &self.tcp, &packet) {
+                Some(quick) => self.tcp.quick_input(&mut self.core, &quick, packet),
+                None => self.link_input(packet, false),
+            }
         }
         self.report();
     }
@@ -107,6 +111,7 @@ impl Stack {
     }
 
     /// Tells who waited for neighbours, and lets every protocol send.
+    #[inline]
     fn flush(&mut self) {
         while let Some(frame) = self.core.undeliverable.pop() {
             self.neighbor_unreachable(frame);
@@ -117,7 +122,15 @@ impl Stack {
 
     /// Takes in what was sent to ourselves. Each packet is copied: its sender may
     /// keep the frame to send it again.
+    #[inline]
     fn receive_loop(&mut self) {
+        if !self.core.loop_tx.is_empty() {
+            self.receive_looped();
+        }
+    }
+
+    #[inline(never)]
+    fn receive_looped(&mut self) {
         for _ in 0..LOOP_BUDGET {
             let Some(desc) = self.core.loop_tx.pop() else { return };
             let copy = self.core.pool.alloc();

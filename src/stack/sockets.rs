@@ -136,6 +136,13 @@ impl<T> Sockets<T> {
     /// Reports every socket that something happened to, once.
     #[inline]
     pub fn report(&mut self, core: &mut Core) {
+        if !self.touched.is_empty() || !self.blocked.is_empty() {
+            self.report_touched(core);
+        }
+    }
+
+    #[inline(never)]
+    fn report_touched(&mut self, core: &mut Core) {
         if !self.blocked.is_empty() {
             self.unblock(core);
         }

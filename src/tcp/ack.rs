@@ -7,24 +7,28 @@ use super::seq;
 use super::timers::{Mode, Timer};
 use super::types::{Disposition, Env, Events};
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::Segment;
 
 impl Connection {
     /// SND.UNA < SEG.ACK <= SND.NXT: new data is acknowledged.
-    #[inline]
-    pub(super) fn acknowledged(&mut self, env: &mut Env, seg: &Segment) -> Disposition {
+    #[inline(always)]
+    pub(super) fn acknowledged(
+        &mut self,
+        env: &mut Env,
+        ack: u32,
+        timestamp: Option<(u32, u32)>,
+    ) -> Disposition {
         let queued = self.queued();
         let h = &mut self.hot;
         let flight = h.snd_nxt.wrapping_sub(h.snd_una);
-        let bytes = seg.ack.wrapping_sub(h.snd_una);
-        let sent_at = h.send.acknowledge(env.pool, seg.ack);
-        h.snd_una = seg.ack;
+        let bytes = ack.wrapping_sub(h.snd_una);
+        let sent_at = h.send.acknowledge(env.pool, ack);
+        h.snd_una = ack;
         (h.dup_acks, h.retries) = (0, 0);
         self.cold.stalled = Instant::NEVER;
         self.cold.bytes_acked += u64::from(bytes);
-        self.measure(env, seg, sent_at);
+        self.measure(env, ack, timestamp, sent_at);
         let flush = if self.hot.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
-            self.acknowledged_in_recovery(seg.ack, bytes, flight)
+            self.acknowledged_in_recovery(ack, bytes, flight)
         } else {
             self.open_window(bytes, flight);
             self.hot.send.has_unsent()
@@ -60,18 +64,24 @@ impl Connection {
     /// 4.2). By our own note where the segment was sent once (Karn), else by the
     /// echoed timestamp.
     #[inline]
-    fn measure(&mut self, env: &Env, seg: &Segment, sent_at: Option<Instant>) {
-        if seq::lt(seg.ack, self.hot.rtt_seq) {
+    fn measure(
+        &mut self,
+        env: &Env,
+        ack: u32,
+        timestamp: Option<(u32, u32)>,
+        sent_at: Option<Instant>,
+    ) {
+        if seq::lt(ack, self.hot.rtt_seq) {
             return;
         }
         let took = match sent_at {
             Some(at) => env.now.since(at),
-            None => match self.echoed(env, seg.options.timestamp.map(|t| t.1)) {
+            None => match self.echoed(env, timestamp.map(|t| t.1)) {
                 Some(took) => took,
                 None => return,
             },
         };
-        self.hot.rtt.sample(took, env.config);
+        self.hot.rtt.sample(took);
         self.hot.rtt_seq = self.hot.snd_nxt;
         // The backed-off RTO lasts until something was measured (Karn; RFC 6298, 5).
         self.hot.backoff = 0;
@@ -89,15 +99,14 @@ impl Connection {
     /// The peer's window, if this segment is newer than the one it was last
     /// taken from (SND.WL1, SND.WL2). True where something may leave now.
     #[inline]
-    pub(super) fn take_window(&mut self, seg: &Segment) -> bool {
+    pub(super) fn take_window(&mut self, seq: u32, ack: u32, window: u16) -> bool {
         let h = &mut self.hot;
-        let newer = seq::lt(h.snd_wl1, seg.seq)
-            || h.snd_wl1 == seg.seq && seq::le(h.snd_wl2, seg.ack);
+        let newer = seq::lt(h.snd_wl1, seq) || h.snd_wl1 == seq && seq::le(h.snd_wl2, ack);
         if !newer {
             return false;
         }
-        (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
-        let window = u32::from(seg.window) << h.snd_scale;
+        (h.snd_wl1, h.snd_wl2) = (seq, ack);
+        let window = u32::from(window) << h.snd_scale;
         let old = h.snd_wnd;
         if old == window {
             if window == 0 && !h.bits.contains(Bits::ORPHAN) {

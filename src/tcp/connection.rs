@@ -395,7 +395,20 @@ impl Connection {
     }
 
     /// What a program can do at once, in epoll's bits, as Linux reports it.
+    #[inline]
     pub fn readiness(&self) -> Readiness {
+        let h = &self.hot;
+        let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED;
+        if h.state != State::Established || h.bits.intersects(over) || self.cold.error.is_some() {
+            return self.any_readiness();
+        }
+        let mut ready = Readiness::empty();
+        ready.set(Readiness::IN, self.recv_len() > 0);
+        ready.set(Readiness::OUT, self.writable());
+        ready
+    }
+
+    fn any_readiness(&self) -> Readiness {
         let h = &self.hot;
         let mut ready = Readiness::empty();
         ready.set(Readiness::ERR, self.cold.error.is_some());

@@ -98,9 +98,9 @@ impl Connection {
     pub(super) fn establish(&mut self, env: &mut Env, ack: u32, echo: Option<u32>) -> Disposition {
         let repeated = self.hot.bits.contains(Bits::SYN_REPEATED);
         if !repeated {
-            self.hot.rtt.sample(env.now.since(self.cold.last_sent), env.config);
+            self.hot.rtt.sample(env.now.since(self.cold.last_sent));
         } else if let Some(took) = self.echoed(env, echo) {
-            self.hot.rtt.sample(took, env.config);
+            self.hot.rtt.sample(took);
         } else {
             self.hot.rtt.after_syn_timeout();
         }

@@ -34,6 +34,34 @@ impl Arrival<'_> {
     }
 }
 
+/// A segment as header prediction looks at it: ACK and perhaps PSH set and nothing
+/// else, no option but perhaps a timestamp.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    /// Sequence number of the first byte.
+    pub seq: u32,
+    /// Acknowledgment number.
+    pub ack: u32,
+    /// Window, not yet scaled.
+    pub window: u16,
+    /// Timestamp value and echo reply.
+    pub timestamp: Option<(u32, u32)>,
+    /// Bytes of payload.
+    pub len: u32,
+}
+
+impl Plain {
+    /// The segment in short, if it is that plain.
+    #[inline]
+    fn of(seg: &Segment) -> Option<Self> {
+        if (seg.flags - Flags::PSH) != Flags::ACK || !seg.options.sack.is_empty() {
+            return None;
+        }
+        let (window, timestamp) = (seg.window, seg.options.timestamp);
+        Some(Self { seq: seg.seq, ack: seg.ack, window, timestamp, len: seg.payload_len as u32 })
+    }
+}
+
 /// A check passes the segment on, or ends its processing.
 type Check = ControlFlow<Disposition>;
 /// The same for a step that has something to report when it passes on.
@@ -56,51 +84,51 @@ impl Connection {
             }
             payload => payload,
         };
-        if self.is_expected(seg) {
-            return self.input_expected(env, seg, payload);
+        if let Some(plain) = Plain::of(seg)
+            && self.is_expected(&plain)
+            && payload.as_ref().is_none_or(|packet| packet.rest.is_none())
+            && env.pool.available() >= env.config.frames_low
+        {
+            return self.input_expected(env, &plain, payload.map(|packet| packet.head));
         }
         self.input_any(env, seg, payload)
     }
 
     /// Header prediction: ESTABLISHED, nothing unusual under way, the next data
     /// or an acknowledgment of new data, or both.
-    #[inline]
-    fn is_expected(&self, seg: &Segment) -> bool {
+    #[inline(always)]
+    pub fn is_expected(&self, seg: &Plain) -> bool {
         let h = &self.hot;
         let timestamps = h.bits.contains(Bits::TIMESTAMPS);
-        let time_ok = match seg.options.timestamp {
+        let time_ok = match seg.timestamp {
             Some((value, _)) => timestamps && seq::ge(value, h.ts_recent),
             None => !timestamps,
         };
         let acked = seg.ack.wrapping_sub(h.snd_una);
         h.state == State::Established
             && !h.bits.intersects(Bits::SLOW)
-            && (seg.flags - Flags::PSH) == Flags::ACK
             && seg.seq == h.rcv_nxt
             && time_ok
             && acked <= h.snd_nxt.wrapping_sub(h.snd_una)
-            && (acked > 0 || seg.payload_len > 0)
-            && seg.payload_len as u32 <= seq::distance(h.rcv_nxt, h.rcv_edge)
+            && (acked > 0 || seg.len > 0)
+            && seg.len <= seq::distance(h.rcv_nxt, h.rcv_edge)
             && h.snd_wnd > 0
-            && seg.options.sack.is_empty()
     }
 
-    #[inline]
-    fn input_expected(&mut self, env: &mut Env, seg: &Segment, payload: Option<Packet>) -> Disposition {
+    /// Takes a segment that [`is_expected`](Self::is_expected) while the pool is
+    /// not low; the frame's range is its payload, `None` where it has none. All of the hot path's input is
+    /// inlined here, so that nothing but the connection goes through memory.
+    #[inline(always)]
+    pub fn input_expected(&mut self, env: &mut Env, seg: &Plain, payload: Option<Frame>) -> Disposition {
         let mut d = Disposition::NONE;
         self.hot.last_recv = env.now;
-        self.take_timestamp(seg);
+        self.take_timestamp(seg.seq, seg.timestamp);
         if seg.ack != self.hot.snd_una {
-            d = self.acknowledged(env, seg);
+            d = self.acknowledged(env, seg.ack, seg.timestamp);
         }
-        d.flush |= self.take_window(seg);
-        if let Some(packet) = payload {
-            if packet.rest.is_none() && env.pool.available() >= env.config.frames_low {
-                d = d.and(self.take_in_order(env, packet.head));
-            } else {
-                let mut a = Arrival { seg, seq: seg.seq, payload: Some(packet) };
-                d = d.and(self.process_text(env, &mut a));
-            }
+        d.flush |= self.take_window(seg.seq, seg.ack, seg.window);
+        if let Some(frame) = payload {
+            d = d.and(self.take_in_order(env, frame));
         }
         d
     }
@@ -203,7 +231,7 @@ impl Connection {
             }
             self.hot.last_recv = env.now;
             self.cold.keep_probes = 0;
-            self.take_timestamp(a.seg);
+            self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
             return Continue(());
         }
         if a.seg.flags.contains(Flags::RST) && !(first == h.rcv_nxt && window == 0) {
@@ -339,12 +367,12 @@ impl Connection {
             return Break(self.challenge(env));
         }
         if seq::gt(seg.ack, h.snd_una) {
-            d = d.and(self.acknowledged(env, seg));
+            d = d.and(self.acknowledged(env, seg.ack, seg.options.timestamp));
         } else if self.is_duplicate_ack(seg) {
             d = d.and(self.duplicate_ack());
         }
         if seq::ge(seg.ack, self.hot.snd_una) {
-            d.flush |= self.take_window(seg);
+            d.flush |= self.take_window(seg.seq, seg.ack, seg.window);
         }
         Continue(d.and(self.after_fin_acked(env)))
     }
@@ -382,11 +410,11 @@ impl Connection {
     /// RFC 7323, 4.3: what is echoed is the timestamp of the segment that the
     /// next ACK is for.
     #[inline]
-    fn take_timestamp(&mut self, seg: &Segment) {
+    fn take_timestamp(&mut self, seq: u32, timestamp: Option<(u32, u32)>) {
         let h = &mut self.hot;
-        if let Some((value, _)) = seg.options.timestamp
+        if let Some((value, _)) = timestamp
             && h.bits.contains(Bits::TIMESTAMPS)
-            && seq::le(seg.seq, h.last_ack)
+            && seq::le(seq, h.last_ack)
             && seq::ge(value, h.ts_recent)
         {
             h.ts_recent = value;
@@ -462,7 +490,7 @@ impl Connection {
     }
 
     /// Takes the next payload of the stream.
-    #[inline]
+    #[inline(always)]
     fn take_in_order(&mut self, env: &mut Env, frame: Frame) -> Disposition {
         let n = frame.len() as u32;
         let h = &mut self.hot;

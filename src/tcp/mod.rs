@@ -33,6 +33,7 @@ mod types;
 pub use config::{Config, ConnOptions};
 pub use congestion::Algorithm;
 pub use connection::Connection;
+pub use input::Plain;
 pub use reset::reset_reply;
 pub use template::{Link, Template};
 pub use types::{Disposition, Env, Events, Flush, IcmpError, Info, Readiness, Reply, State};

@@ -190,8 +190,7 @@ impl Connection {
             return Err(self.out_of_queue(env));
         }
         let (window, room) = (self.window(), self.room());
-        let mut stamp = [0; 12];
-        let options = self.data_options(env.now, &mut stamp);
+        let timestamp = self.data_timestamp(env.now);
         let h = &mut self.hot;
         let fresh = h.send.first_unsent() == Some(i);
         let last_resent = !fresh && h.bits.contains(Bits::FIN_SENT) && h.send.is_last(i);
@@ -204,21 +203,24 @@ impl Connection {
         let in_place = seg.frame.offset() == room && !env.pool.is_pending(&seg.frame);
         if in_place {
             let buf = env.pool.buffer_mut(&mut seg.frame);
-            self.template.stamp(buf, fields, options, len, sum);
+            self.template.stamp_data(buf, fields, timestamp, len, sum);
             let desc = env.pool.transmit(&seg.frame, room + len);
             env.tx.push(desc);
         } else {
             let Some(mut copy) = env.pool.alloc() else { return Err(Full) };
             let buf = env.pool.buffer_mut(&mut copy);
             buf[room..room + len].copy_from_slice(env.pool.bytes(&seg.frame));
-            self.template.stamp(buf, fields, options, len, sum);
+            self.template.stamp_data(buf, fields, timestamp, len, sum);
             let desc = env.pool.transmit_and_free(copy, room + len);
             env.tx.push(desc);
             env.counters.tx_copied_bytes += len as u64;
         }
-        h.send.on_sent(i, env.now);
         if fresh {
+            seg.sent_at = env.now;
+            h.send.on_first_sent();
             h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
+        } else {
+            h.send.on_sent(i, env.now);
         }
         if last_resent {
             h.bits -= Bits::FIN_LOST;
@@ -341,12 +343,16 @@ impl Connection {
         now.as_millis_wrapping().wrapping_add(self.hot.ts_offset)
     }
 
+    /// The timestamp and its echo that a segment carries now.
     #[inline]
+    fn data_timestamp(&self, now: Instant) -> Option<(u32, u32)> {
+        let on = self.hot.bits.contains(Bits::TIMESTAMPS);
+        on.then(|| (self.ts_now(now), self.hot.ts_recent))
+    }
+
     fn data_options<'a>(&self, now: Instant, buf: &'a mut [u8; 12]) -> &'a [u8] {
-        if !self.hot.bits.contains(Bits::TIMESTAMPS) {
-            return &[];
-        }
-        *buf = timestamp_option(self.ts_now(now), self.hot.ts_recent);
+        let Some((value, echo)) = self.data_timestamp(now) else { return &[] };
+        *buf = timestamp_option(value, echo);
         buf
     }
 

@@ -1,11 +1,14 @@
 //! What the program calls (RFC 9293, 3.9.1): send, receive, close, abort.
 
+use super::Config;
 use super::connection::{Bits, Connection};
+use super::send_queue::Marks;
 use super::seq;
 use super::timers::{Timer, Timers};
 use super::types::{Disposition, Env, Events, State};
 use crate::errno::Errno;
-use crate::frame::Frame;
+use crate::frame::{Frame, Pool};
+use crate::telemetry::Counters;
 use crate::wire::checksum;
 
 impl Connection {
@@ -15,6 +18,38 @@ impl Connection {
     /// next flush; the last byte is pushed (MUST-61).
     #[inline]
     pub fn send(&mut self, env: &mut Env, data: &[u8]) -> usize {
+        match self.send_whole(env.pool, env.counters, env.config, data) {
+            true => data.len(),
+            false => self.send_any(env, data),
+        }
+    }
+
+    /// The short way of [`send`](Self::send): a write that becomes a segment of
+    /// its own. False, and nothing done, where it does not.
+    #[inline(always)]
+    pub fn send_whole(
+        &mut self,
+        pool: &mut Pool,
+        counters: &mut Counters,
+        config: &Config,
+        data: &[u8],
+    ) -> bool {
+        let (room, mss) = (self.room(), usize::from(self.hot.mss));
+        let fits = data.len() <= mss && data.len() <= self.send_space() && !data.is_empty();
+        if !fits || self.hot.send.has_unsent() || pool.available() <= config.frame_reserve {
+            return false;
+        }
+        let Some(frame) = pool.alloc() else { return false };
+        self.hot.bits -= Bits::STARVED;
+        let end = self.hot.snd_end;
+        self.hot.send.push_copy(pool, frame, end, data, room, Marks::PUSH);
+        self.hot.snd_end = end.wrapping_add(data.len() as u32);
+        counters.tx_copied_bytes += data.len() as u64;
+        true
+    }
+
+    #[inline(never)]
+    fn send_any(&mut self, env: &mut Env, data: &[u8]) -> usize {
         self.hot.bits -= Bits::STARVED;
         let data = &data[..data.len().min(self.send_space())];
         let (room, mss) = (self.room(), usize::from(self.hot.mss));
@@ -27,7 +62,9 @@ impl Connection {
             }
             let Some(frame) = env.pool.alloc() else { break };
             let end = self.hot.snd_end;
-            let n = self.hot.send.push_copy(env.pool, frame, end, &data[done..], room, mss);
+            let n = (data.len() - done).min(mss);
+            let piece = &data[done..done + n];
+            self.hot.send.push_copy(env.pool, frame, end, piece, room, Marks::empty());
             done += n;
             self.hot.snd_end = end.wrapping_add(n as u32);
         }
@@ -70,8 +107,7 @@ impl Connection {
             return Err(frame);
         }
         let sum = checksum::sum(env.pool.bytes(&frame)).fold();
-        self.hot.send.push(frame, self.hot.snd_end, sum);
-        self.hot.send.push_mark();
+        self.hot.send.push(frame, self.hot.snd_end, sum, Marks::PUSH);
         self.hot.snd_end = self.hot.snd_end.wrapping_add(n as u32);
         Ok(())
     }

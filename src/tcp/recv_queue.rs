@@ -1,8 +1,10 @@
 //! What came in and was not read: the frames that it came in.
 
 use super::assembler::Assembler;
+use super::Config;
 use super::types::Env;
 use crate::frame::{Frame, Pool};
+use crate::telemetry::Counters;
 use std::collections::VecDeque;
 
 /// In-order data, and what came ahead of a gap.
@@ -41,16 +43,25 @@ impl RecvQueue {
     #[inline]
     pub fn push(&mut self, env: &mut Env, frame: Frame) {
         self.len += frame.len() as u32;
+        if self.frames.is_empty() {
+            self.frames.push_back(frame);
+        } else {
+            self.push_behind(env.pool, env.counters, env.config, frame);
+        }
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, pool: &mut Pool, counters: &mut Counters, config: &Config, frame: Frame) {
         if let Some(tail) = self.frames.back_mut() {
-            let small = frame.len() <= env.config.coalesce as usize;
-            if small || env.pool.available() < env.config.frames_low {
+            let small = frame.len() <= config.coalesce as usize;
+            if small || pool.available() < config.frames_low {
                 let (end, n) = (tail.offset() + tail.len(), frame.len());
-                if end + n <= env.pool.arena().capacity() {
+                if end + n <= pool.arena().capacity() {
                     let range = (tail.offset(), tail.len() + n);
-                    env.pool.buffer_mut(tail)[end..end + n].copy_from_slice(env.pool.bytes(&frame));
+                    pool.buffer_mut(tail)[end..end + n].copy_from_slice(pool.bytes(&frame));
                     tail.set_range(range.0, range.1);
-                    env.pool.free(frame);
-                    env.counters.rx_copied_bytes += n as u64;
+                    pool.free(frame);
+                    counters.rx_copied_bytes += n as u64;
                     return;
                 }
             }
@@ -61,6 +72,21 @@ impl RecvQueue {
     /// Copies to `buf` from the front; takes what it copies unless `peek`.
     #[inline]
     pub fn read(&mut self, pool: &mut Pool, buf: &mut [u8], peek: bool) -> usize {
+        // The one frame that is there, and all of it.
+        if self.frames.len() == 1
+            && !peek
+            && let Some(to) = buf.get_mut(..self.len as usize)
+            && let Some(frame) = self.frames.pop_front()
+        {
+            to.copy_from_slice(pool.bytes(&frame));
+            pool.free(frame);
+            return core::mem::take(&mut self.len) as usize;
+        }
+        self.read_any(pool, buf, peek)
+    }
+
+    #[inline(never)]
+    fn read_any(&mut self, pool: &mut Pool, buf: &mut [u8], peek: bool) -> usize {
         if peek {
             return self.peek(pool, buf);
         }

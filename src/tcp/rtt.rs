@@ -10,6 +10,7 @@ pub(super) struct Rtt {
     srtt8: u32,
     /// Its variation times 4.
     var4: u32,
+    /// The time-out as the formulas have it, without its bounds.
     rto: u32,
 }
 
@@ -26,7 +27,7 @@ impl Rtt {
 
     /// A measurement (2.2, 2.3).
     #[inline]
-    pub fn sample(&mut self, took: Duration, config: &Config) {
+    pub fn sample(&mut self, took: Duration) {
         let r = took.as_micros().min(LONGEST.into()) as u32;
         if self.srtt8 == 0 {
             self.srtt8 = (r << 3).max(1);
@@ -37,8 +38,7 @@ impl Rtt {
             self.var4 = self.var4 - (self.var4 >> 2) + off;
             self.srtt8 = (self.srtt8 - (self.srtt8 >> 3) + r).max(1);
         }
-        let rto = (self.srtt8 >> 3) + self.var4.max(GRANULARITY);
-        self.rto = rto.clamp(micros(config.min_rto), micros(config.max_rto));
+        self.rto = (self.srtt8 >> 3) + self.var4.max(GRANULARITY);
     }
 
     /// The SYN's timer expired and nothing was measured: 3 seconds for data (5.7).
@@ -46,11 +46,13 @@ impl Rtt {
         self.rto = self.rto.max(3_000_000);
     }
 
-    /// The time-out after `backoff` expirations (5.5), at most the configured one.
+    /// The time-out after `backoff` expirations (5.5), within the configured
+    /// bounds (2.4, 2.5).
     #[inline]
     pub fn rto(&self, backoff: u8, config: &Config) -> Duration {
         let us = u64::from(self.rto) << backoff.min(16);
-        Duration::from_micros(us.min(config.max_rto.as_micros()))
+        let least = config.min_rto.as_nanos().saturating_mul(1 << backoff.min(16));
+        Duration::from_nanos((us * 1000).max(least).min(config.max_rto.as_nanos()))
     }
 
     /// Smoothed RTT in microseconds.
@@ -77,11 +79,11 @@ mod tests {
         let config = Config { min_rto: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(&config);
         assert_eq!(rtt.rto(0, &config), Duration::from_secs(1));
-        rtt.sample(Duration::from_millis(100), &config);
+        rtt.sample(Duration::from_millis(100));
         // SRTT 100, RTTVAR 50, RTO 300.
         assert_eq!((rtt.smoothed(), rtt.variation()), (100_000, 50_000));
         assert_eq!(rtt.rto(0, &config), Duration::from_millis(300));
-        rtt.sample(Duration::from_millis(200), &config);
+        rtt.sample(Duration::from_millis(200));
         // RTTVAR 3/4 * 50 + 1/4 * 100 = 62.5, SRTT 7/8 * 100 + 1/8 * 200 = 112.5.
         assert_eq!((rtt.smoothed(), rtt.variation()), (112_500, 62_500));
         assert_eq!(rtt.rto(0, &config), Duration::from_micros(362_500));
@@ -91,11 +93,11 @@ mod tests {
     fn is_bounded_and_backs_off_exponentially() {
         let config = Config::default();
         let mut rtt = Rtt::new(&config);
-        rtt.sample(Duration::from_micros(10), &config);
+        rtt.sample(Duration::from_micros(10));
         assert_eq!(rtt.rto(0, &config), config.min_rto);
         assert_eq!(rtt.rto(3, &config), Duration::from_millis(1600));
         assert_eq!(rtt.rto(200, &config), config.max_rto);
-        rtt.sample(Duration::from_secs(1000), &config);
+        rtt.sample(Duration::from_secs(1000));
         assert_eq!(rtt.rto(0, &config), config.max_rto);
     }
 

@@ -145,8 +145,7 @@ impl SendQueue {
         n
     }
 
-    /// Adds a segment of up to `mss` bytes of `data` in this frame. Returns
-    /// their number.
+    /// Adds a segment of `data` in this frame.
     #[inline]
     pub fn push_copy(
         &mut self,
@@ -155,20 +154,17 @@ impl SendQueue {
         seq: u32,
         data: &[u8],
         room: usize,
-        mss: usize,
-    ) -> usize {
-        let n = data.len().min(mss);
+        marks: Marks,
+    ) {
         let buf = pool.buffer_mut(&mut frame);
-        let sum = checksum::copy_and_sum(&mut buf[room..room + n], &data[..n]).fold();
-        frame.set_range(room, n);
-        self.push(frame, seq, sum);
-        n
+        let sum = checksum::copy_and_sum(&mut buf[room..room + data.len()], data).fold();
+        frame.set_range(room, data.len());
+        self.push(frame, seq, sum, marks);
     }
 
     /// Adds a segment of the payload in this frame's range.
     #[inline]
-    pub fn push(&mut self, frame: Frame, seq: u32, sum: u16) {
-        let marks = Marks::empty();
+    pub fn push(&mut self, frame: Frame, seq: u32, sum: u16, marks: Marks) {
         self.segments.push_back(Segment { frame, seq, sum, marks, sent_at: Instant::ZERO });
     }
 
@@ -180,14 +176,18 @@ impl SendQueue {
         }
     }
 
-    /// Notes that segment `i` leaves now.
+    /// Notes that the first segment that was never sent has left.
     #[inline]
+    pub fn on_first_sent(&mut self) {
+        self.sent += 1;
+    }
+
+    /// Notes that segment `i` leaves now.
     pub fn on_sent(&mut self, i: usize, now: Instant) {
         let seg = &mut self.segments[i];
         seg.sent_at = now;
         if i == self.sent as usize {
-            self.sent += 1;
-            return;
+            return self.on_first_sent();
         }
         if seg.marks.contains(Marks::LOST) {
             self.lost -= seg.frame.len() as u32;
@@ -199,8 +199,24 @@ impl SendQueue {
     /// Everything before `una` is acknowledged: its frames go back. Returns when
     /// the last of the segments was sent, if that tells its round trip time: not
     /// where one of them was sent again, for which the others had to wait.
-    #[inline]
+    #[inline(always)]
     pub fn acknowledge(&mut self, pool: &mut Pool, una: u32) -> Option<Instant> {
+        // One whole segment, sent once and not lost: no loop, no books of losses.
+        if self.sent == 1
+            && let Some(front) = self.segments.front()
+            && una == front.seq.wrapping_add(front.len())
+            && !front.marks.intersects(Marks::LOST.union(Marks::RETRANSMITTED))
+            && let Some(done) = self.segments.pop_front()
+        {
+            (self.sent, self.lost_from) = (0, 0);
+            pool.free(done.frame);
+            return Some(done.sent_at);
+        }
+        self.acknowledge_any(pool, una)
+    }
+
+    #[inline(never)]
+    fn acknowledge_any(&mut self, pool: &mut Pool, una: u32) -> Option<Instant> {
         let (mut sent_at, mut repeated) = (None, false);
         while let Some(front) = self.segments.front_mut() {
             let have = una.wrapping_sub(front.seq);
@@ -325,7 +341,7 @@ mod tests {
         for &n in sizes {
             let data: Vec<u8> = (0..n).map(|i| i as u8).collect();
             let frame = pool.alloc().unwrap();
-            assert_eq!(q.push_copy(pool, frame, seq, &data, ROOM, 1000), n);
+            q.push_copy(pool, frame, seq, &data, ROOM, Marks::empty());
             seq = seq.wrapping_add(n as u32);
         }
         q

@@ -213,7 +213,6 @@ impl Template {
     /// Writes all headers to the front of `buf`. `options` is a multiple of 4
     /// bytes; `payload_sum` is the folded sum of the `payload_len` bytes that
     /// follow the headers.
-    #[inline]
     pub(super) fn stamp(
         &self,
         buf: &mut [u8],
@@ -228,6 +227,28 @@ impl Template {
             Shape::RawV4 => self.stamp_at::<20>(buf, fields, options, payload_len, payload_sum),
             Shape::RawV6 => self.stamp_at::<40>(buf, fields, options, payload_len, payload_sum),
         }
+    }
+
+    /// As [`Template::stamp`] with the options of a data segment: a timestamp and
+    /// its echo, or none. Nothing but those of the commonest shape is a slice of
+    /// unknown length.
+    #[inline]
+    pub(super) fn stamp_data(
+        &self,
+        buf: &mut [u8],
+        fields: Fields,
+        timestamp: Option<(u32, u32)>,
+        payload_len: usize,
+        payload_sum: u16,
+    ) {
+        let Some((value, echo)) = timestamp else {
+            return self.stamp(buf, fields, &[], payload_len, payload_sum);
+        };
+        let options = timestamp_option(value, echo);
+        if self.shape == Shape::EthernetV4 {
+            return self.stamp_at::<34>(buf, fields, &options, payload_len, payload_sum);
+        }
+        self.stamp(buf, fields, &options, payload_len, payload_sum);
     }
 
     #[inline(always)]

@@ -41,6 +41,21 @@ impl Table {
     /// Puts bytes into the send queue; how many fitted.
     #[inline]
     pub fn send(&mut self, core: &mut Core, id: u32, data: &[u8]) -> usize {
+        let slot = &mut self.slots[id as usize];
+        if let Some(conn) = &mut slot.conn
+            && conn.send_whole(&mut core.pool, &mut core.counters, &core.config.tcp, data)
+        {
+            if !slot.marks.contains(Marks::TOUCHED) {
+                slot.marks.insert(Marks::TOUCHED);
+                self.touched.push(id);
+            }
+            return data.len();
+        }
+        self.send_any(core, id, data)
+    }
+
+    #[inline(never)]
+    fn send_any(&mut self, core: &mut Core, id: u32, data: &[u8]) -> usize {
         let n = self.with(core, id, |conn, env| conn.send(env, data));
         self.touch(id);
         if n < data.len() {
@@ -64,9 +79,13 @@ impl Table {
     /// Takes bytes from the receive queue, or with `peek` looks at them.
     #[inline]
     pub fn recv(&mut self, core: &mut Core, id: u32, buf: &mut [u8], peek: bool) -> usize {
-        let n = self.with(core, id, |conn, env| conn.recv(env, buf, peek));
-        if n > 0 && !peek {
-            self.touch(id);
+        let slot = &mut self.slots[id as usize];
+        let Some(conn) = &mut slot.conn else { return 0 };
+        let looped = slot.marks.contains(Marks::LOOPED);
+        let n = conn.recv(&mut env(core, looped), buf, peek);
+        if n > 0 && !peek && !slot.marks.contains(Marks::TOUCHED) {
+            slot.marks.insert(Marks::TOUCHED);
+            self.touched.push(id);
         }
         n
     }

@@ -41,6 +41,15 @@ impl FlowKey {
         Self { local: words(local), remote: words(remote), ports }
     }
 
+    /// True for the key of this flow over IPv4.
+    #[inline(always)]
+    pub fn is_v4(&self, local: u32, remote: u32, ports: u32) -> bool {
+        self.ports == ports
+            && self.remote[3] == remote
+            && self.local[2..] == [0xffff, local]
+            && self.local[..2] == [0, 0]
+    }
+
     /// Our address and port.
     pub fn local(&self) -> SocketAddr {
         SocketAddr::new(address(self.local), self.local_port())
@@ -75,27 +84,39 @@ impl Keyed {
         let pair = |a: u32, b: u32| (u64::from(a) << 32) | u64::from(b);
         let ([a, b, c, d], [e, f, g, h]) = (k.local, k.remote);
         if (a, b, c) == (0, 0, 0xffff) {
-            return sip13(self, [pair(d, h), k.ports.into()]);
+            return self.flow_v4(d, h, k.ports);
         }
-        sip13(self, [pair(a, b), pair(c, d), pair(e, f), pair(g, h), k.ports.into()])
+        sip13(self, [pair(a, b), pair(c, d), pair(e, f), pair(g, h)], k.ports)
+    }
+
+    /// The hash of a flow over IPv4: addresses and ports, 12 bytes.
+    #[inline(always)]
+    pub fn flow_v4(&self, local: u32, remote: u32, ports: u32) -> u64 {
+        sip13(self, [(u64::from(local) << 32) | u64::from(remote)], ports)
     }
 }
 
-/// SipHash-1-3 of whole words. (The crate's hasher takes bytes one write after
-/// another; on the packet path the words are at hand.)
-#[inline]
-fn sip13<const N: usize>(key: &Keyed, words: [u64; N]) -> u64 {
+/// SipHash-1-3 of whole words and half a one. (The crate's hasher takes bytes one
+/// write after another; on the packet path the words are at hand.) The half
+/// shares the last block with the length: two rounds in all for an IPv4 flow, and
+/// three to finish, about 90 instructions.
+#[inline(always)]
+fn sip13<const N: usize>(key: &Keyed, words: [u64; N], last: u32) -> u64 {
     let mut v = [
         key.0 ^ 0x736f_6d65_7073_6575,
         key.1 ^ 0x646f_7261_6e64_6f6d,
         key.0 ^ 0x6c79_6765_6e65_7261,
         key.1 ^ 0x7465_6462_7974_6573,
     ];
-    for m in words.into_iter().chain([(N as u64 * 8) << 56]) {
+    for m in words {
         v[3] ^= m;
         round(&mut v);
         v[0] ^= m;
     }
+    let m = ((N as u64 * 8 + 4) << 56) | u64::from(last);
+    v[3] ^= m;
+    round(&mut v);
+    v[0] ^= m;
     v[2] ^= 0xff;
     round(&mut v);
     round(&mut v);
@@ -103,7 +124,7 @@ fn sip13<const N: usize>(key: &Keyed, words: [u64; N]) -> u64 {
     v[0] ^ v[1] ^ v[2] ^ v[3]
 }
 
-#[inline]
+#[inline(always)]
 fn round(v: &mut [u64; 4]) {
     v[0] = v[0].wrapping_add(v[1]);
     v[2] = v[2].wrapping_add(v[3]);
@@ -144,7 +165,8 @@ mod tests {
             for w in words {
                 hasher.write(&w.to_le_bytes());
             }
-            assert_eq!(sip13(&keyed, words), hasher.finish());
+            hasher.write(&0x89ab_cdef_u32.to_le_bytes());
+            assert_eq!(sip13(&keyed, words, 0x89ab_cdef), hasher.finish());
         }
     }
 

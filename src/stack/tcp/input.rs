@@ -2,14 +2,15 @@
 //! nobody.
 
 use super::hash::FlowKey;
-use super::{Marks, NONE, Table, WAITING, env};
+use super::{Marks, NONE, Slot, Table, WAITING, env};
 use crate::frame::Packet;
 use crate::stack::core::{Core, Event};
 use crate::stack::ip_input::IpMeta;
 use crate::stack::neighbor::{Resolve, Waiter};
+use crate::stack::quick::Quick;
 use crate::tcp::time_wait::Action;
 use crate::tcp::{
-    Connection, Events, IcmpError, Link, Readiness, Reply, Template, reset_reply,
+    Connection, Events, IcmpError, Link, Plain, Readiness, Reply, Template, reset_reply,
 };
 use crate::telemetry::DropReason;
 use crate::wire::ethernet::Mac;
@@ -58,6 +59,62 @@ impl Table {
     fn maybe_stray(&mut self, core: &mut Core, meta: &IpMeta, key: &FlowKey, seg: &Segment, packet: Packet) {
         if let Some(packet) = core.stray(6, meta, (seg.dst_port, seg.src_port), packet) {
             self.stranger_input(core, key, seg, packet, None);
+        }
+    }
+
+    /// The connection of this flow over IPv4, if the segment is what it expects.
+    /// The connection found last is looked at first: segments of one flow come in
+    /// rows. Of a connection to ourselves nothing comes from the wire.
+    #[inline(always)]
+    pub(in crate::stack) fn expecting(
+        &self,
+        local: u32,
+        remote: u32,
+        ports: u32,
+        segment: &Plain,
+    ) -> Option<u32> {
+        let is = |slot: &Slot| {
+            slot.marks.contains(Marks::INDEXED) && slot.key.is_v4(local, remote, ports)
+        };
+        let id = match self.slots.get(self.last_found as usize) {
+            Some(slot) if is(slot) => self.last_found,
+            _ => self.find_v4(local, remote, ports)?,
+        };
+        let slot = self.slots.get(id as usize)?;
+        let conn = slot.conn.as_ref()?;
+        (!slot.marks.contains(Marks::LOOPED) && conn.is_expected(segment)).then_some(id)
+    }
+
+    #[inline(never)]
+    fn find_v4(&self, local: u32, remote: u32, ports: u32) -> Option<u32> {
+        let hash = self.keyed.flow_v4(local, remote, ports);
+        let is = |&n: &u32| self.key_of(n).is_v4(local, remote, ports);
+        self.flows.find(hash, is).copied()
+    }
+
+    /// The segment that a connection expects (see [`Table::expecting`]).
+    #[inline(always)]
+    pub(in crate::stack) fn quick_input(&mut self, core: &mut Core, quick: &Quick, mut packet: Packet) {
+        self.last_found = quick.id;
+        let slot = &mut self.slots[quick.id as usize];
+        let Some(conn) = &mut slot.conn else {
+            return core.discard(packet, DropReason::TcpNoSocket);
+        };
+        core.counters.tcp_segments_in += 1;
+        let payload = if quick.segment.len == 0 {
+            core.pool.free(packet.head);
+            None
+        } else {
+            quick.trim(&mut packet);
+            Some(packet.head)
+        };
+        let done = conn.input_expected(&mut env(core, false), &quick.segment, payload);
+        if !slot.marks.contains(Marks::TOUCHED) {
+            slot.marks.insert(Marks::TOUCHED);
+            self.touched.push(quick.id);
+        }
+        if slot.token != NONE && !done.events.is_empty() {
+            core.events.push(Event { token: slot.token, ready: readiness(done.events) });
         }
     }
 

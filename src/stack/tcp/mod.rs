@@ -102,6 +102,8 @@ pub struct Table {
     free: Vec<u32>,
     live: usize,
     flows: HashTable<u32>,
+    /// The slot that the short way in found last.
+    last_found: u32,
     keyed: Keyed,
     listeners: Listeners,
     /// Who uses which local port.
@@ -140,6 +142,7 @@ impl Table {
             free: Vec::new(),
             live: 0,
             flows: HashTable::new(),
+            last_found: NONE,
             keyed,
             listeners: Listeners::new(keyed),
             ports: Ports::new(core.config.table.ports(core.config.ephemeral_ports), &mut core.rng),

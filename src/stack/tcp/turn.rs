@@ -15,19 +15,30 @@ const HUNGER: Duration = Duration::from_millis(1);
 
 impl Table {
     /// Does what is due: timers of connections, ends of TIME-WAIT, neighbours.
+    #[inline]
     pub(in crate::stack) fn timers(&mut self, core: &mut Core) {
+        if self.wheel.is_due(core.now) {
+            self.wheel_turned(core);
+        }
+        if !self.waits.is_empty() {
+            while let Some(id) = self.waits.next_over(core.now) {
+                self.end_waiting(id);
+            }
+        }
+        if !self.starved.is_empty() && core.pool.available() > core.config.tcp.frame_reserve {
+            self.feed(core);
+        }
+    }
+
+    /// A tick of the wheel, a millisecond, is over.
+    #[inline(never)]
+    fn wheel_turned(&mut self, core: &mut Core) {
         let mut woken = core::mem::take(&mut self.flushing);
         self.wheel.advance(core.now, &mut woken);
         for id in woken.drain(..) {
             self.wake(core, id);
         }
         self.flushing = woken;
-        while let Some(id) = self.waits.next_over(core.now) {
-            self.end_waiting(id);
-        }
-        if !self.starved.is_empty() && core.pool.available() > core.config.tcp.frame_reserve {
-            self.feed(core);
-        }
     }
 
     /// There are frames again: programs that found none are told.
@@ -86,7 +97,6 @@ impl Table {
 
     /// Sees to it that the wheel wakes the connection at its deadline. Deadlines
     /// that moved back leave the wheel alone: it wakes early, and looks again.
-    #[inline]
     fn arm(&mut self, now: Instant, id: u32) {
         let slot = &mut self.slots[id as usize];
         let Some(conn) = &slot.conn else { return };
@@ -189,11 +199,14 @@ impl Table {
         let Some(conn) = &mut slot.conn else { return };
         let looped = slot.marks.contains(Marks::LOOPED);
         if conn.flush(&mut env(core, looped)) == Flush::Again {
-            self.touch(id);
+            slot.marks.insert(Marks::TOUCHED);
+            self.touched.push(id);
         } else if slot.marks.intersects(Marks::TIME_WAIT | Marks::CLOSED) {
             return self.settle(core, id);
         }
-        self.arm(core.now, id);
+        if conn.deadline() < slot.armed {
+            self.arm(core.now, id);
+        }
     }
 
     /// A connection that sent its last: an entry takes its place in TIME-WAIT;

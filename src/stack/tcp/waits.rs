@@ -44,6 +44,12 @@ impl Waits {
         self.live
     }
 
+    /// True where there is none, dead ones included.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Adds an entry.
     pub fn insert(&mut self, waiting: Waiting, reuse_addr: bool) -> u32 {
         let flags = LIVE | if reuse_addr { REUSE } else { 0 };

@@ -70,8 +70,13 @@ impl Wheel {
         next
     }
 
-    /// Appends to `woken` all whose time has come.
+    /// True where [`Wheel::advance`] has something to look at: a tick is over.
     #[inline]
+    pub fn is_due(&self, now: Instant) -> bool {
+        now.as_nanos() >> GRAIN >= self.base
+    }
+
+    /// Appends to `woken` all whose time has come.
     pub fn advance(&mut self, now: Instant, woken: &mut Vec<u32>) {
         let now = now.as_nanos() >> GRAIN;
         if now >= self.base {

@@ -1,0 +1,107 @@
+//! The short way in: an Ethernet frame with the next TCP segment of an open
+//! connection over IPv4, nothing unusual about it. Everything is checked that the
+//! long way checks, by one read of the headers and without building any; whatever
+//! does not fit goes the long way untouched, and is counted there.
+
+use super::Core;
+use super::interface::Interface;
+use super::tcp::Table;
+use crate::frame::Packet;
+use crate::tcp::Plain;
+use crate::wire::checksum::{self, Sum};
+use crate::wire::{ethernet, ipv4, tcp};
+
+/// Ethernet, IPv4 without options.
+const IP: usize = ethernet::HEADER_LEN;
+const TCP: usize = IP + ipv4::HEADER_LEN;
+/// With the fixed part of TCP's header.
+const HEADERS: usize = TCP + tcp::HEADER_LEN;
+/// Two NOPs, and the timestamp's kind and length.
+const TIMESTAMP: [u8; 4] = [1, 1, 8, 10];
+
+/// A segment that is expected.
+#[derive(Clone, Copy)]
+pub(super) struct Quick {
+    /// The connection's slot.
+    pub id: u32,
+    pub segment: Plain,
+    /// Where the payload begins in the frame's range.
+    payload: usize,
+}
+
+impl Quick {
+    /// Reads the packet, if it is one for the short way.
+    #[inline(always)]
+    pub fn of(core: &Core, table: &Table, packet: &Packet) -> Option<Self> {
+        if packet.rest.is_some() || core.pool.available() < core.config.tcp.frames_low {
+            return None;
+        }
+        let bytes = core.pool.bytes(&packet.head);
+        let head = bytes.first_chunk::<HEADERS>()?;
+        let end = IP + usize::from(be16(head, IP + 2));
+        // From the addresses on, which are part of the pseudo-header.
+        let summed = bytes.get(TCP - 8..end)?;
+        if !is_plain(&core.interface, head) || checksum::sum(&head[IP..TCP]).finish() != 0 {
+            return None;
+        }
+        let (payload, timestamp) = match head[TCP + 12] >> 4 {
+            5 => (HEADERS, None),
+            8 => (HEADERS + 12, Some(timestamp(&bytes[HEADERS..])?)),
+            _ => return None,
+        };
+        let pseudo = Sum::from_u16(ipv4::TCP.into()).add_u16((end - TCP) as u16);
+        if end < payload || checksum::sum(summed).add(pseudo).finish() != 0 {
+            return None;
+        }
+        let segment = Plain {
+            seq: be32(head, TCP + 4),
+            ack: be32(head, TCP + 8),
+            window: be16(head, TCP + 14),
+            timestamp,
+            len: (end - payload) as u32,
+        };
+        let (remote, local) = (be32(head, IP + 12), be32(head, IP + 16));
+        // The source's port comes first; in a key, ours does.
+        let ports = be32(head, TCP).rotate_left(16);
+        let id = table.expecting(local, remote, ports, &segment)?;
+        Some(Self { id, segment, payload })
+    }
+
+    /// The payload alone, as the frame's range; of the padding behind a short
+    /// packet nothing is left.
+    #[inline(always)]
+    pub fn trim(&self, packet: &mut Packet) {
+        let at = packet.head.offset() + self.payload;
+        packet.head.set_range(at, self.segment.len as usize);
+    }
+}
+
+#[inline(always)]
+fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline(always)]
+fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// To our hardware address and our first IPv4 address; IPv4 without options, whole;
+/// TCP with no flag but ACK and PSH. Whether the source may be one is answered by
+/// the connection: none has a peer of an address that is no host's.
+#[inline(always)]
+fn is_plain(interface: &Interface, head: &[u8; HEADERS]) -> bool {
+    head[..6] == interface.mac.0
+        && be32(head, 12) & 0xffff_ff00 == 0x0800_4500
+        && be16(head, IP + 6) & 0x3fff == 0
+        && head[IP + 9] == ipv4::TCP
+        && be32(head, IP + 16) == interface.quick_own
+        && head[TCP + 13] & !0x08 == 0x10
+}
+
+/// The timestamp option, aligned as everybody sends it.
+#[inline(always)]
+fn timestamp(options: &[u8]) -> Option<(u32, u32)> {
+    let options = options.first_chunk::<{ tcp::TIMESTAMP_LEN }>()?;
+    (options[..4] == TIMESTAMP).then(|| (be32(options, 4), be32(options, 8)))
+}
