@@ -430,3 +430,15 @@ fn a_jumbo_packet_is_several_frames_both_ways() {
     assert_eq!(pool.counts().tx, 0);
     assert_eq!(device.statistics().unwrap().tx_invalid, 0);
 }
+
+#[test]
+fn a_queue_is_free_again_while_somebody_still_holds_the_memory() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let (steering, devices) = xdp::open(&config(1)).unwrap();
+    let arena = devices[0].1.arena().clone();
+    drop((devices, steering));
+    let (_steering, again) = xdp::open(&config(1)).unwrap();
+    assert_eq!(again.len(), 1);
+    drop(arena);
+}

@@ -80,6 +80,11 @@ impl SetShared {
         self.flag.awake();
     }
 
+    /// Wakes one sleeper, whatever the flag says.
+    pub fn signal(&self) {
+        self.event.signal();
+    }
+
     /// Wakes one sleeper, if there is one.
     pub fn wake(&self) {
         if self.flag.must_wake() {
@@ -116,7 +121,7 @@ impl SetEnd {
 
     /// Wakes the set whatever there is.
     pub fn signal(&self) {
-        self.shared.event.signal();
+        self.shared.signal();
     }
 }
 

@@ -420,7 +420,10 @@ pub fn close(fd: RawFd) -> Result<()> {
         Found::Shared(guard) => {
             let socket = match &*guard {
                 Object::Socket(socket) => Some(socket.clone()),
-                Object::Epoll(_) => None,
+                Object::Epoll(set) => {
+                    set.close();
+                    None
+                }
             };
             TABLE.remove_shared(guard)?;
             if let Some(socket) = socket

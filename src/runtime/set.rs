@@ -4,14 +4,14 @@ use super::channel::Thread;
 use super::claim::Claim;
 use super::descriptors::Owner;
 use super::epoll::{SetShared, Taken};
-use super::hub::{Hub, Knock};
+use super::hub::{Hub, Knock, Seat};
 use super::ring::Consumer;
 use super::shared::SharedSocket;
 use super::worker;
 use super::{sys, sys::last_errno};
 use crate::errno::{Errno, Result};
 use crate::socket::{EpollEvent, Handle};
-use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering, fence};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
@@ -31,6 +31,8 @@ pub(super) struct EpollSet {
     kernel_fd: AtomicI32,
     inner: Claim<Inner>,
     sleepers: AtomicUsize,
+    /// Its descriptor was closed: waits end.
+    closed: AtomicBool,
     /// Members that are the kernel's.
     kernel_members: AtomicUsize,
     /// The sets of workers' own sockets, which their own threads wait on.
@@ -108,6 +110,21 @@ impl Inner {
             member.listed = true;
             self.list.push_back(token);
         }
+    }
+
+    /// Lists every socket.
+    #[cold]
+    fn list_all(&mut self) {
+        for index in 0..self.members.len() as u32 {
+            if matches!(&self.members[index as usize], Some(m) if m.socket.is_some()) {
+                self.list(self.token(index));
+            }
+        }
+    }
+
+    /// True where a worker that others sit at reports to it.
+    fn hears_from_others(&self, owner: Owner) -> bool {
+        self.rings.iter().any(|(worker, _)| *worker != usize::from(owner.worker))
     }
 
     /// Takes the workers' reports into the ready list.
@@ -188,6 +205,7 @@ impl EpollSet {
             kernel_fd: AtomicI32::new(fd.as_raw_fd()),
             inner: Claim::new(Inner::default()),
             sleepers: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
             kernel_members: AtomicUsize::new(0),
             locals: Claim::new(Vec::new()),
         };
@@ -273,7 +291,9 @@ impl EpollSet {
     pub fn control_kernel(&self, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
         kernel_ctl(self.kernel_fd(), op, fd, events, fd as u64)?;
         let mut inner = self.inner.hold();
-        if op != libc::EPOLL_CTL_MOD && inner.remove(fd).is_some() {
+        let old = if op == libc::EPOLL_CTL_MOD { None } else { inner.remove(fd) };
+        // It may be a socket's of ours, which had the number before.
+        if old.is_some_and(|(_, member)| member.socket.is_none()) {
             self.kernel_members.fetch_sub(1, Ordering::Relaxed);
         }
         match op {
@@ -301,6 +321,12 @@ impl EpollSet {
         }
     }
 
+    /// The descriptor is being closed: ends the waits of other threads.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.shared.signal();
+    }
+
     /// `epoll_wait`: appends up to `max` events; `deadline` in ns of
     /// CLOCK_MONOTONIC, `None`: for ever.
     ///
@@ -322,11 +348,19 @@ impl EpollSet {
                 return Ok(out.len());
             }
             first = false;
-            if owner.is_some() {
+            if self.closed.load(Ordering::Acquire) {
+                self.shared.signal(); // the next one, if there are more
+                return Err(Errno::EBADF);
+            }
+            if let Some(owner) = owner {
                 let kernel = self.kernel_members.load(Ordering::Relaxed) > 0;
                 if self.shared.hub.stopping() {
                     return Err(Errno::ENETDOWN);
                 }
+                // Other workers wake threads, not one another's programs: where one
+                // of them has a member, this one looks again soon.
+                let soon = self.inner.hold().hears_from_others(owner).then(|| sys::monotonic_ns() + 100_000);
+                let deadline = deadline.into_iter().chain(soon).min();
                 worker::run_blocked_turn_with(deadline, kernel.then(|| self.kernel_fd()));
             } else {
                 self.sleep(out, max, deadline)?;
@@ -344,8 +378,12 @@ impl EpollSet {
         {
             let _ = worker::with_sockets(owner, |s| s.epoll_wait(h, out, max));
         }
+        let hub = self.shared.hub;
         let mut inner = self.inner.hold();
         inner.take_reports();
+        if hub.stopping() && hub.seats.iter().any(Seat::is_down) {
+            inner.list_all(); // each says that it is broken
+        }
         if !inner.list.is_empty() {
             inner.report(out, max);
         }
@@ -364,7 +402,7 @@ impl EpollSet {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         self.shared.announce();
         let mut inner = self.inner.hold();
-        let some = inner.take_reports() || !inner.list.is_empty();
+        let some = inner.take_reports() || !inner.list.is_empty() || self.closed.load(Ordering::Acquire);
         drop(inner);
         let slept = if some {
             Ok(())

@@ -25,10 +25,12 @@ pub fn epoll_create(cloexec: bool) -> Result<RawFd> {
     Ok(fd)
 }
 
-fn set_of(fd: RawFd) -> Result<Arc<EpollSet>> {
+/// Runs `f` on a set. Its descriptor's number is nobody else's until that is
+/// over, also where another thread closes it.
+fn on_set<R>(fd: RawFd, f: impl FnOnce(&EpollSet) -> Result<R>) -> Result<R> {
     match find(fd)? {
         Found::Shared(guard) => match &*guard {
-            Object::Epoll(set) => Ok(set.clone()),
+            Object::Epoll(set) => f(set),
             Object::Socket(_) => Err(Errno::EINVAL),
         },
         Found::Local(..) => Err(Errno::EINVAL),
@@ -40,7 +42,10 @@ fn set_of(fd: RawFd) -> Result<Arc<EpollSet>> {
 /// # Errors
 /// As the system's; `EINVAL` for a set in a set.
 pub fn epoll_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
-    let set = set_of(set)?;
+    on_set(set, |set| control(set, op, fd, events, data))
+}
+
+fn control(set: &EpollSet, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
     if !is_ours(fd) {
         return set.control_kernel(op, fd, events, data);
     }
@@ -68,5 +73,5 @@ pub fn epoll_wait(set: RawFd, out: &mut Vec<EpollEvent>, max: usize, timeout: Op
         return Err(Errno::EINVAL);
     }
     out.clear();
-    set_of(set)?.wait(out, max, timeout.map(now_plus))
+    on_set(set, |set| set.wait(out, max, timeout.map(now_plus)))
 }

@@ -42,11 +42,12 @@ pub fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> Result<usize
         }).collect();
         for (events, links) in &links {
             for link in links {
-                let wait = channel::Command::Wait { link: link.id, interest: *events as u16 as u32, ticket };
+                let wait = channel::Command::Wait { link: link.id, interest: interest(*events), ticket };
                 thread.send(link.hub, link.worker, wait, true)?;
             }
         }
-        let waited = thread.wait_with(deadline, &mut kernel, Thread::is_woken);
+        let down = || links.iter().flat_map(|(_, l)| l).any(|l| l.hub.seats[l.worker].is_down());
+        let waited = thread.wait_with(deadline, &mut kernel, |t| t.is_woken() || down());
         for link in links.iter().flat_map(|(_, links)| links) {
             let _ = thread.send(link.hub, link.worker, channel::Command::Unwait { link: link.id, ticket }, false);
         }
@@ -58,11 +59,24 @@ pub fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> Result<usize
     })
 }
 
+/// What poll's bits ask for, as the workers name it.
+fn interest(events: i16) -> u32 {
+    let mut interest = u32::from(events as u16);
+    if events & libc::POLLRDNORM != 0 {
+        interest |= libc::POLLIN as u32;
+    }
+    if events & libc::POLLWRNORM != 0 {
+        interest |= libc::POLLOUT as u32;
+    }
+    interest
+}
+
 fn poll_on_worker(fds: &mut [libc::pollfd], kernel: &mut [libc::pollfd], place: &[usize], deadline: Option<u64>) -> Result<usize> {
     loop {
-        // With descriptors of the kernel's in the set, it looks again soon.
+        // What the kernel or another worker has wakes nobody here: it looks again soon.
         let soon = sys::monotonic_ns() + 100_000;
-        let until = if kernel.is_empty() { deadline } else { Some(deadline.map_or(soon, |d| d.min(soon))) };
+        let shared = |p: &libc::pollfd| matches!(find(p.fd), Ok(Found::Shared(_)));
+        let until = if kernel.is_empty() && !fds.iter().any(shared) { deadline } else { Some(deadline.map_or(soon, |d| d.min(soon))) };
         worker::run_blocked_turn(until);
         let n = look(fds, kernel, place)?;
         if n > 0 || deadline.is_some_and(|d| sys::monotonic_ns() >= d) {
@@ -80,9 +94,10 @@ fn look(fds: &mut [libc::pollfd], kernel: &mut [libc::pollfd], place: &[usize]) 
     if !kernel.is_empty() {
         sys::poll(kernel, Some(0))?;
     }
-    for p in fds.iter_mut() {
+    for (i, p) in fds.iter_mut().enumerate() {
         p.revents = 0;
-        if p.fd >= 0 && is_ours(p.fd) {
+        // One that was ours when the call began, and was closed since, is invalid.
+        if p.fd >= 0 && place.binary_search(&i).is_err() {
             p.revents = match readiness(p.fd) {
                 Ok(ready) => {
                     let mut bits = ready.bits() as i16;

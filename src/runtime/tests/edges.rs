@@ -184,7 +184,7 @@ fn with_peer(say: &'static [u8], close: bool, f: impl FnOnce(i32)) {
         let _stop = super::threads::StopAtEnd(stopper);
         let (fd, _) = posix::accept4(listener, 0).unwrap();
         f(fd);
-        posix::close(fd).unwrap();
+        let _ = posix::close(fd);
         posix::close(listener).unwrap();
     });
 }
@@ -279,5 +279,59 @@ fn connections_that_nobody_accepted_are_reset_with_their_listener() {
             assert!(std::time::Instant::now() < until, "{} of 100 were reset", reset());
             std::thread::sleep(Duration::from_millis(5));
         }
+    });
+}
+
+#[test]
+fn waits_on_sets_and_sockets_end_with_the_runtime_and_with_the_set() {
+    let _turn = super::threads::one_at_a_time();
+    let (a, b) = pair(Wait::Block);
+    a.install().unwrap();
+    let listener = listen();
+    let wait = |set: i32| {
+        let mut out = Vec::new();
+        posix::epoll_wait(set, &mut out, 4, Some(Duration::from_secs(10))).map(|n| (n, out.first().map(|e| e.events)))
+    };
+    std::thread::scope(|scope| {
+        let set = posix::epoll_create(true).unwrap();
+        let waits = [scope.spawn(move || wait(set)), scope.spawn(move || wait(set))];
+        std::thread::sleep(Duration::from_millis(50));
+        posix::close(set).unwrap();
+        waits.into_iter().for_each(|w| assert_eq!(w.join().unwrap(), Err(Errno::EBADF)));
+
+        let set = posix::epoll_create(true).unwrap();
+        posix::epoll_ctl(set, libc::EPOLL_CTL_ADD, listener, 1, 7).unwrap();
+        let waiting = scope.spawn(move || wait(set));
+        let polling = scope.spawn(move || {
+            let mut fds = [libc::pollfd { fd: listener, events: libc::POLLRDNORM, revents: 0 }];
+            (posix::poll(&mut fds, Some(Duration::from_secs(10))), fds[0].revents & libc::POLLERR)
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        let begun = std::time::Instant::now();
+        drop((a, b));
+        let events = (libc::EPOLLERR | libc::EPOLLHUP | libc::EPOLLIN) as u32;
+        assert_eq!(waiting.join().unwrap(), Ok((1, Some(events))));
+        assert_eq!(polling.join().unwrap(), (Ok(1), libc::POLLERR));
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        posix::close(set).unwrap();
+        posix::close(listener).unwrap();
+    });
+}
+
+#[test]
+fn a_poll_ends_when_its_socket_is_closed() {
+    with_peer(b"", false, |fd| {
+        let other = posix::dup(fd, 0, true).unwrap();
+        std::thread::scope(|scope| {
+            let polling = scope.spawn(move || {
+                let mut fds = [libc::pollfd { fd: other, events: libc::POLLIN, revents: 0 }];
+                (posix::poll(&mut fds, Some(Duration::from_secs(10))), fds[0].revents)
+            });
+            std::thread::sleep(Duration::from_millis(50));
+            posix::close(other).unwrap();
+            assert!(!polling.is_finished(), "the other descriptor keeps the socket");
+            posix::close(fd).unwrap();
+            assert_eq!(polling.join().unwrap(), (Ok(1), libc::POLLNVAL));
+        });
     });
 }
