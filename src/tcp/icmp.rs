@@ -57,6 +57,11 @@ impl Connection {
         Disposition { events: Events::empty(), flush: self.hot.send.lost() > 0 }
     }
 
+    /// The packet size that the path is known to take, in bytes.
+    pub fn mtu(&self) -> usize {
+        self.cold.mtu.into()
+    }
+
     /// The route's MTU changed. A larger one counts from the next write on.
     pub fn set_mtu(&mut self, env: &mut Env, mtu: usize) -> Disposition {
         let mtu = mtu.clamp(68, 65_535) as u16;

@@ -430,3 +430,26 @@ fn a_frame_that_does_not_fit_any_more_may_be_sent_later() {
     net.run();
     assert_eq!(net.b.bytes_readable(server), Ok(bytes));
 }
+
+#[test]
+fn what_one_connection_learns_of_the_path_the_next_one_knows() {
+    let mut net = Net::new();
+    let (client, _, listener) = net.connected(80);
+    net.a.send(client, &[0; 1448], 0).unwrap();
+    net.a.turn(net.now);
+    let (pool, queue) = net.a.tx();
+    let desc = queue.pop().unwrap();
+    let bytes = pool.tx_bytes(&desc)[14..].to_vec();
+    pool.complete(desc.index());
+    let mss = |s: &mut Sockets, h| get(s, h, IPPROTO_TCP, TCP_MAXSEG);
+    // Not about what is under way: not believed.
+    let mut wrong = bytes.clone();
+    wrong[24] ^= 0x55;
+    icmp_about(&mut net, 4, &wrong);
+    assert_eq!((get(&mut net.a, client, IPPROTO_IP, IP_MTU), mss(&mut net.a, client)), (1500, 1448));
+    // The router does not say which: the next smaller one in use.
+    icmp_about(&mut net, 4, &bytes);
+    assert_eq!((get(&mut net.a, client, IPPROTO_IP, IP_MTU), mss(&mut net.a, client)), (1492, 1440));
+    let (second, _) = net.join(listener, 80);
+    assert_eq!(mss(&mut net.a, second), 1440);
+}

@@ -374,7 +374,13 @@ impl Table {
         let slot = &mut self.slots[id as usize];
         let looped = slot.marks.contains(Marks::LOOPED);
         let Some(conn) = &mut slot.conn else { return false };
+        let before = conn.mtu();
         let done = conn.icmp_error(&mut env(core, looped), kind, seq);
+        let mtu = conn.mtu();
+        if mtu < before {
+            // It was believed: the next connection need not find out again.
+            core.learn_path_mtu(remote.ip(), mtu);
+        }
         self.touch(id);
         self.report(core, id, done.events);
         true
