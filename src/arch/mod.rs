@@ -27,6 +27,17 @@ pub fn sum(bytes: &[u8]) -> u16 {
     if bytes.len() < WIDE { portable::sum(bytes) } else { vector::sum(bytes) }
 }
 
+/// True where the sum of `bytes` and `plus` is all ones, as it is where a
+/// checksum among them is right.
+#[inline(always)]
+pub fn is_ones(bytes: &[u8], plus: u32) -> bool {
+    if bytes.len() < WIDE {
+        return portable::is_ones(bytes, plus);
+    }
+    let sum = u64::from(vector::sum(bytes)) + u64::from(plus);
+    sum != 0 && sum.is_multiple_of(0xffff)
+}
+
 /// Copies `src` to the front of `dst` and gives its sum, going over memory once.
 ///
 /// # Panics

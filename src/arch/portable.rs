@@ -56,6 +56,15 @@ impl Acc {
         }
     }
 
+    /// True where the sum is all ones: a multiple of 65,535 that is not zero. A
+    /// multiplication and a comparison tell, for which no folding is needed.
+    #[inline(always)]
+    fn is_ones(self) -> bool {
+        let (sum, carry) = self.words.overflowing_add(self.carries);
+        let sum = sum + u64::from(carry);
+        sum != 0 && sum.is_multiple_of(0xffff)
+    }
+
     /// Folded to 16 bits.
     #[inline(always)]
     pub(super) fn fold(self) -> u16 {
@@ -68,7 +77,12 @@ impl Acc {
 
 /// Goes on with `acc` through the last `n` bytes of `all`.
 #[inline(always)]
-pub(super) fn finish(mut acc: Acc, all: &[u8], n: usize) -> u16 {
+pub(super) fn finish(acc: Acc, all: &[u8], n: usize) -> u16 {
+    add_last(acc, all, n).fold()
+}
+
+#[inline(always)]
+fn add_last(mut acc: Acc, all: &[u8], n: usize) -> Acc {
     let mut rest = &all[all.len() - n..];
     while let Some((block, more)) = rest.split_first_chunk::<64>() {
         acc.chain(block);
@@ -87,7 +101,13 @@ pub(super) fn finish(mut acc: Acc, all: &[u8], n: usize) -> u16 {
         rest = more;
     }
     acc.tail(all, rest.len());
-    acc.fold()
+    acc
+}
+
+/// True where `bytes` and `plus` sum up to all ones.
+#[inline(always)]
+pub(super) fn is_ones(bytes: &[u8], plus: u32) -> bool {
+    add_last(Acc::new(plus.into()), bytes, bytes.len()).is_ones()
 }
 
 #[inline(always)]

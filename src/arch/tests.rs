@@ -16,6 +16,10 @@ fn scalar(bytes: &[u8]) -> u16 {
 fn check(bytes: &[u8], shift: usize) {
     let expected = scalar(bytes);
     assert_eq!(sum(bytes), expected, "length {}", bytes.len());
+    for plus in [0, u32::from(!expected), u32::from(!expected) + 0xffff, 0xffff, 7] {
+        let total = u64::from(expected) + u64::from(plus);
+        assert_eq!(is_ones(bytes, plus), total != 0 && total % 0xffff == 0, "length {}", bytes.len());
+    }
     // The copy may stand at another distance from alignment, and must not write
     // beyond its end.
     let mut dst = vec![0xa5; bytes.len() + shift + 9];

@@ -246,6 +246,31 @@ impl Pool {
         TxDesc { index: frame.index, len: len as u16, more: false }
     }
 
+    /// Has the headers written to a frame and names its first `len` bytes for
+    /// transmission, as [`Pool::transmit`] does. `None`, and nothing done, where
+    /// it is pending already or foreign.
+    ///
+    /// # Panics
+    /// If `len` is zero or too large.
+    #[inline(always)]
+    pub fn write_and_transmit(
+        &mut self,
+        frame: &mut Frame,
+        len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Option<TxDesc> {
+        assert!(len > 0 && len <= self.arena.capacity(), "a transmission of {len} bytes");
+        let slot = self.slot(frame.index)?;
+        let state = &mut self.state[slot];
+        if *state & TX_PENDING != 0 {
+            return None;
+        }
+        *state |= TX_PENDING;
+        // Nobody has the descriptor yet, so nobody reads while this writes.
+        write(self.arena.buffer_mut(frame));
+        Some(TxDesc { index: frame.index, len: len as u16, more: false })
+    }
+
     /// As [`Pool::transmit`], and gives the frame up at once: it is free when
     /// the transmission completes.
     #[inline]

@@ -183,7 +183,7 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     /// The readiness of a socket now.
-    #[inline]
+    #[inline(always)]
     pub fn readiness(&self, socket: &Socket) -> Readiness {
         match socket.kind {
             Kind::Stream(conn) => {
@@ -199,6 +199,12 @@ impl View<'_> {
         }
     }
 
+    #[inline(never)]
+    fn poll_set(&self, sets: &Sets, set: u32) -> u32 {
+        sets.set_readiness(set, self)
+    }
+
+    #[inline(never)]
     fn rare_readiness(&self, socket: &Socket) -> Readiness {
         match socket.kind {
             Kind::Listener(id) if self.stack.tcp.can_accept(id) => Readiness::IN,
@@ -212,11 +218,11 @@ impl View<'_> {
 }
 
 impl Members for View<'_> {
-    #[inline]
+    #[inline(always)]
     fn poll(&self, sets: &Sets, index: u32) -> u32 {
         let socket = self.table.at(index);
         if let Kind::Set(set) = socket.kind {
-            return sets.set_readiness(set, self);
+            return self.poll_set(sets, set);
         }
         super::linux::with_norms(self.readiness(socket).bits())
     }

@@ -41,7 +41,7 @@ impl Quick {
         let end = IP + usize::from(be16(head, IP + 2));
         // From the addresses on, which are part of the pseudo-header.
         let summed = bytes.get(TCP - 8..end)?;
-        if !is_plain(&core.interface, head) || checksum::sum(&head[IP..TCP]).finish() != 0 {
+        if !is_plain(&core.interface, head) || !checksum::is_right(&head[IP..TCP], Sum::ZERO) {
             return None;
         }
         let (payload, timestamp) = match head[TCP + 12] >> 4 {
@@ -49,8 +49,8 @@ impl Quick {
             8 => (HEADERS + 12, Some(timestamp(&bytes[HEADERS..])?)),
             _ => return None,
         };
-        let pseudo = Sum::from_u16(ipv4::TCP.into()).add_u16((end - TCP) as u16);
-        if end < payload || checksum::sum(summed).add(pseudo).finish() != 0 {
+        let pseudo = Sum::from_u16((end - TCP) as u16).add_u16(ipv4::TCP.into());
+        if end < payload || !checksum::is_right(summed, pseudo) {
             return None;
         }
         let segment = Plain {

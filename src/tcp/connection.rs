@@ -395,7 +395,7 @@ impl Connection {
     }
 
     /// What a program can do at once, in epoll's bits, as Linux reports it.
-    #[inline]
+    #[inline(always)]
     pub fn readiness(&self) -> Readiness {
         let h = &self.hot;
         let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED;
@@ -408,6 +408,7 @@ impl Connection {
         ready
     }
 
+    #[inline(never)]
     fn any_readiness(&self) -> Readiness {
         let h = &self.hot;
         let mut ready = Readiness::empty();

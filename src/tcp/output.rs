@@ -103,7 +103,7 @@ impl Connection {
                 return Err(self.out_of_frames(env));
             }
             let fin = self.hot.send.is_last(i) && self.owes_fin();
-            self.send_segment(env, i, fin)?;
+            self.send_fresh(env, i, fin)?;
             self.hot.bits -= Bits::PROBE_DUE;
         }
         if self.owes_fin() { self.send_bare_fin(env) } else { Ok(()) }
@@ -182,9 +182,40 @@ impl Connection {
         }
     }
 
+    /// Sends segment `i` of the queue, which was never sent, from its own frame.
+    #[inline(always)]
+    fn send_fresh(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
+        let (room, timestamp) = (self.room(), self.data_timestamp(env.now));
+        if env.tx.room() == 0 || self.hot.send.get(i).frame.offset() != room {
+            return self.send_segment(env, i, fin);
+        }
+        let window = self.window();
+        let h = &mut self.hot;
+        let seg = h.send.get_mut(i);
+        let mut flags = Flags::ACK;
+        flags.set(Flags::PSH, seg.marks.contains(Marks::PUSH));
+        flags.set(Flags::FIN, fin);
+        let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
+        let (len, sum, template) = (seg.frame.len(), seg.sum, &self.template);
+        let write = |buf: &mut [u8]| template.stamp_data(buf, fields, timestamp, len, sum);
+        let Some(desc) = env.pool.write_and_transmit(&mut seg.frame, room + len, write) else {
+            return self.send_segment(env, i, fin);
+        };
+        env.tx.push(desc);
+        seg.sent_at = env.now;
+        h.send.on_first_sent();
+        h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
+        self.cold.last_sent = env.now;
+        if fin {
+            self.fin_left();
+        }
+        self.ack_left(env, true);
+        Ok(())
+    }
+
     /// Sends segment `i` of the queue. Its own frame is used where the payload
     /// lies right and no transmission of it is pending, else a copy.
-    #[inline]
+    #[inline(never)]
     fn send_segment(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
         if env.tx.room() == 0 {
             return Err(self.out_of_queue(env));
@@ -203,14 +234,14 @@ impl Connection {
         let in_place = seg.frame.offset() == room && !env.pool.is_pending(&seg.frame);
         if in_place {
             let buf = env.pool.buffer_mut(&mut seg.frame);
-            self.template.stamp_data(buf, fields, timestamp, len, sum);
+            self.template.stamp_any(buf, fields, timestamp, len, sum);
             let desc = env.pool.transmit(&seg.frame, room + len);
             env.tx.push(desc);
         } else {
             let Some(mut copy) = env.pool.alloc() else { return Err(Full) };
             let buf = env.pool.buffer_mut(&mut copy);
             buf[room..room + len].copy_from_slice(env.pool.bytes(&seg.frame));
-            self.template.stamp_data(buf, fields, timestamp, len, sum);
+            self.template.stamp_any(buf, fields, timestamp, len, sum);
             let desc = env.pool.transmit_and_free(copy, room + len);
             env.tx.push(desc);
             env.counters.tx_copied_bytes += len as u64;

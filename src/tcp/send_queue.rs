@@ -146,7 +146,7 @@ impl SendQueue {
     }
 
     /// Adds a segment of `data` in this frame.
-    #[inline]
+    #[inline(always)]
     pub fn push_copy(
         &mut self,
         pool: &Pool,

@@ -230,9 +230,8 @@ impl Template {
     }
 
     /// As [`Template::stamp`] with the options of a data segment: a timestamp and
-    /// its echo, or none. Nothing but those of the commonest shape is a slice of
-    /// unknown length.
-    #[inline]
+    /// its echo, or none. The commonest shape is written in a straight line.
+    #[inline(always)]
     pub(super) fn stamp_data(
         &self,
         buf: &mut [u8],
@@ -241,14 +240,31 @@ impl Template {
         payload_len: usize,
         payload_sum: u16,
     ) {
-        let Some((value, echo)) = timestamp else {
-            return self.stamp(buf, fields, &[], payload_len, payload_sum);
-        };
-        let options = timestamp_option(value, echo);
-        if self.shape == Shape::EthernetV4 {
+        if let Some((value, echo)) = timestamp
+            && self.shape == Shape::EthernetV4
+        {
+            let options = timestamp_option(value, echo);
             return self.stamp_at::<34>(buf, fields, &options, payload_len, payload_sum);
         }
-        self.stamp(buf, fields, &options, payload_len, payload_sum);
+        self.stamp_any(buf, fields, timestamp, payload_len, payload_sum);
+    }
+
+    /// As [`Template::stamp_data`], for every shape.
+    #[inline(never)]
+    pub(super) fn stamp_any(
+        &self,
+        buf: &mut [u8],
+        fields: Fields,
+        timestamp: Option<(u32, u32)>,
+        payload_len: usize,
+        payload_sum: u16,
+    ) {
+        match timestamp {
+            None => self.stamp(buf, fields, &[], payload_len, payload_sum),
+            Some((value, echo)) => {
+                self.stamp(buf, fields, &timestamp_option(value, echo), payload_len, payload_sum);
+            }
+        }
     }
 
     #[inline(always)]
