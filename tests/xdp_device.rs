@@ -442,3 +442,42 @@ fn a_queue_is_free_again_while_somebody_still_holds_the_memory() {
     assert_eq!(again.len(), 1);
     drop(arena);
 }
+
+#[test]
+fn a_forked_child_neither_keeps_the_program_attached_nor_detaches_it() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let interface = Interface::query(Bed::OUR_IF).unwrap();
+    let (steering, devices) = xdp::open(&config(1)).unwrap();
+    // SAFETY: the child makes system calls only.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        steering.detach();
+        // SAFETY: sleeps, and ends the child at once.
+        unsafe {
+            libc::sleep(30);
+            libc::_exit(0)
+        };
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let attached = xdp::attached(interface.index).unwrap();
+    // As when this process is killed: its own descriptor goes, without a word.
+    let ours = format!("prog_id:\t{}", steering.program_id().unwrap());
+    let link = std::fs::read_dir("/proc/self/fd").unwrap().flatten().find(|file| {
+        let info = format!("/proc/self/fdinfo/{}", file.file_name().to_string_lossy());
+        std::fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().contains("bpf_link"))
+            && std::fs::read_to_string(info).is_ok_and(|info| info.lines().any(|line| line == ours))
+    });
+    let link: i32 = link.unwrap().file_name().to_str().unwrap().parse().unwrap();
+    // SAFETY: takes no pointers; another descriptor takes the link's place.
+    unsafe { libc::dup3(0, link, libc::O_CLOEXEC) };
+    let after = xdp::attached(interface.index).unwrap();
+    // SAFETY: the child made above.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, core::ptr::null_mut(), 0);
+    }
+    assert!(attached.is_some(), "the child took its parent's program off");
+    assert!(after.is_none(), "the child keeps it attached");
+    drop((devices, steering));
+}

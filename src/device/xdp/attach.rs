@@ -9,8 +9,8 @@ use core::fmt;
 use libbpf_rs::libbpf_sys;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering};
+use std::sync::{Arc, Once, OnceLock};
 
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -227,6 +227,42 @@ impl Drop for Stripping {
 impl Drop for Inner {
     fn drop(&mut self) {
         detach(&self.link);
+        let this = core::ptr::from_ref(&self.link).cast_mut();
+        for place in &LINKS {
+            let gone = core::ptr::null_mut();
+            let _ = place.compare_exchange(this, gone, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The links of this process. A forked child has copies of their descriptors,
+/// which would keep the programs attached when this process is killed; and a
+/// child that tidies up would take its parent's program off.
+static LINKS: [AtomicPtr<AtomicI32>; 16] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 16];
+
+fn forget_in_children(link: &AtomicI32) {
+    static WATCHED: Once = Once::new();
+    // SAFETY: the function is there for ever, and does what may be done in a
+    // forked child.
+    WATCHED.call_once(|| _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) });
+    let this = core::ptr::from_ref(link).cast_mut();
+    for place in &LINKS {
+        let free = core::ptr::null_mut();
+        if place.compare_exchange(free, this, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            return;
+        }
+    }
+}
+
+extern "C" fn in_child() {
+    for place in &LINKS {
+        // SAFETY: null, or a link that is taken out before it is freed.
+        let Some(link) = (unsafe { place.load(Ordering::Acquire).as_ref() }) else { continue };
+        let fd = link.swap(-1, Ordering::AcqRel);
+        if fd >= 0 {
+            // SAFETY: the child's copy, which nobody names any more.
+            unsafe { libc::close(fd) };
+        }
     }
 }
 
@@ -335,6 +371,8 @@ impl Steering {
         let old = self.0.link.swap(std::os::fd::IntoRawFd::into_raw_fd(link), Ordering::AcqRel);
         if old >= 0 {
             detach(&AtomicI32::new(old));
+        } else {
+            forget_in_children(&self.0.link);
         }
         Ok(mode)
     }

@@ -178,6 +178,9 @@ impl XdpDevice {
         let (tx, rx, fill, completion) = bind(config, interface, umem, queue)?;
         let fd = tx.fd().as_raw_fd();
         umem.bound(fd);
+        // A program that this process executes would keep the queue bound.
+        // SAFETY: takes no pointers.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         // Sending copies into socket buffers, which count against this limit.
         if set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, config.send_buffer).is_err() {
             let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, config.send_buffer);
