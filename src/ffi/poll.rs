@@ -187,7 +187,12 @@ pub unsafe extern "C" fn rr_select(
         };
         // SAFETY: null or valid by the caller's promise.
         let timeout = unsafe { timeout.as_mut() };
-        let limit = timeout.as_ref().map(|t| span(t.tv_sec, t.tv_usec, 1000)).transpose()?;
+        // As Linux: microseconds beyond a second are seconds.
+        let whole = |t: &timeval| match t.tv_usec {
+            0.. => span(t.tv_sec.saturating_add(t.tv_usec / 1_000_000), t.tv_usec % 1_000_000, 1000),
+            _ => Err(Errno::EINVAL),
+        };
+        let limit = timeout.as_deref().map(whole).transpose()?;
         let begun = Instant::now();
         target.poll(&mut fds, limit)?;
         if fds.iter().any(|p| p.revents & libc::POLLNVAL != 0) {

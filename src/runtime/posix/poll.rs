@@ -2,7 +2,7 @@
 
 use super::{Found, Object, find, is_ours, now_plus, readiness};
 use crate::errno::{Errno, Result};
-use crate::runtime::channel::{self, Thread};
+use crate::runtime::channel;
 use crate::runtime::hub::Hub;
 use crate::runtime::{sys, worker};
 use std::time::Duration;
