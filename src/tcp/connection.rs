@@ -398,7 +398,7 @@ impl Connection {
     #[inline(always)]
     pub fn readiness(&self) -> Readiness {
         let h = &self.hot;
-        let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED;
+        let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED | Bits::STARVED;
         if h.state != State::Established || h.bits.intersects(over) || self.cold.error.is_some() {
             return self.any_readiness();
         }
