@@ -151,6 +151,8 @@ impl Connection {
         }
         let h = &mut self.hot;
         let first = h.retries == 0;
+        // The first probe of a shut window goes out because its peer was heard.
+        let unheard = !first || h.snd_wnd > 0 || !h.state.is_synchronized();
         h.retries = h.retries.saturating_add(1);
         h.backoff = (h.backoff + 1).min(16);
         match h.state {
@@ -161,7 +163,8 @@ impl Connection {
             _ if h.snd_wnd == 0 => self.probe_window(),
             _ => self.on_timeout(env, first),
         }
-        FLUSH
+        let events = if unheard { Events::UNHEARD } else { Events::empty() };
+        Disposition { events, flush: true }
     }
 
     /// RFC 6298, 5.4 to 5.6, and RFC 5681, 3.1.
@@ -239,6 +242,8 @@ impl Connection {
         self.cold.keep_probes = self.cold.keep_probes.saturating_add(1);
         self.hot.timers.set(Timer::KeepAlive, env.now + interval);
         self.hot.bits |= Bits::KEEP_DUE;
-        FLUSH
+        let unheard = self.cold.keep_probes > 1;
+        let events = if unheard { Events::UNHEARD } else { Events::empty() };
+        Disposition { events, flush: true }
     }
 }

@@ -91,6 +91,9 @@ bitflags::bitflags! {
         const CLOSED = 0x20;
         /// The state is TIME-WAIT: a `time_wait::Entry` can take its place.
         const TIME_WAIT = 0x40;
+        /// A timer expired and nothing was heard from the peer: perhaps the next
+        /// hop has moved (RFC 1122, 2.3.2.1).
+        const UNHEARD = 0x80;
     }
 }
 

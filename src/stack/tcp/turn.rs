@@ -76,12 +76,11 @@ impl Table {
             return self.arm(core.now, id);
         }
         let looped = slot.marks.contains(Marks::LOOPED);
-        let timeouts = core.counters.tcp_timeouts;
         let done = conn.on_timer(&mut env(core, looped));
         let remote = slot.key.remote().ip();
         self.touch(id);
-        self.report(core, id, done.events);
-        if core.counters.tcp_timeouts != timeouts && !looped {
+        self.report(core, id, done.events - Events::UNHEARD);
+        if done.events.contains(Events::UNHEARD) && !looped {
             self.doubt_path(core, id, remote);
         }
     }

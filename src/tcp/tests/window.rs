@@ -282,3 +282,31 @@ fn a_window_that_stays_shut_does_not_keep_a_closed_connection_for_ever() {
     assert_eq!(solo.host.conn().held_frames(), 0);
     solo.host.finish();
 }
+
+#[test]
+fn probes_that_nobody_answers_put_the_next_hop_in_doubt() {
+    let mut solo = shut(1000);
+    for _ in 0..3 {
+        solo.host.advance(Duration::from_secs(1000));
+        assert!(!solo.host.take_events().contains(Events::UNHEARD), "the last was answered");
+        solo.host.out_one();
+        solo.get_ack(0);
+        solo.host.silent();
+    }
+    for unheard in [false, true, true] {
+        solo.host.advance(Duration::from_secs(1000));
+        assert_eq!(solo.host.take_events().contains(Events::UNHEARD), unheard);
+        solo.host.out_one();
+    }
+    solo.host.finish();
+
+    let mut solo = Solo::plain();
+    let now = solo.host.now;
+    solo.host.with(|c, _| c.set_keepalive(now, true));
+    for unheard in [false, true, true] {
+        solo.host.advance(Duration::from_secs(8000));
+        assert_eq!(solo.host.take_events().contains(Events::UNHEARD), unheard);
+        solo.host.out_one();
+    }
+    solo.host.finish();
+}
