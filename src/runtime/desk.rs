@@ -563,7 +563,7 @@ impl LinkEnd {
         if datagram || old & OPEN != 0 || connected {
             status |= OPEN;
         }
-        if lent * 2 >= LENT {
+        if lent * 2 >= LENT || lent > 0 && sockets.window_is_low(self.link.handle) {
             status |= WANTED;
         }
         if status != old {

@@ -150,6 +150,16 @@ impl Sockets {
         sent
     }
 
+    /// Whether lent frames of this socket are wanted back soon, because its peer
+    /// may find the window shut.
+    #[inline]
+    pub fn window_is_low(&self, h: Handle) -> bool {
+        match self.table.get(h).map(|s| s.kind) {
+            Ok(Kind::Stream(conn)) => self.stack.tcp.conn(conn).window_is_low(),
+            _ => false,
+        }
+    }
+
     /// Frames that programs hold.
     pub fn lent_frames(&self) -> usize {
         self.stack.core.lent
