@@ -73,8 +73,7 @@ const fn token(id: LinkId) -> u64 {
 impl Desk {
     /// True where a thread has put something in its ring, or at the door.
     pub fn has_work(&mut self, hub: &Hub, worker: usize) -> bool {
-        self.again
-            || hub.seats[worker].knocks.load(Ordering::Acquire) != self.knocks
+        hub.seats[worker].knocks.load(Ordering::Acquire) != self.knocks
             || self.channels.iter_mut().flatten().any(|c| !c.commands.is_empty())
     }
 

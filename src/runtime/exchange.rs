@@ -59,7 +59,7 @@ impl Exchange {
 
     /// True where another worker put something in a ring.
     pub fn has_work(&mut self) -> bool {
-        self.again || self.from.iter_mut().flatten().any(|ring| !ring.is_empty())
+        self.from.iter_mut().flatten().any(|ring| !ring.is_empty())
     }
 }
 
