@@ -45,6 +45,18 @@ pub fn is_ones(bytes: &[u8], plus: u32) -> bool {
 #[inline]
 pub fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
     let dst = &mut dst[..src.len()];
+    if src.len() <= SHORT {
+        return portable::copy_and_sum(dst, src);
+    }
+    copy_and_sum_wide(dst, src)
+}
+
+/// Up to so many bytes one loop that does both takes fewer instructions than
+/// calling memcpy.
+const SHORT: usize = 128;
+
+#[inline(never)]
+fn copy_and_sum_wide(dst: &mut [u8], src: &[u8]) -> u16 {
     if src.len() > PIECE {
         return copy_and_sum_long(dst, src);
     }

@@ -110,6 +110,22 @@ pub(super) fn is_ones(bytes: &[u8], plus: u32) -> bool {
     add_last(Acc::new(plus.into()), bytes, bytes.len()).is_ones()
 }
 
+/// Copies and sums, 16 bytes at a time. Both are equally long.
+#[inline(always)]
+pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
+    let mut acc = Acc::default();
+    let ((to, to_rest), (from, rest)) = (dst.as_chunks_mut::<16>(), src.as_chunks::<16>());
+    for (to, from) in to.iter_mut().zip(from) {
+        acc.chain(from);
+        *to = *from;
+    }
+    if !rest.is_empty() {
+        to_rest.copy_from_slice(rest);
+        acc = add_last(acc, rest, rest.len());
+    }
+    acc.fold()
+}
+
 #[inline(always)]
 pub(super) fn sum(bytes: &[u8]) -> u16 {
     finish(Acc::default(), bytes, bytes.len())

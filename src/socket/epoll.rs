@@ -240,8 +240,38 @@ impl Sets {
         }
     }
 
-    /// Reports up to `max` ready members; returns how many.
+    /// Reports up to `max` ready members, at least one if there are any; returns
+    /// how many.
+    #[inline]
     pub fn wait(
+        &mut self,
+        set: u32,
+        members: &impl Members,
+        out: &mut Vec<EpollEvent>,
+        max: usize,
+    ) -> usize {
+        if self.wait_one(set, members, out) { 1 } else { self.wait_any(set, members, out, max) }
+    }
+
+    /// The short way: the one member on the list is level-triggered and ready, so
+    /// that it stays there as it is.
+    #[inline(always)]
+    fn wait_one(&self, set: u32, members: &impl Members, out: &mut Vec<EpollEvent>) -> bool {
+        let Some(s) = &self.sets[set as usize] else { return false };
+        let (1, Some(&id)) = (s.ready.len(), s.ready.front()) else { return false };
+        let item = &self.items[id as usize];
+        if item.socket == NONE || item.events & (EPOLLET | EPOLLONESHOT) != 0 {
+            return false;
+        }
+        let events = wanted(item.events, members.poll(self, item.socket));
+        if events != 0 {
+            out.push(EpollEvent { events, data: item.data });
+        }
+        events != 0
+    }
+
+    #[inline(never)]
+    fn wait_any(
         &mut self,
         set: u32,
         members: &impl Members,

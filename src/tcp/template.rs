@@ -285,7 +285,9 @@ impl Template {
         let tcp_len = TCP + options.len() + payload_len;
         if L == 34 || L == 20 {
             let total = (20 + tcp_len) as u16;
-            let sum = !fold(u64::from(self.ip_sum) + u64::from(total));
+            // Two 16-bit words: one carry at most.
+            let sum = u32::from(self.ip_sum) + u32::from(total);
+            let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
             head[L - 18..L - 16].copy_from_slice(&total.to_be_bytes());
             head[L - 10..L - 8].copy_from_slice(&sum.to_be_bytes());
         } else {
