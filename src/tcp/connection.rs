@@ -395,7 +395,7 @@ impl Connection {
     }
 
     /// True where at least a third of the send buffer is free (as Linux has it).
-    #[inline]
+    #[inline(always)]
     pub(super) fn writable(&self) -> bool {
         let queued = u64::from(self.queued());
         queued * 3 <= u64::from(self.hot.snd_buf) * 2 && self.send_space() > 0

@@ -12,7 +12,7 @@ impl Table {
     ///
     /// # Panics
     /// If there is none of this number.
-    #[inline]
+    #[inline(always)]
     pub fn conn(&self, id: u32) -> &Connection {
         self.slots[id as usize].conn.as_ref().expect("a socket's connection lives until its close")
     }
