@@ -1,5 +1,6 @@
 //! Two cores joined by a wire in the test, and what programs on them see.
 
+mod damage;
 mod datagram;
 mod epoll;
 mod guard;
