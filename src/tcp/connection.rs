@@ -354,13 +354,6 @@ impl Connection {
         self.recv.len()
     }
 
-    /// True where what was not read, lent data included, fills half the receive
-    /// buffer: the peer may soon find the window shut.
-    #[inline]
-    pub fn window_is_low(&self) -> bool {
-        self.hot.rcv_used >= self.hot.rcv_buf / 2
-    }
-
     /// Bytes that `send` takes now, memory permitting.
     #[inline]
     pub fn send_space(&self) -> usize {

@@ -7,6 +7,13 @@ use super::{Config, seq};
 use crate::time::Instant;
 
 impl Connection {
+    /// True where what was not read, lent data included, fills half the receive
+    /// buffer: the peer may soon find the window shut.
+    #[inline]
+    pub fn window_is_low(&self) -> bool {
+        self.hot.rcv_used >= self.hot.rcv_buf / 2
+    }
+
     /// The figures at this time.
     pub fn info(&self, now: Instant, config: &Config) -> Info {
         let (h, c) = (&self.hot, &self.cold);
