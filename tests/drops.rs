@@ -86,8 +86,6 @@ const ROWS: &[(D, Way)] = &[
     (D::TransmitQueueFull, Whole(transmit_queue_full)),
     (D::HandOverFull, Elsewhere("src/runtime")),
     (D::NoRoute, Whole(no_route)),
-    (D::DeviceDown, Elsewhere("src/device/xdp")),
-    (D::DeviceInvalid, Elsewhere("src/device/xdp")),
 ];
 
 #[test]

@@ -385,8 +385,7 @@ impl Core {
 
     fn accept_ahead(&mut self, link: &mut LinkEnd) -> u32 {
         let mut edges = 0;
-        loop {
-            let End::Listener { rx } = &mut link.end else { break };
+        while let End::Listener { rx } = &mut link.end {
             if rx.room() == 0 {
                 break;
             }

@@ -84,8 +84,6 @@ reasons! {
     TransmitQueueFull => "the transmit queue was full",
     HandOverFull => "the ring to the worker that owns the flow was full",
     NoRoute => "no route to the destination",
-    DeviceDown => "the interface went down",
-    DeviceInvalid => "the device handed over a descriptor that cannot be",
 }
 
 #[cfg(test)]
