@@ -15,7 +15,7 @@ use crate::telemetry::DropReason;
 use std::collections::VecDeque;
 
 /// Packets that wait between two workers, at most; more are dropped.
-const STRAYS: usize = 1024;
+pub(super) const STRAYS: usize = 1024;
 
 pub(super) enum Parcel {
     /// A packet of a flow of yours.

@@ -4,13 +4,21 @@ use super::*;
 use crate::device::Capabilities;
 use crate::errno::Errno;
 use crate::frame::{Batch, Packet, TxQueue};
+use crate::runtime::directory::{Book, Directory};
+use crate::runtime::exchange::{Exchange, STRAYS};
+use crate::runtime::hub::Hub;
+use crate::runtime::worker::Core;
 use crate::runtime::{App, posix};
 use crate::socket::Handle;
+use crate::telemetry::DropReason;
 use crate::time::Instant;
+use crate::wire::ethernet::{self, Mac};
+use crate::wire::{checksum, ipv4, udp};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use zerocopy::IntoBytes;
 
 /// A wire between one queue (B's) and two (A's). Which of the two gets a packet
 /// changes all the time.
@@ -166,4 +174,103 @@ fn connections_survive_that_their_packets_change_queues() {
         .unwrap();
     });
     posix::close(listener).unwrap();
+}
+
+/// Two workers at A, without threads: each has its turn when the test says so.
+/// The second one holds UDP port 53.
+fn two_cores() -> (Core, Core, Handle) {
+    let cable = Arc::new(Cable::default());
+    let arena = Arena::heap(4096, 2048);
+    let hub = Hub::new(Config { workers: 2, ..config(Wait::Block) }, 2, arena.clone()).unwrap();
+    let directory = Directory::new(2, (1, 2));
+    let core = |worker: usize, exchange| {
+        let pool = Pool::new(arena.clone(), worker as u32 * 2048, 2048);
+        let mut sockets = seat(Plug::new(&cable, worker), A, pool).sockets;
+        sockets.stack.core.book = Some(Box::new(Book { directory: directory.clone(), worker }));
+        let now = Instant::from_nanos(1);
+        Core { hub, worker, sockets, desk: Default::default(), exchange, program: None, ended: None, now }
+    };
+    let mut exchanges = Exchange::new(2).into_iter();
+    let zero = core(0, exchanges.next().unwrap());
+    let mut one = core(1, exchanges.next().unwrap());
+    let h = one.sockets.socket(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
+    one.sockets.bind(h, at(A, 53)).unwrap();
+    Book { directory, worker: 1 }.bound(ipv4::UDP, 53, true);
+    (zero, one, h)
+}
+
+/// A datagram from B to A's port 53 with this number in it.
+fn numbered(number: u32) -> Vec<u8> {
+    let (IpAddr::V4(src), IpAddr::V4(dst)) = (B, A) else { unreachable!() };
+    let payload = number.to_be_bytes();
+    let len = udp::HEADER_LEN + payload.len();
+    let mut datagram = vec![0; len];
+    let pseudo = checksum::pseudo_v4(src.octets(), dst.octets(), ipv4::UDP, len as u16);
+    udp::build(&mut datagram, 4000, 53, pseudo, &payload);
+    let link = ethernet::Header {
+        dst: Mac([2, 0, 0, 0, 0, 0xa]),
+        src: Mac([2, 0, 0, 0, 0, 0xb]),
+        ethertype: ethernet::IPV4.into(),
+    };
+    let ip = ipv4::Header::new(src, dst, ipv4::UDP, len, 64, 0, 7, 0);
+    [link.as_bytes(), ip.as_bytes(), &datagram].concat()
+}
+
+/// What a turn of a worker does with a received packet.
+fn receive(core: &mut Core, bytes: &[u8]) {
+    let mut batch = Batch::new();
+    let pool = &mut core.sockets.stack.core.pool;
+    let mut frame = pool.alloc().expect("a free frame");
+    pool.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(bytes);
+    frame.set_range(0, bytes.len());
+    batch.push(Packet::single(frame));
+    core.sockets.receive(core.now, &mut batch);
+    core.exchange_turn(&mut batch);
+}
+
+/// The numbers that came to the socket by way of the other worker.
+fn take_numbers(core: &mut Core, h: Handle) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    while core.exchange_turn(&mut Batch::new()) {
+        let mut buf = [0; 4];
+        while let Ok((n, _)) = core.sockets.recv_from(h, &mut buf, 0) {
+            assert_eq!(n, 4);
+            numbers.push(u32::from_be_bytes(buf));
+        }
+    }
+    core.carry_home();
+    numbers
+}
+
+/// Frames of the worker's pool that something holds.
+fn held(core: &Core) -> u32 {
+    let pool = &core.sockets.stack.core.pool;
+    pool.assert_conserved();
+    let counts = pool.counts();
+    assert_eq!(counts.free + counts.held, pool.capacity(), "the device has none");
+    counts.held
+}
+
+#[test]
+fn a_full_ring_to_another_worker_drops_the_packet_and_loses_no_frame() {
+    let (mut zero, mut one, h) = two_cores();
+    let dropped = |core: &Core| core.sockets.stack.core.counters.dropped(DropReason::HandOverFull);
+    let room = STRAYS as u32;
+    // The owner has no turn meanwhile: what the ring has room for waits, each in
+    // its frame, and every one more is counted, and its frame is free again.
+    for i in 0..room + 100 {
+        receive(&mut zero, &numbered(i));
+        assert_eq!(dropped(&zero), u64::from((i + 1).saturating_sub(room)));
+        assert_eq!(held(&zero), (i + 1).min(room));
+    }
+    assert!(take_numbers(&mut one, h).into_iter().eq(0..room), "all that waited, in order");
+    // The frames that ended there come home.
+    while zero.exchange_turn(&mut Batch::new()) {}
+    assert_eq!((held(&zero), held(&one)), (0, 0));
+    // And there is room again.
+    receive(&mut zero, &numbered(7));
+    assert_eq!(take_numbers(&mut one, h), [7]);
+    while zero.exchange_turn(&mut Batch::new()) {}
+    assert_eq!((held(&zero), held(&one)), (0, 0));
+    assert_eq!((dropped(&zero), dropped(&one)), (100, 0));
 }
