@@ -171,20 +171,22 @@ impl<T: Send + Sync> Table<T> {
     /// True where the descriptor is one of this table's.
     #[inline]
     pub fn is_ours(&self, fd: RawFd) -> bool {
-        self.slot(fd).is_some_and(|slot| slot.state.load(Ordering::Acquire) & LIVE != 0)
+        self.slot(fd).is_some_and(|slot| slot.state.load(Ordering::Acquire) & LIVE != 0) || kept(fd)
     }
 
     /// What the descriptor stands for; `None` where it is not one of this
     /// table's.
     ///
     /// # Errors
-    /// `EBADF` in a forked child.
+    /// `EBADF` in a forked child, and where the number is closed but kept for the
+    /// next socket: the system must not get to close it a second time.
     #[inline]
     pub fn lookup(&self, fd: RawFd) -> Result<Option<Entry<'_, T>>> {
-        let Some(slot) = self.slot(fd) else { return Ok(None) };
+        let none = || if kept(fd) { Err(Errno::EBADF) } else { Ok(None) };
+        let Some(slot) = self.slot(fd) else { return none() };
         let state = slot.state.load(Ordering::Acquire);
         if state & LIVE == 0 {
-            return Ok(None);
+            return none();
         }
         if self.forked() {
             return Err(Errno::EBADF);
@@ -313,6 +315,7 @@ impl<T: Send + Sync> Table<T> {
     /// Takes a descriptor from the thread's stock, or a batch from the kernel.
     fn take_fd(&self) -> Result<RawFd> {
         if let Some(fd) = STOCK.with_borrow_mut(|stock| stock.fds.pop()) {
+            keep(fd, false);
             return Ok(fd);
         }
         let anchor = self.anchor().ok_or(Errno::EMFILE)?;
@@ -323,6 +326,7 @@ impl<T: Send + Sync> Table<T> {
             if fd < 0 {
                 break;
             }
+            keep(fd, true);
             batch.push(fd);
         }
         if batch.is_empty() {
@@ -331,7 +335,9 @@ impl<T: Send + Sync> Table<T> {
         batch.reverse(); // the smallest first
         STOCK.with_borrow_mut(|stock| {
             stock.fds.append(&mut batch);
-            stock.fds.pop().ok_or(Errno::EMFILE)
+            let fd = stock.fds.pop().ok_or(Errno::EMFILE)?;
+            keep(fd, false);
+            Ok(fd)
         })
     }
 
@@ -378,19 +384,35 @@ fn free<T>(fd: RawFd, slot: &Slot, state: u64) {
 
 /// Keeps the number for the next socket of this thread, or closes it.
 fn give_back(fd: RawFd, close: bool) {
-    let keep = |stock: &RefCell<Stock>| {
+    let stocked = |stock: &RefCell<Stock>| {
         let mut stock = stock.borrow_mut();
         let room = stock.fds.len() < KEEP;
         if room {
+            keep(fd, true);
             stock.fds.push(fd);
         }
         room
     };
     // The stock is gone while the thread ends.
-    if close || !STOCK.try_with(keep).unwrap_or(false) {
+    if close || !STOCK.try_with(stocked).unwrap_or(false) {
         // SAFETY: the number is ours and no slot names it any more.
         unsafe { libc::close(fd) };
     }
+}
+
+/// A bit for each number that lies in some thread's stock; numbers beyond the
+/// end have none. Only the stock's own thread writes a number's bit.
+static KEPT: [AtomicU64; 1 << 14] = [const { AtomicU64::new(0) }; 1 << 14];
+
+fn keep(fd: RawFd, kept: bool) {
+    let Some(word) = KEPT.get(fd as usize / 64) else { return };
+    let bit = 1 << (fd as usize % 64);
+    if kept { word.fetch_or(bit, Ordering::AcqRel) } else { word.fetch_and(!bit, Ordering::AcqRel) };
+}
+
+/// True for a number that is closed, and kept for the next socket.
+fn kept(fd: RawFd) -> bool {
+    KEPT.get(fd as usize / 64).is_some_and(|w| w.load(Ordering::Acquire) >> (fd as usize % 64) & 1 != 0)
 }
 
 /// A thread's unused descriptors.
@@ -401,6 +423,7 @@ struct Stock {
 impl Drop for Stock {
     fn drop(&mut self) {
         for fd in self.fds.drain(..) {
+            keep(fd, false);
             // SAFETY: unused dups of the anchor, ours alone.
             unsafe { libc::close(fd) };
         }
@@ -433,15 +456,26 @@ mod tests {
         // SAFETY: takes no pointers.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
         assert_eq!(flags, libc::FD_CLOEXEC);
-        assert!(table.is_ours(fd) && !table.is_ours(fd + 1) && !table.is_ours(-1));
+        assert!(table.is_ours(fd) && !table.is_ours(0) && !table.is_ours(-1));
         assert!(matches!(table.lookup(fd), Ok(Some(Entry::Local(OWNER, 42)))));
         table.change_status(fd, 4, 1);
         assert_eq!(table.status(fd), 4);
         assert_eq!(table.remove_local(fd), Ok(42));
         assert_eq!(table.remove_local(fd), Err(Errno::EBADF));
-        assert!(!table.is_ours(fd));
+        assert!(matches!(table.lookup(fd), Err(Errno::EBADF)));
         assert_eq!(table.insert_local(OWNER, 43, 0), Ok(fd), "kept for the next socket");
         table.remove_local(fd).unwrap();
+    }
+
+    #[test]
+    fn a_closed_number_that_is_kept_is_not_the_systems_to_close() {
+        let table: Table<u32> = Table::new();
+        let fd = table.insert_shared(7, 0).unwrap();
+        table.remove_shared(shared(&table, fd)).unwrap();
+        assert!(table.is_ours(fd));
+        assert!(matches!(table.lookup(fd), Err(Errno::EBADF)));
+        assert_eq!(table.insert_shared(8, 0).unwrap(), fd);
+        assert!(matches!(table.lookup(fd), Ok(Some(_))));
     }
 
     #[test]
@@ -465,7 +499,7 @@ mod tests {
         table.share(fd, 77);
         assert_eq!(*shared(&table, fd), 77);
         table.remove_shared(shared(&table, fd)).unwrap();
-        assert!(table.lookup(fd).unwrap().is_none());
+        assert!(matches!(table.lookup(fd), Err(Errno::EBADF)));
     }
 
     #[test]
