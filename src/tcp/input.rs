@@ -8,7 +8,6 @@ use super::types::{Disposition, Env, Events, State};
 use crate::errno::Errno;
 use crate::frame::{Frame, Packet};
 use crate::telemetry::DropReason;
-use crate::time::Duration;
 use crate::wire::tcp::{Flags, Segment};
 use core::ops::ControlFlow::{self, Break, Continue};
 
@@ -28,7 +27,7 @@ impl Arrival<'_> {
     }
 
     /// The number of the FIN, if the segment has one.
-    fn fin(&self) -> Option<u32> {
+    pub(super) fn fin(&self) -> Option<u32> {
         let at = self.seq.wrapping_add(self.seg.payload_len as u32);
         self.seg.flags.contains(Flags::FIN).then_some(at)
     }
@@ -63,12 +62,10 @@ impl Plain {
 }
 
 /// A check passes the segment on, or ends its processing.
-type Check = ControlFlow<Disposition>;
+pub(super) type Check = ControlFlow<Disposition>;
 /// The same for a step that has something to report when it passes on.
 type Step = ControlFlow<Disposition, Disposition>;
 
-/// After so long without a segment a timestamp says nothing (RFC 7323, 5.5).
-const STALE: Duration = Duration::from_secs(24 * 24 * 3600);
 
 impl Connection {
     /// A segment of this connection came in; its checksum is right and `payload`
@@ -170,138 +167,6 @@ impl Connection {
         d.and(self.process_fin(env, a))
     }
 
-    /// In SYN-RECEIVED the peer's SYN may come again: alone where our SYN-ACK
-    /// was lost, with an ACK in a simultaneous open (RFC 9293, figure 8).
-    fn check_handshake_repeat(&mut self, a: &mut Arrival) -> Check {
-        let again = self.hot.state == State::SynReceived
-            && a.seg.flags.contains(Flags::SYN)
-            && !a.seg.flags.contains(Flags::RST)
-            && a.seg.seq == self.cold.irs;
-        if !again {
-            return Continue(());
-        }
-        if !a.seg.flags.contains(Flags::ACK) {
-            self.hot.bits |= Bits::SYN_DUE;
-            return Break(Disposition { events: Events::empty(), flush: true });
-        }
-        a.pass_syn();
-        self.hot.bits |= Bits::ACK_NOW;
-        Continue(())
-    }
-
-    /// RFC 7323, 5.3, R1 (PAWS), and 3.2: a segment without the option.
-    fn check_timestamp(&mut self, env: &mut Env, a: &Arrival) -> Check {
-        let h = &self.hot;
-        if !h.bits.contains(Bits::TIMESTAMPS) || a.seg.flags.contains(Flags::RST) {
-            return Continue(());
-        }
-        let old = match a.seg.options.timestamp {
-            None => {
-                env.counters.drop(DropReason::TcpPaws);
-                return Break(Disposition::NONE);
-            }
-            Some((value, _)) => seq::lt(value, h.ts_recent),
-        };
-        if !old || env.now.since(h.last_recv) > STALE {
-            return Continue(());
-        }
-        env.counters.drop(DropReason::TcpPaws);
-        Break(self.answer_invalid(env, a.seg))
-    }
-
-    /// First: the sequence number (table 6).
-    fn check_sequence(&mut self, env: &mut Env, a: &mut Arrival) -> Check {
-        let h = &self.hot;
-        let (first, len) = (a.seq, a.seg.seq_len().wrapping_sub(a.seq.wrapping_sub(a.seg.seq)));
-        let window = seq::distance(h.rcv_nxt, h.rcv_edge);
-        let end = first.wrapping_add(len);
-        let acceptable = if len == 0 {
-            // The right edge itself is where the next byte would be of a peer
-            // that used the whole window.
-            seq::ge(first, h.rcv_nxt) && seq::le(first, h.rcv_edge)
-        } else {
-            seq::lt(first, h.rcv_edge) && seq::gt(end, h.rcv_nxt)
-        };
-        if acceptable {
-            if env.now.since(self.hot.last_recv) > STALE
-                && let Some((value, _)) = a.seg.options.timestamp
-            {
-                // What was noted so long ago compares with nothing any more.
-                self.hot.ts_recent = value;
-            }
-            self.hot.last_recv = env.now;
-            self.cold.keep_probes = 0;
-            self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
-            return Continue(());
-        }
-        if a.seg.flags.contains(Flags::RST) && !(first == h.rcv_nxt && window == 0) {
-            env.counters.drop(DropReason::TcpUnacceptableRst);
-            return Break(Disposition::NONE);
-        }
-        if window == 0 && first == h.rcv_nxt {
-            // A probe of our shut window: its data is refused, its ACK, URG and
-            // RST count (MUST-66).
-            self.hot.last_recv = env.now;
-            self.cold.keep_probes = 0;
-            self.hot.bits |= Bits::ACK_NOW;
-            if let Some(packet) = a.payload.take() {
-                env.counters.drop(DropReason::TcpReceiveBufferFull);
-                packet.free(env.pool);
-            }
-            return Continue(());
-        }
-        let duplicate = seq::le(end, h.rcv_nxt) && len > 0;
-        let reason = if duplicate { DropReason::TcpDuplicate } else { DropReason::TcpOutOfWindow };
-        env.counters.drop(reason);
-        self.again_in_time_wait(env, a);
-        Break(self.answer_invalid(env, a.seg))
-    }
-
-    /// A FIN sent again starts TIME-WAIT anew (3.10.7.4, eighth).
-    fn again_in_time_wait(&mut self, env: &Env, a: &Arrival) {
-        let fin = a.fin().map(|f| f.wrapping_add(1));
-        if self.hot.state == State::TimeWait && fin == Some(self.hot.rcv_nxt) {
-            self.hot.timers.set(Timer::Linger, env.now + env.config.time_wait);
-        }
-    }
-
-    /// An ACK for a segment that cannot be taken; to empty ones only now and
-    /// then, lest two ends acknowledge each other for ever.
-    fn answer_invalid(&mut self, env: &Env, seg: &Segment) -> Disposition {
-        let ms = env.now.as_millis_wrapping();
-        if seg.payload_len == 0 && !seg.flags.contains(Flags::FIN) {
-            let pause = env.config.invalid_ack_interval.as_millis() as u32;
-            let since = ms.wrapping_sub(self.cold.invalid_answered);
-            if self.cold.invalid_answered != 0 && since < pause {
-                return Disposition::NONE;
-            }
-            self.cold.invalid_answered = ms.max(1);
-        }
-        self.ack_now()
-    }
-
-    fn ack_now(&mut self) -> Disposition {
-        self.hot.bits |= Bits::ACK_NOW;
-        Disposition { events: Events::empty(), flush: true }
-    }
-
-    /// RFC 5961, 7: so many a second; the limit of each second is drawn, so that
-    /// it cannot be measured from outside (CVE-2016-5696).
-    fn challenge(&mut self, env: &mut Env) -> Disposition {
-        let second = (env.now.as_nanos() / 1_000_000_000) as u32 + 1;
-        if self.cold.challenge_second != second {
-            self.cold.challenge_second = second;
-            let limit = env.config.challenge_acks.max(1);
-            self.cold.challenge_left = limit.div_ceil(2) + env.rng.below(limit);
-        }
-        if self.cold.challenge_left == 0 {
-            return Disposition::NONE;
-        }
-        self.cold.challenge_left -= 1;
-        env.counters.tcp_challenge_acks += 1;
-        self.ack_now()
-    }
-
     /// Second: the RST (RFC 5961, 3.2): it counts at exactly the next number,
     /// elsewhere in the window it is challenged.
     fn check_reset(&mut self, env: &mut Env, a: &Arrival) -> Check {
@@ -400,7 +265,7 @@ impl Connection {
         }
     }
 
-    fn enter_time_wait(&mut self, env: &Env) -> Disposition {
+    pub(super) fn enter_time_wait(&mut self, env: &Env) -> Disposition {
         self.hot.state = State::TimeWait;
         self.hot.timers = Timers::OFF;
         self.hot.timers.set(Timer::Linger, env.now + env.config.time_wait);
@@ -410,7 +275,7 @@ impl Connection {
     /// RFC 7323, 4.3: what is echoed is the timestamp of the segment that the
     /// next ACK is for.
     #[inline]
-    fn take_timestamp(&mut self, seq: u32, timestamp: Option<(u32, u32)>) {
+    pub(super) fn take_timestamp(&mut self, seq: u32, timestamp: Option<(u32, u32)>) {
         let h = &mut self.hot;
         if let Some((value, _)) = timestamp
             && h.bits.contains(Bits::TIMESTAMPS)
@@ -432,162 +297,5 @@ impl Connection {
             self.cold.urgent_end = end;
             self.hot.bits |= Bits::URGENT;
         }
-    }
-
-    /// Seventh: the text.
-    fn process_text(&mut self, env: &mut Env, a: &mut Arrival) -> Disposition {
-        let Some(packet) = a.payload.take() else { return Disposition::NONE };
-        if !self.hot.state.can_receive() {
-            packet.free(env.pool);
-            return Disposition::NONE;
-        }
-        let end = a.seq.wrapping_add(packet.len() as u32);
-        if self.hot.bits.contains(Bits::ORPHAN) && seq::gt(end, self.hot.rcv_nxt) {
-            // Nobody will read it (RFC 9293, 3.6.1; SHLD-3).
-            env.counters.drop(DropReason::TcpOldDataAfterClose);
-            packet.free(env.pool);
-            return self.abort(env);
-        }
-        let mut d = self.take_text(env, a.seq, packet.head);
-        let mut seq = a.seq.wrapping_add(a.seg.payload_len as u32);
-        if let Some(rest) = packet.rest {
-            seq = seq.wrapping_sub(rest.iter().map(|f| f.len() as u32).sum());
-            for frame in *rest {
-                let len = frame.len() as u32;
-                d = d.and(self.take_text(env, seq, frame));
-                seq = seq.wrapping_add(len);
-            }
-        }
-        d
-    }
-
-    /// One frame of text that begins at `first`.
-    fn take_text(&mut self, env: &mut Env, first: u32, mut frame: Frame) -> Disposition {
-        let h = &self.hot;
-        let old = seq::distance(first, h.rcv_nxt);
-        frame.truncate(seq::distance(first, h.rcv_edge) as usize);
-        frame.trim_front(old as usize);
-        if frame.is_empty() {
-            env.pool.free(frame);
-            return self.ack_now();
-        }
-        let first = first.wrapping_add(old);
-        if first != h.rcv_nxt {
-            return self.keep_ahead(env, first, frame);
-        }
-        if !self.recv.has_room(env, &frame) {
-            env.counters.drop(DropReason::PoolExhausted);
-            env.pool.free(frame);
-            return self.ack_now();
-        }
-        let mut d = self.take_in_order(env, frame);
-        if self.hot.bits.contains(Bits::GAP) {
-            // RFC 5681, 4.2: what fills a gap is acknowledged at once.
-            self.hot.bits |= Bits::ACK_NOW;
-            d = d.and(self.close_gap(env));
-        }
-        d
-    }
-
-    /// Takes the next payload of the stream.
-    #[inline(always)]
-    fn take_in_order(&mut self, env: &mut Env, frame: Frame) -> Disposition {
-        let n = frame.len() as u32;
-        let h = &mut self.hot;
-        h.rcv_nxt = h.rcv_nxt.wrapping_add(n);
-        h.rcv_used += n;
-        self.cold.bytes_received += u64::from(n);
-        if n > u32::from(h.rcv_mss) {
-            h.rcv_mss = n.min(self.cold.adv_mss.into()) as u16;
-        }
-        h.bits |= Bits::ACK_PENDING;
-        // Every second full segment (SHLD-19), all at the start, else later.
-        let due = h.rcv_nxt.wrapping_sub(h.last_ack) >= 2 * u32::from(h.rcv_mss);
-        if due || h.quick > 0 || h.bits.contains(Bits::QUICK_ACK) {
-            h.quick = h.quick.saturating_sub(1);
-            h.bits |= Bits::ACK_NOW;
-        }
-        self.recv.push(env, frame);
-        Disposition { events: Events::READABLE, flush: true }
-    }
-
-    /// Keeps what came ahead of a gap, within the bounds; the peer is told at
-    /// once (RFC 5681, 4.2).
-    #[cold]
-    fn keep_ahead(&mut self, env: &mut Env, first: u32, frame: Frame) -> Disposition {
-        self.hot.dup_out = self.hot.dup_out.saturating_add(1);
-        self.hot.quick = self.hot.quick.max(2);
-        if env.pool.available() < env.config.frames_low {
-            env.counters.drop(DropReason::PoolExhausted);
-            env.pool.free(frame);
-            return self.ack_now();
-        }
-        let ahead = self.recv.ahead.get_or_insert_default();
-        let limit = env.config.out_of_order_segments as usize;
-        match ahead.insert(env.pool, first, frame, limit) {
-            super::assembler::Insert::Kept => {}
-            super::assembler::Insert::Duplicate => env.counters.drop(DropReason::TcpDuplicate),
-            super::assembler::Insert::Full => env.counters.drop(DropReason::TcpOutOfOrderFull),
-        }
-        self.hot.bits |= Bits::GAP;
-        self.ack_now()
-    }
-
-    /// Takes what is in order now of what waited.
-    #[cold]
-    fn close_gap(&mut self, env: &mut Env) -> Disposition {
-        let mut d = Disposition::NONE;
-        let Some(mut ahead) = self.recv.ahead.take() else { return d };
-        while let Some(frame) = ahead.take(env.pool, self.hot.rcv_nxt) {
-            d = d.and(self.take_in_order(env, frame));
-        }
-        if ahead.fin == Some(self.hot.rcv_nxt) {
-            d = d.and(self.take_fin(env));
-        }
-        let empty = ahead.is_empty() || self.hot.bits.contains(Bits::PEER_CLOSED);
-        if empty {
-            ahead.clear(env.pool);
-        } else {
-            self.recv.ahead = Some(ahead);
-        }
-        self.hot.bits.set(Bits::GAP, !empty);
-        d
-    }
-
-    /// Eighth: the FIN, if all before it is here.
-    fn process_fin(&mut self, env: &mut Env, a: &Arrival) -> Disposition {
-        let Some(fin) = a.fin() else { return Disposition::NONE };
-        self.again_in_time_wait(env, a);
-        if !self.hot.state.can_receive() || seq::gt(fin, self.hot.rcv_edge) {
-            return Disposition::NONE;
-        }
-        if fin == self.hot.rcv_nxt {
-            return self.take_fin(env);
-        }
-        if seq::gt(fin, self.hot.rcv_nxt) {
-            self.recv.ahead.get_or_insert_default().fin = Some(fin);
-            self.hot.bits |= Bits::GAP;
-        }
-        self.ack_now()
-    }
-
-    fn take_fin(&mut self, env: &mut Env) -> Disposition {
-        let h = &mut self.hot;
-        h.rcv_nxt = h.rcv_nxt.wrapping_add(1);
-        h.rcv_edge = seq::max(h.rcv_edge, h.rcv_nxt);
-        h.bits |= Bits::PEER_CLOSED | Bits::ACK_NOW;
-        // Nothing comes after a FIN, whatever a peer sent ahead.
-        h.bits -= Bits::GAP;
-        self.recv.drop_ahead(env.pool);
-        let h = &mut self.hot;
-        let d = Disposition { events: Events::PEER_CLOSED | Events::READABLE, flush: true };
-        match h.state {
-            State::Established => h.state = State::CloseWait,
-            // Our FIN is not acknowledged, else this were FIN-WAIT-2.
-            State::FinWait1 => h.state = State::Closing,
-            State::FinWait2 => return d.and(self.enter_time_wait(env)),
-            _ => {}
-        }
-        d
     }
 }

@@ -23,12 +23,16 @@ mod rtt;
 mod sack;
 mod send_queue;
 mod seq;
+mod settings;
+mod status;
 mod template;
 #[cfg(test)]
 mod tests;
 pub mod time_wait;
+mod text;
 mod timers;
 mod types;
+mod validate;
 
 pub use config::{Config, ConnOptions};
 pub use congestion::Algorithm;

@@ -1,0 +1,184 @@
+//! What can be asked of a connection.
+
+use super::connection::{Bits, Connection};
+use super::seq;
+use super::types::{Readiness, State};
+use super::Template;
+use crate::errno::Errno;
+use crate::frame::Pool;
+use crate::time::Instant;
+use crate::wire::ethernet::Mac;
+
+impl Connection {
+    /// The state.
+    #[inline]
+    pub fn state(&self) -> State {
+        self.hot.state
+    }
+
+    /// Our address and port.
+    pub fn local(&self) -> core::net::SocketAddr {
+        self.template.local()
+    }
+
+    /// The peer's address and port.
+    pub fn remote(&self) -> core::net::SocketAddr {
+        self.template.remote()
+    }
+
+    /// The headers, to change TTL or type of service.
+    pub fn template_mut(&mut self) -> &mut Template {
+        &mut self.template
+    }
+
+    /// The earliest of the timers; [`Instant::NEVER`] if none is set.
+    #[inline]
+    pub fn deadline(&self) -> Instant {
+        self.hot.timers.earliest()
+    }
+
+    /// True where `flush` has something to do.
+    #[inline]
+    pub fn wants_flush(&self) -> bool {
+        let due = Bits::ACK_NOW
+            | Bits::SYN_DUE
+            | Bits::KEEP_DUE
+            | Bits::PROBE_DUE
+            | Bits::FIN_LOST;
+        let h = &self.hot;
+        h.bits.intersects(due) || h.send.lost() > 0 || h.send.has_unsent() || self.owes_fin()
+    }
+
+    /// A FIN is queued and was never sent.
+    #[inline]
+    pub(super) fn owes_fin(&self) -> bool {
+        self.hot.bits.contains(Bits::FIN_QUEUED) && !self.hot.bits.contains(Bits::FIN_SENT)
+    }
+
+    /// True once the peer's FIN came in order and all data before it was read.
+    #[inline]
+    pub fn eof(&self) -> bool {
+        self.hot.bits.contains(Bits::PEER_CLOSED) && self.recv_len() == 0
+    }
+
+    /// Bytes that can be read.
+    #[inline]
+    pub fn recv_len(&self) -> usize {
+        self.recv.len()
+    }
+
+    /// Bytes that `send` takes now, memory permitting.
+    #[inline]
+    pub fn send_space(&self) -> usize {
+        if !self.hot.state.can_send() || self.hot.bits.contains(Bits::FIN_QUEUED) {
+            return 0;
+        }
+        self.hot.snd_buf.saturating_sub(self.queued()) as usize
+    }
+
+    /// Bytes written that are not acknowledged.
+    #[inline]
+    pub(super) fn queued(&self) -> u32 {
+        seq::distance(self.hot.snd_una, self.hot.snd_end)
+    }
+
+    /// True where the last `send` stopped for want of a frame, not of buffer.
+    /// No ACK need come that would wake the program: whoever sees this says
+    /// [`Connection::fed`] when there are frames again. Until then, or the next
+    /// call, there is no room to send.
+    pub fn starved(&self) -> bool {
+        self.hot.bits.contains(Bits::STARVED)
+    }
+
+    /// There are frames again.
+    pub fn fed(&mut self) {
+        self.hot.bits -= Bits::STARVED;
+    }
+
+    /// True after `shutdown_send` or `close`.
+    pub fn send_shut(&self) -> bool {
+        self.hot.bits.contains(Bits::FIN_QUEUED) || self.hot.state == State::Closed
+    }
+
+    /// True where at least a third of the send buffer is free (as Linux has it).
+    #[inline(always)]
+    pub(super) fn writable(&self) -> bool {
+        let queued = u64::from(self.queued());
+        queued * 3 <= u64::from(self.hot.snd_buf) * 2 && self.send_space() > 0
+    }
+
+    /// What a program can do at once, in epoll's bits, as Linux reports it.
+    #[inline(always)]
+    pub fn readiness(&self) -> Readiness {
+        let h = &self.hot;
+        let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED | Bits::STARVED;
+        if h.state != State::Established || h.bits.intersects(over) || self.cold.error.is_some() {
+            return self.any_readiness();
+        }
+        let mut ready = Readiness::empty();
+        ready.set(Readiness::IN, self.recv_len() > 0);
+        ready.set(Readiness::OUT, self.writable());
+        ready
+    }
+
+    #[inline(never)]
+    pub(super) fn any_readiness(&self) -> Readiness {
+        let h = &self.hot;
+        let mut ready = Readiness::empty();
+        ready.set(Readiness::ERR, self.cold.error.is_some());
+        let peer_closed = h.bits.contains(Bits::PEER_CLOSED) || h.state == State::Closed;
+        let both = h.state == State::Closed || peer_closed && h.bits.contains(Bits::FIN_QUEUED);
+        ready.set(Readiness::HUP, both);
+        ready.set(Readiness::RDHUP, peer_closed);
+        if h.state == State::SynSent || h.state == State::SynReceived {
+            return ready;
+        }
+        ready.set(Readiness::IN, peer_closed || self.recv_len() > 0);
+        let starved = h.bits.contains(Bits::STARVED);
+        ready.set(Readiness::OUT, self.send_shut() || self.writable() && !starved);
+        ready
+    }
+
+    /// The error that ended the connection, or a soft one; once.
+    pub fn take_error(&mut self) -> Option<Errno> {
+        self.cold.error.take()
+    }
+
+    /// The last soft error (RFC 1122, 4.2.4.1), not taken.
+    pub fn soft_error(&self) -> Option<Errno> {
+        self.cold.soft_error
+    }
+
+    /// The next hop's hardware address, or that it is not known: then nothing
+    /// is sent until it is.
+    pub fn set_path(&mut self, mac: Option<Mac>) {
+        if self.template.is_raw() {
+            return;
+        }
+        self.hot.bits.set(Bits::PATH, mac.is_some());
+        if let Some(mac) = mac {
+            self.template.set_dst_mac(mac);
+        }
+    }
+
+    /// Bytes until the urgent mark among what is not read yet, if there is one
+    /// (RFC 6093: the data itself stays in line).
+    pub fn urgent_mark(&self) -> Option<u32> {
+        if !self.hot.bits.contains(Bits::URGENT) {
+            return None;
+        }
+        let read = self.hot.rcv_nxt.wrapping_sub(self.recv_len() as u32);
+        Some(seq::distance(read, self.cold.urgent_end))
+    }
+
+    /// Frames that the connection holds.
+    pub fn held_frames(&self) -> usize {
+        self.hot.send.frames() + self.recv.frames()
+    }
+
+    /// Ends it, whatever its state, and gives all frames back. Nothing is sent.
+    pub fn dispose(mut self, pool: &mut Pool) {
+        self.hot.send.clear(pool);
+        self.recv.clear(pool);
+    }
+}

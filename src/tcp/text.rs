@@ -1,0 +1,167 @@
+//! What a segment brings: its text, in order or ahead of a gap, and its FIN.
+
+use super::connection::{Bits, Connection};
+use super::input::Arrival;
+use super::seq;
+use super::types::{Disposition, Env, Events, State};
+use crate::frame::Frame;
+use crate::telemetry::DropReason;
+
+impl Connection {
+    /// Seventh: the text.
+    pub(super) fn process_text(&mut self, env: &mut Env, a: &mut Arrival) -> Disposition {
+        let Some(packet) = a.payload.take() else { return Disposition::NONE };
+        if !self.hot.state.can_receive() {
+            packet.free(env.pool);
+            return Disposition::NONE;
+        }
+        let end = a.seq.wrapping_add(packet.len() as u32);
+        if self.hot.bits.contains(Bits::ORPHAN) && seq::gt(end, self.hot.rcv_nxt) {
+            // Nobody will read it (RFC 9293, 3.6.1; SHLD-3).
+            env.counters.drop(DropReason::TcpOldDataAfterClose);
+            packet.free(env.pool);
+            return self.abort(env);
+        }
+        let mut d = self.take_text(env, a.seq, packet.head);
+        let mut seq = a.seq.wrapping_add(a.seg.payload_len as u32);
+        if let Some(rest) = packet.rest {
+            seq = seq.wrapping_sub(rest.iter().map(|f| f.len() as u32).sum());
+            for frame in *rest {
+                let len = frame.len() as u32;
+                d = d.and(self.take_text(env, seq, frame));
+                seq = seq.wrapping_add(len);
+            }
+        }
+        d
+    }
+
+    /// One frame of text that begins at `first`.
+    pub(super) fn take_text(&mut self, env: &mut Env, first: u32, mut frame: Frame) -> Disposition {
+        let h = &self.hot;
+        let old = seq::distance(first, h.rcv_nxt);
+        frame.truncate(seq::distance(first, h.rcv_edge) as usize);
+        frame.trim_front(old as usize);
+        if frame.is_empty() {
+            env.pool.free(frame);
+            return self.ack_now();
+        }
+        let first = first.wrapping_add(old);
+        if first != h.rcv_nxt {
+            return self.keep_ahead(env, first, frame);
+        }
+        if !self.recv.has_room(env, &frame) {
+            env.counters.drop(DropReason::PoolExhausted);
+            env.pool.free(frame);
+            return self.ack_now();
+        }
+        let mut d = self.take_in_order(env, frame);
+        if self.hot.bits.contains(Bits::GAP) {
+            // RFC 5681, 4.2: what fills a gap is acknowledged at once.
+            self.hot.bits |= Bits::ACK_NOW;
+            d = d.and(self.close_gap(env));
+        }
+        d
+    }
+
+    /// Takes the next payload of the stream.
+    #[inline(always)]
+    pub(super) fn take_in_order(&mut self, env: &mut Env, frame: Frame) -> Disposition {
+        let n = frame.len() as u32;
+        let h = &mut self.hot;
+        h.rcv_nxt = h.rcv_nxt.wrapping_add(n);
+        h.rcv_used += n;
+        self.cold.bytes_received += u64::from(n);
+        if n > u32::from(h.rcv_mss) {
+            h.rcv_mss = n.min(self.cold.adv_mss.into()) as u16;
+        }
+        h.bits |= Bits::ACK_PENDING;
+        // Every second full segment (SHLD-19), all at the start, else later.
+        let due = h.rcv_nxt.wrapping_sub(h.last_ack) >= 2 * u32::from(h.rcv_mss);
+        if due || h.quick > 0 || h.bits.contains(Bits::QUICK_ACK) {
+            h.quick = h.quick.saturating_sub(1);
+            h.bits |= Bits::ACK_NOW;
+        }
+        self.recv.push(env, frame);
+        Disposition { events: Events::READABLE, flush: true }
+    }
+
+    /// Keeps what came ahead of a gap, within the bounds; the peer is told at
+    /// once (RFC 5681, 4.2).
+    #[cold]
+    pub(super) fn keep_ahead(&mut self, env: &mut Env, first: u32, frame: Frame) -> Disposition {
+        self.hot.dup_out = self.hot.dup_out.saturating_add(1);
+        self.hot.quick = self.hot.quick.max(2);
+        if env.pool.available() < env.config.frames_low {
+            env.counters.drop(DropReason::PoolExhausted);
+            env.pool.free(frame);
+            return self.ack_now();
+        }
+        let ahead = self.recv.ahead.get_or_insert_default();
+        let limit = env.config.out_of_order_segments as usize;
+        match ahead.insert(env.pool, first, frame, limit) {
+            super::assembler::Insert::Kept => {}
+            super::assembler::Insert::Duplicate => env.counters.drop(DropReason::TcpDuplicate),
+            super::assembler::Insert::Full => env.counters.drop(DropReason::TcpOutOfOrderFull),
+        }
+        self.hot.bits |= Bits::GAP;
+        self.ack_now()
+    }
+
+    /// Takes what is in order now of what waited.
+    #[cold]
+    pub(super) fn close_gap(&mut self, env: &mut Env) -> Disposition {
+        let mut d = Disposition::NONE;
+        let Some(mut ahead) = self.recv.ahead.take() else { return d };
+        while let Some(frame) = ahead.take(env.pool, self.hot.rcv_nxt) {
+            d = d.and(self.take_in_order(env, frame));
+        }
+        if ahead.fin == Some(self.hot.rcv_nxt) {
+            d = d.and(self.take_fin(env));
+        }
+        let empty = ahead.is_empty() || self.hot.bits.contains(Bits::PEER_CLOSED);
+        if empty {
+            ahead.clear(env.pool);
+        } else {
+            self.recv.ahead = Some(ahead);
+        }
+        self.hot.bits.set(Bits::GAP, !empty);
+        d
+    }
+
+    /// Eighth: the FIN, if all before it is here.
+    pub(super) fn process_fin(&mut self, env: &mut Env, a: &Arrival) -> Disposition {
+        let Some(fin) = a.fin() else { return Disposition::NONE };
+        self.again_in_time_wait(env, a);
+        if !self.hot.state.can_receive() || seq::gt(fin, self.hot.rcv_edge) {
+            return Disposition::NONE;
+        }
+        if fin == self.hot.rcv_nxt {
+            return self.take_fin(env);
+        }
+        if seq::gt(fin, self.hot.rcv_nxt) {
+            self.recv.ahead.get_or_insert_default().fin = Some(fin);
+            self.hot.bits |= Bits::GAP;
+        }
+        self.ack_now()
+    }
+
+    pub(super) fn take_fin(&mut self, env: &mut Env) -> Disposition {
+        let h = &mut self.hot;
+        h.rcv_nxt = h.rcv_nxt.wrapping_add(1);
+        h.rcv_edge = seq::max(h.rcv_edge, h.rcv_nxt);
+        h.bits |= Bits::PEER_CLOSED | Bits::ACK_NOW;
+        // Nothing comes after a FIN, whatever a peer sent ahead.
+        h.bits -= Bits::GAP;
+        self.recv.drop_ahead(env.pool);
+        let h = &mut self.hot;
+        let d = Disposition { events: Events::PEER_CLOSED | Events::READABLE, flush: true };
+        match h.state {
+            State::Established => h.state = State::CloseWait,
+            // Our FIN is not acknowledged, else this were FIN-WAIT-2.
+            State::FinWait1 => h.state = State::Closing,
+            State::FinWait2 => return d.and(self.enter_time_wait(env)),
+            _ => {}
+        }
+        d
+    }
+}

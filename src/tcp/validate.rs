@@ -1,0 +1,149 @@
+//! Whether a segment counts at all: timestamps, the window, and the answers to
+//! what does not.
+
+use super::connection::{Bits, Connection};
+use super::input::{Arrival, Check};
+use super::seq;
+use super::timers::Timer;
+use super::types::{Disposition, Env, Events, State};
+use crate::telemetry::DropReason;
+use crate::time::Duration;
+use crate::wire::tcp::{Flags, Segment};
+use core::ops::ControlFlow::{Break, Continue};
+
+/// After so long without a segment a timestamp says nothing (RFC 7323, 5.5).
+const STALE: Duration = Duration::from_secs(24 * 24 * 3600);
+
+impl Connection {
+    /// In SYN-RECEIVED the peer's SYN may come again: alone where our SYN-ACK
+    /// was lost, with an ACK in a simultaneous open (RFC 9293, figure 8).
+    pub(super) fn check_handshake_repeat(&mut self, a: &mut Arrival) -> Check {
+        let again = self.hot.state == State::SynReceived
+            && a.seg.flags.contains(Flags::SYN)
+            && !a.seg.flags.contains(Flags::RST)
+            && a.seg.seq == self.cold.irs;
+        if !again {
+            return Continue(());
+        }
+        if !a.seg.flags.contains(Flags::ACK) {
+            self.hot.bits |= Bits::SYN_DUE;
+            return Break(Disposition { events: Events::empty(), flush: true });
+        }
+        a.pass_syn();
+        self.hot.bits |= Bits::ACK_NOW;
+        Continue(())
+    }
+
+    /// RFC 7323, 5.3, R1 (PAWS), and 3.2: a segment without the option.
+    pub(super) fn check_timestamp(&mut self, env: &mut Env, a: &Arrival) -> Check {
+        let h = &self.hot;
+        if !h.bits.contains(Bits::TIMESTAMPS) || a.seg.flags.contains(Flags::RST) {
+            return Continue(());
+        }
+        let old = match a.seg.options.timestamp {
+            None => {
+                env.counters.drop(DropReason::TcpPaws);
+                return Break(Disposition::NONE);
+            }
+            Some((value, _)) => seq::lt(value, h.ts_recent),
+        };
+        if !old || env.now.since(h.last_recv) > STALE {
+            return Continue(());
+        }
+        env.counters.drop(DropReason::TcpPaws);
+        Break(self.answer_invalid(env, a.seg))
+    }
+
+    /// First: the sequence number (table 6).
+    pub(super) fn check_sequence(&mut self, env: &mut Env, a: &mut Arrival) -> Check {
+        let h = &self.hot;
+        let (first, len) = (a.seq, a.seg.seq_len().wrapping_sub(a.seq.wrapping_sub(a.seg.seq)));
+        let window = seq::distance(h.rcv_nxt, h.rcv_edge);
+        let end = first.wrapping_add(len);
+        let acceptable = if len == 0 {
+            // The right edge itself is where the next byte would be of a peer
+            // that used the whole window.
+            seq::ge(first, h.rcv_nxt) && seq::le(first, h.rcv_edge)
+        } else {
+            seq::lt(first, h.rcv_edge) && seq::gt(end, h.rcv_nxt)
+        };
+        if acceptable {
+            if env.now.since(self.hot.last_recv) > STALE
+                && let Some((value, _)) = a.seg.options.timestamp
+            {
+                // What was noted so long ago compares with nothing any more.
+                self.hot.ts_recent = value;
+            }
+            self.hot.last_recv = env.now;
+            self.cold.keep_probes = 0;
+            self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
+            return Continue(());
+        }
+        if a.seg.flags.contains(Flags::RST) && !(first == h.rcv_nxt && window == 0) {
+            env.counters.drop(DropReason::TcpUnacceptableRst);
+            return Break(Disposition::NONE);
+        }
+        if window == 0 && first == h.rcv_nxt {
+            // A probe of our shut window: its data is refused, its ACK, URG and
+            // RST count (MUST-66).
+            self.hot.last_recv = env.now;
+            self.cold.keep_probes = 0;
+            self.hot.bits |= Bits::ACK_NOW;
+            if let Some(packet) = a.payload.take() {
+                env.counters.drop(DropReason::TcpReceiveBufferFull);
+                packet.free(env.pool);
+            }
+            return Continue(());
+        }
+        let duplicate = seq::le(end, h.rcv_nxt) && len > 0;
+        let reason = if duplicate { DropReason::TcpDuplicate } else { DropReason::TcpOutOfWindow };
+        env.counters.drop(reason);
+        self.again_in_time_wait(env, a);
+        Break(self.answer_invalid(env, a.seg))
+    }
+
+    /// A FIN sent again starts TIME-WAIT anew (3.10.7.4, eighth).
+    pub(super) fn again_in_time_wait(&mut self, env: &Env, a: &Arrival) {
+        let fin = a.fin().map(|f| f.wrapping_add(1));
+        if self.hot.state == State::TimeWait && fin == Some(self.hot.rcv_nxt) {
+            self.hot.timers.set(Timer::Linger, env.now + env.config.time_wait);
+        }
+    }
+
+    /// An ACK for a segment that cannot be taken; to empty ones only now and
+    /// then, lest two ends acknowledge each other for ever.
+    pub(super) fn answer_invalid(&mut self, env: &Env, seg: &Segment) -> Disposition {
+        let ms = env.now.as_millis_wrapping();
+        if seg.payload_len == 0 && !seg.flags.contains(Flags::FIN) {
+            let pause = env.config.invalid_ack_interval.as_millis() as u32;
+            let since = ms.wrapping_sub(self.cold.invalid_answered);
+            if self.cold.invalid_answered != 0 && since < pause {
+                return Disposition::NONE;
+            }
+            self.cold.invalid_answered = ms.max(1);
+        }
+        self.ack_now()
+    }
+
+    pub(super) fn ack_now(&mut self) -> Disposition {
+        self.hot.bits |= Bits::ACK_NOW;
+        Disposition { events: Events::empty(), flush: true }
+    }
+
+    /// RFC 5961, 7: so many a second; the limit of each second is drawn, so that
+    /// it cannot be measured from outside (CVE-2016-5696).
+    pub(super) fn challenge(&mut self, env: &mut Env) -> Disposition {
+        let second = (env.now.as_nanos() / 1_000_000_000) as u32 + 1;
+        if self.cold.challenge_second != second {
+            self.cold.challenge_second = second;
+            let limit = env.config.challenge_acks.max(1);
+            self.cold.challenge_left = limit.div_ceil(2) + env.rng.below(limit);
+        }
+        if self.cold.challenge_left == 0 {
+            return Disposition::NONE;
+        }
+        self.cold.challenge_left -= 1;
+        env.counters.tcp_challenge_acks += 1;
+        self.ack_now()
+    }
+}
