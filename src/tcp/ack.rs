@@ -8,6 +8,26 @@ use super::timers::{Mode, Timer};
 use super::types::{Disposition, Env, Events};
 use crate::time::{Duration, Instant};
 
+/// What a segment acknowledged, for congestion control.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// Bytes acknowledged by the cumulative number.
+    pub acked: u32,
+    /// Bytes newly acknowledged or selectively acknowledged.
+    pub delivered: u32,
+    /// Bytes newly marked lost.
+    pub lost: u32,
+    /// Bytes under way before.
+    pub flight: u32,
+    /// The window held the sender back.
+    pub limited: bool,
+    /// It carried ECE.
+    pub ece: bool,
+    /// When the last of the segments was sent, if that tells its round trip time.
+    pub sent_at: Option<Instant>,
+    pub rate: Option<congestion::RateSample>,
+}
+
 impl Connection {
     /// SND.UNA < SEG.ACK <= SND.NXT: new data is acknowledged.
     #[inline(always)]
@@ -28,9 +48,9 @@ impl Connection {
         self.cold.bytes_acked += u64::from(bytes);
         self.measure(env, ack, timestamp, sent_at);
         let flush = if self.hot.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
-            self.acknowledged_in_recovery(ack, bytes, flight)
+            self.acknowledged_in_recovery(env, ack, bytes, flight)
         } else {
-            self.open_window(bytes, flight);
+            self.open_window(env, bytes, flight, sent_at);
             self.hot.send.has_unsent()
         };
         // RFC 6298, 5.2 and 5.3.
@@ -48,16 +68,50 @@ impl Connection {
 
     /// Lets the congestion window grow, if it was what held the sender back.
     #[inline]
-    pub(super) fn open_window(&mut self, bytes: u32, flight: u32) {
+    pub(super) fn open_window(
+        &mut self,
+        env: &Env,
+        bytes: u32,
+        flight: u32,
+        sent_at: Option<Instant>,
+    ) {
+        let congestion = &self.hot.congestion;
+        // In slow start half a window is enough, after it all of it.
+        let mss = u32::from(self.hot.mss);
+        let limited = flight.saturating_add(2 * mss) > congestion.window
+            || flight.saturating_mul(2) > congestion.window
+                && congestion.window < congestion.threshold();
+        if limited || congestion.wants_all() {
+            let progress = Progress { acked: bytes, delivered: bytes, flight, limited, ..Progress::default() };
+            self.tell_congestion(env, &Progress { sent_at, ..progress });
+        }
+    }
+
+    /// Tells congestion control of what was acknowledged, delivered and lost.
+    #[inline(never)]
+    pub(super) fn tell_congestion(&mut self, env: &Env, p: &Progress) {
+        let (in_flight, recovery) =
+            (self.pipe(), self.hot.bits.intersects(Bits::RECOVERY | Bits::LOSS));
         let h = &mut self.hot;
-        let mss = u32::from(h.mss);
-        let window = h.congestion.window;
-        let window_limited = if window < h.congestion.threshold {
-            flight.saturating_mul(2) > window
-        } else {
-            flight.saturating_add(2 * mss) > window
-        };
-        h.congestion.on_ack(&congestion::Ack { bytes, mss, window_limited });
+        let srtt = Duration::from_micros(h.rtt.smoothed().into());
+        h.congestion.on_ack(&congestion::Ack {
+            now: env.now,
+            acked: p.acked,
+            delivered: p.delivered,
+            lost: p.lost,
+            in_flight,
+            prior_in_flight: p.flight,
+            una: h.snd_una,
+            nxt: h.snd_nxt,
+            mss: h.mss.into(),
+            rtt: p.sent_at.map(|at| env.now.since(at)),
+            srtt,
+            min_rtt: srtt,
+            ece: p.ece,
+            recovery,
+            window_limited: p.limited,
+            rate: p.rate,
+        });
     }
 
     /// A round trip time from this ACK: one a round trip is enough (RFC 7323,
@@ -117,7 +171,7 @@ impl Connection {
             return false;
         }
         h.snd_wnd = window;
-        h.max_wnd = h.max_wnd.max(window);
+        self.cold.max_wnd = self.cold.max_wnd.max(window);
         if old == 0 || window == 0 {
             self.window_turned(window);
         }

@@ -108,8 +108,6 @@ pub(super) struct Hot {
     pub snd_wnd: u32,
     pub snd_wl1: u32,
     pub snd_wl2: u32,
-    /// The largest window that the peer announced.
-    pub max_wnd: u32,
     pub snd_buf: u32,
 
     pub rtt: Rtt,
@@ -117,8 +115,6 @@ pub(super) struct Hot {
     pub rtt_seq: u32,
     pub congestion: Congestion,
     pub timers: Timers,
-    /// When the last segment came in.
-    pub last_recv: Instant,
     pub send: SendQueue,
 }
 
@@ -151,6 +147,10 @@ pub(super) struct Cold {
     pub stalled: Instant,
     /// When data was last sent.
     pub last_sent: Instant,
+    /// When the last segment came in.
+    pub last_recv: Instant,
+    /// The largest window that the peer announced.
+    pub max_wnd: u32,
     /// Whole second that the challenge ACKs below were drawn for.
     pub challenge_second: u32,
     pub challenge_left: u32,
@@ -186,6 +186,8 @@ impl Cold {
             user_timeout: options.user_timeout,
             stalled: Instant::NEVER,
             last_sent: env.now,
+            last_recv: env.now,
+            max_wnd: 0,
             challenge_second: 0,
             challenge_left: 0,
             invalid_answered: 0,
@@ -262,13 +264,11 @@ impl Connection {
             snd_wnd: 0,
             snd_wl1: 0,
             snd_wl2: 0,
-            max_wnd: 0,
             snd_buf: options.send_buffer.clamp(1024, config.max_send_buffer.max(1024)),
             rtt: Rtt::new(config),
             rtt_seq: initial.iss,
             congestion: Congestion::new(options.congestion, config.initial_window, 536),
             timers: Timers::OFF,
-            last_recv: env.now,
             send: SendQueue::default(),
         };
         let cold = Cold { mtu, adv_mss, peer_mss, ..Cold::new(env, options, initial.iss) };

@@ -53,10 +53,10 @@ impl Connection {
         h.rcv_nxt = syn.seq.wrapping_add(1);
         h.rcv_edge = h.rcv_nxt.wrapping_add(announced);
         h.last_ack = h.rcv_nxt;
-        h.last_recv = env.now;
+        self.cold.last_recv = env.now;
         // The window of a SYN is not scaled (RFC 7323, 2.2).
         h.snd_wnd = syn.window.into();
-        h.max_wnd = h.snd_wnd;
+        self.cold.max_wnd = h.snd_wnd;
         h.snd_wl1 = syn.seq;
         h.snd_wl2 = if syn.flags.contains(Flags::ACK) { syn.ack } else { h.snd_una };
         self.negotiate(env, &syn.options);

@@ -118,7 +118,7 @@ impl Connection {
     #[inline(always)]
     pub fn input_expected(&mut self, env: &mut Env, seg: &Plain, payload: Option<Frame>) -> Disposition {
         let mut d = Disposition::NONE;
-        self.hot.last_recv = env.now;
+        self.cold.last_recv = env.now;
         self.take_timestamp(seg.seq, seg.timestamp);
         if seg.ack != self.hot.snd_una {
             d = self.acknowledged(env, seg.ack, seg.timestamp);
@@ -220,13 +220,13 @@ impl Connection {
             }
             let scale = if seg.flags.contains(Flags::SYN) { 0 } else { h.snd_scale };
             h.snd_wnd = u32::from(seg.window) << scale;
-            h.max_wnd = h.max_wnd.max(h.snd_wnd);
+            self.cold.max_wnd = self.cold.max_wnd.max(h.snd_wnd);
             (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
             d = self.establish(env, seg.ack, seg.options.timestamp.map(|t| t.1));
         }
         let h = &self.hot;
         // RFC 5961, 5.2: neither beyond what was sent nor far too old.
-        let oldest = h.snd_una.wrapping_sub(h.max_wnd);
+        let oldest = h.snd_una.wrapping_sub(self.cold.max_wnd);
         if seq::gt(seg.ack, h.snd_nxt) || seq::lt(seg.ack, oldest) {
             env.counters.drop(DropReason::TcpBadAck);
             return Break(self.challenge(env));
@@ -234,7 +234,7 @@ impl Connection {
         if seq::gt(seg.ack, h.snd_una) {
             d = d.and(self.acknowledged(env, seg.ack, seg.options.timestamp));
         } else if self.is_duplicate_ack(seg) {
-            d = d.and(self.duplicate_ack());
+            d = d.and(self.duplicate_ack(env));
         }
         if seq::ge(seg.ack, self.hot.snd_una) {
             d.flush |= self.take_window(seg.seq, seg.ack, seg.window);

@@ -29,7 +29,7 @@ impl Connection {
     }
 
     /// Counts a duplicate ACK; the third starts fast retransmit and recovery.
-    pub(super) fn duplicate_ack(&mut self) -> Disposition {
+    pub(super) fn duplicate_ack(&mut self, env: &Env) -> Disposition {
         let h = &mut self.hot;
         h.dup_acks = h.dup_acks.saturating_add(1);
         let mss = u32::from(h.mss);
@@ -53,7 +53,7 @@ impl Connection {
             return FLUSH;
         }
         self.cold.recover = h.snd_nxt;
-        h.congestion.on_recovery(flight, mss);
+        h.congestion.on_recovery(env.now, flight, mss);
         h.bits |= Bits::RECOVERY;
         self.cold.sacked = (3 * mss).min(flight.saturating_sub(mss));
         self.front_is_lost();
@@ -74,6 +74,7 @@ impl Connection {
     #[cold]
     pub(super) fn acknowledged_in_recovery(
         &mut self,
+        env: &Env,
         ack: u32,
         bytes: u32,
         flight: u32,
@@ -85,7 +86,7 @@ impl Connection {
             if over {
                 h.bits -= Bits::RECOVERY;
                 self.cold.sacked = 0;
-                h.congestion.on_recovered(h.snd_nxt.wrapping_sub(ack), mss);
+                h.congestion.on_recovered(env.now, h.snd_nxt.wrapping_sub(ack), mss);
             } else {
                 // A partial ACK: the next segment is missing too (RFC 6582, 3.2,
                 // step 3), and the ones between had left the network.
@@ -95,7 +96,7 @@ impl Connection {
             }
             return true;
         }
-        self.open_window(bytes, flight);
+        self.open_window(env, bytes, flight, None);
         if over {
             self.hot.bits -= Bits::LOSS;
         }
@@ -172,7 +173,7 @@ impl Connection {
         env.counters.tcp_timeouts += 1;
         let h = &mut self.hot;
         let flight = h.snd_nxt.wrapping_sub(h.snd_una);
-        h.congestion.on_timeout(flight, h.mss.into(), first);
+        h.congestion.on_timeout(env.now, flight, h.mss.into(), first);
         h.bits -= Bits::RECOVERY;
         h.bits |= Bits::LOSS;
         h.dup_acks = 0;
@@ -218,14 +219,14 @@ impl Connection {
             return c.keep_probes >= c.keep_count;
         }
         let limit = Duration::from_millis(c.user_timeout.into());
-        c.keep_probes > 0 && env.now.since(self.hot.last_recv) >= limit
+        c.keep_probes > 0 && env.now.since(self.cold.last_recv) >= limit
     }
 
     /// RFC 9293, 3.8.4 (MUST-24 to MUST-29).
     fn on_keepalive_timer(&mut self, env: &mut Env) -> Disposition {
         let idle = Duration::from_secs(self.cold.keep_idle.into());
         let interval = Duration::from_secs(self.cold.keep_interval.into());
-        let due = self.hot.last_recv + idle;
+        let due = self.cold.last_recv + idle;
         if due > env.now || self.hot.snd_una != self.hot.snd_nxt {
             // Something came in since, or the retransmission timer watches.
             self.cold.keep_probes = 0;

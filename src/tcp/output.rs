@@ -152,7 +152,7 @@ impl Connection {
         if h.bits.contains(Bits::PROBE_DUE) {
             return usable.max(1);
         }
-        if usable > 0 && usable >= h.max_wnd / 2 { usable } else { 0 }
+        if usable > 0 && usable >= self.cold.max_wnd / 2 { usable } else { 0 }
     }
 
     /// Nagle's algorithm (SHLD-7) and cork, for a segment that is not full.
@@ -177,7 +177,7 @@ impl Connection {
         if h.congestion.window > initial {
             let idle = env.now.since(self.cold.last_sent);
             if idle > h.rtt.rto(0, env.config) {
-                h.congestion.on_idle(env.config.initial_window, h.mss.into());
+                h.congestion.on_idle(env.now, env.config.initial_window, h.mss.into());
             }
         }
     }

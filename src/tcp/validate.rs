@@ -47,7 +47,7 @@ impl Connection {
             }
             Some((value, _)) => seq::lt(value, h.ts_recent),
         };
-        if !old || env.now.since(h.last_recv) > STALE {
+        if !old || env.now.since(self.cold.last_recv) > STALE {
             return Continue(());
         }
         env.counters.drop(DropReason::TcpPaws);
@@ -68,13 +68,13 @@ impl Connection {
             seq::lt(first, h.rcv_edge) && seq::gt(end, h.rcv_nxt)
         };
         if acceptable {
-            if env.now.since(self.hot.last_recv) > STALE
+            if env.now.since(self.cold.last_recv) > STALE
                 && let Some((value, _)) = a.seg.options.timestamp
             {
                 // What was noted so long ago compares with nothing any more.
                 self.hot.ts_recent = value;
             }
-            self.hot.last_recv = env.now;
+            self.cold.last_recv = env.now;
             self.cold.keep_probes = 0;
             self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
             return Continue(());
@@ -86,7 +86,7 @@ impl Connection {
         if window == 0 && first == h.rcv_nxt {
             // A probe of our shut window: its data is refused, its ACK, URG and
             // RST count (MUST-66).
-            self.hot.last_recv = env.now;
+            self.cold.last_recv = env.now;
             self.cold.keep_probes = 0;
             self.hot.bits |= Bits::ACK_NOW;
             if let Some(packet) = a.payload.take() {

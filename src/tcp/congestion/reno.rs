@@ -15,7 +15,7 @@ impl Reno {
     /// many for a segment (ACK division), make no difference.
     #[inline]
     pub fn on_ack(&mut self, window: &mut u32, threshold: u32, ack: &Ack) {
-        let mut bytes = ack.bytes;
+        let mut bytes = ack.acked;
         if *window < threshold {
             let grow = bytes.min(threshold - *window);
             *window += grow;
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     fn ack(bytes: u32) -> Ack {
-        Ack { bytes, mss: 1000, window_limited: true }
+        super::super::testing::ack(bytes)
     }
 
     #[test]
