@@ -197,17 +197,19 @@ impl Connection {
             let front = h.send.front().filter(|_| h.send.sent() > 0);
             c.stalled = front.map_or(c.last_sent, |s| s.sent_at);
         }
+        let opening = matches!(h.state, State::SynSent | State::SynReceived);
         let limit = match h.state {
             State::SynSent if c.syn_retries > 0 => c.syn_retries,
             State::SynSent => env.config.syn_retries,
             State::SynReceived => env.config.synack_retries,
-            _ if c.user_timeout > 0 => {
-                let limit = Duration::from_millis(c.user_timeout.into());
-                return env.now.since(c.stalled) >= limit;
-            }
             _ if h.bits.contains(Bits::ORPHAN) => env.config.orphan_retries,
             _ => env.config.retries,
         };
+        if c.user_timeout > 0 {
+            // It counts from the first SYN on; once open, it alone.
+            let longest = Duration::from_millis(c.user_timeout.into());
+            return env.now.since(c.stalled) >= longest || opening && h.retries >= limit;
+        }
         h.retries >= limit
     }
 

@@ -9,6 +9,8 @@ mod assembler;
 mod config;
 mod congestion;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handshake;
 mod icmp;
 mod info;

@@ -51,6 +51,16 @@ fn the_user_timeout_comes_first() {
 }
 
 #[test]
+fn the_user_timeout_ends_a_handshake_too() {
+    let mut config = Config::default();
+    config.options.user_timeout = 1500;
+    let (mut solo, _) = Solo::syn_received(config, PLAIN);
+    let (all, took) = until_closed(&mut solo.host);
+    assert_eq!((all.len(), took), (1, ms(1500)));
+    solo.host.finish();
+}
+
+#[test]
 fn an_acknowledgment_starts_the_limits_anew() {
     let mut solo = Solo::modern();
     solo.host.with(|c, _| c.set_user_timeout(1000));
