@@ -13,6 +13,8 @@
 
 mod datagram;
 mod epoll;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod info;
 pub mod linux;
 mod options;
