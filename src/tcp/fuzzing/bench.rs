@@ -223,7 +223,7 @@ impl Bench {
         if !out.data.is_empty() {
             let end = first.wrapping_add(out.data.len() as u32);
             // One byte more is a probe.
-            let most = h.snd_una.wrapping_add(h.max_wnd).wrapping_add(1);
+            let most = h.snd_una.wrapping_add(self.conn().cold.max_wnd).wrapping_add(1);
             assert!(seq::le(end, most), "{} bytes beyond the window", seq::distance(most, end));
             assert!(out.data.len() <= usize::from(u16::MAX));
         }
