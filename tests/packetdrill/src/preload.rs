@@ -1,0 +1,149 @@
+//! What packetdrill asks the C library in place of the interface, answered where
+//! this library is preloaded too: `LD_PRELOAD=libringroad_packetdrill.so`.
+//!
+//! - `getsockopt`, which `%{ }%` blocks use (TCP_INFO and what belongs to it)
+//! - `sendfile`
+//! - `times`, with which it waits for ten ticks of the system's clock, and
+//!   `mlockall` and `sched_setscheduler`, which keep the system from disturbing
+//!   its timing: virtual time needs none of that, and a machine that runs many
+//!   scripts at a time suffers from it
+//!
+//! Without a machine, or for descriptors that are not its own, each goes to the
+//! C library.
+
+use crate::calls;
+use crate::machine::{Machine, Outcome};
+use core::ffi::{CStr, c_int, c_void};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
+use libc::{clock_t, off_t, sched_param, size_t, socklen_t, ssize_t, tms};
+
+/// The one machine of the process.
+static MACHINE: AtomicPtr<Machine> = AtomicPtr::new(null_mut());
+
+pub(crate) fn register(machine: &Machine) {
+    MACHINE.store(core::ptr::from_ref(machine).cast_mut(), Ordering::Release);
+    // Commands that a script runs are other programs.
+    // SAFETY: packetdrill's other thread waits at this time, and reads no environment.
+    unsafe { libc::unsetenv(c"LD_PRELOAD".as_ptr()) };
+}
+
+pub(crate) fn forget() {
+    MACHINE.store(null_mut(), Ordering::Release);
+}
+
+fn machine() -> Option<&'static Machine> {
+    // SAFETY: registered until `forget`, which its end calls first.
+    unsafe { MACHINE.load(Ordering::Acquire).as_ref() }
+}
+
+fn set(outcome: Outcome) -> i64 {
+    if outcome.value < 0 {
+        // SAFETY: this thread's own errno.
+        unsafe { *libc::__errno_location() = outcome.errno };
+    }
+    outcome.value
+}
+
+/// The C library's function of a name.
+///
+/// # Safety
+/// `F` is the type of that function.
+unsafe fn libc_s<F: Copy>(name: &CStr) -> F {
+    // SAFETY: plain call.
+    let at = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    assert!(!at.is_null() && size_of::<F>() == size_of::<*mut c_void>());
+    // SAFETY: the caller's promise; a function pointer is a pointer here.
+    unsafe { core::mem::transmute_copy(&at) }
+}
+
+/// getsockopt(2).
+///
+/// # Safety
+/// As of getsockopt(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
+    if let Some(machine) = machine() {
+        // SAFETY: the caller's promise.
+        if let Some(outcome) = unsafe { calls::socket_state(machine, fd, level, name, value, len) } {
+            return set(outcome) as c_int;
+        }
+    }
+    type Real = unsafe extern "C" fn(c_int, c_int, c_int, *mut c_void, *mut socklen_t) -> c_int;
+    // SAFETY: its type, and the caller's promise.
+    unsafe { libc_s::<Real>(c"getsockopt")(fd, level, name, value, len) }
+}
+
+/// sendfile(2).
+///
+/// # Safety
+/// As of sendfile(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t {
+    if let Some(machine) = machine() {
+        // SAFETY: the caller's promise.
+        if let Some(outcome) = unsafe { calls::sendfile(machine, to, from, at, count) } {
+            return set(outcome) as ssize_t;
+        }
+    }
+    type Real = unsafe extern "C" fn(c_int, c_int, *mut off_t, size_t) -> ssize_t;
+    // SAFETY: its type, and the caller's promise.
+    unsafe { libc_s::<Real>(c"sendfile")(to, from, at, count) }
+}
+
+/// times(2).
+///
+/// # Safety
+/// As of times(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn times(buf: *mut tms) -> clock_t {
+    static TICKS: AtomicI64 = AtomicI64::new(1);
+    if machine().is_some() && buf.is_null() {
+        return TICKS.fetch_add(1, Ordering::Relaxed);
+    }
+    type Real = unsafe extern "C" fn(*mut tms) -> clock_t;
+    // SAFETY: its type, and the caller's promise.
+    unsafe { libc_s::<Real>(c"times")(buf) }
+}
+
+/// True where a machine is to come or there: packetdrill prepares itself before
+/// it loads the library.
+fn in_packetdrill() -> bool {
+    machine().is_some()
+        || std::env::args().any(|arg| arg.starts_with("--so_filename"))
+}
+
+/// mlockall(2).
+///
+/// # Safety
+/// As of mlockall(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlockall(flags: c_int) -> c_int {
+    if in_packetdrill() {
+        return 0;
+    }
+    // SAFETY: its type, and the caller's promise.
+    let real: unsafe extern "C" fn(c_int) -> c_int = unsafe { libc_s(c"mlockall") };
+    // SAFETY: the caller's promise.
+    unsafe { real(flags) }
+}
+
+/// sched_setscheduler(2).
+///
+/// # Safety
+/// As of sched_setscheduler(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sched_setscheduler(pid: c_int, policy: c_int, param: *const sched_param) -> c_int {
+    if in_packetdrill() {
+        return 0;
+    }
+    type Real = unsafe extern "C" fn(c_int, c_int, *const sched_param) -> c_int;
+    // SAFETY: its type, and the caller's promise.
+    unsafe { libc_s::<Real>(c"sched_setscheduler")(pid, policy, param) }
+}
