@@ -32,9 +32,13 @@ impl Capture {
 
     /// As [`Capture::start`], on this side.
     pub fn on(bed: &Bed, side: Side, packets: u32) -> Self {
+        Self::by(bed.command(side, "tcpdump"), "veth0", packets)
+    }
+
+    /// As [`Capture::start`], by this tcpdump, on this interface.
+    pub fn by(mut command: Command, interface: &str, packets: u32) -> Self {
         let file = std::env::temp_dir().join(format!("{}.pcap", unique()));
-        let mut command = bed.command(side, "tcpdump");
-        command.args(["-i", "veth0", "-s", "0", "-B", "65536", "-U", "--immediate-mode", "-Z", "root"]);
+        command.args(["-i", interface, "-s", "0", "-B", "65536", "-U", "--immediate-mode", "-Z", "root"]);
         command.args(["-c", &packets.to_string(), "-w"]).arg(&file);
         let mut program = Program::start(command);
         program.wait_for("listening on");
