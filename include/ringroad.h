@@ -236,7 +236,7 @@ struct rr_sim_config {
     uint32_t tcp_window_scaling;
     // Largest segment, in payload and option bytes. Default: by the MTU.
     uint32_t tcp_max_segment;
-    // Least segment size that a peer or router may ask for. Default: 88.
+    // Least segment size that a peer or router may ask for. Default: 48.
     uint32_t tcp_min_mss;
     // Initial congestion window in segments (RFC 6928). Default: 10.
     uint32_t tcp_initial_window;
@@ -278,6 +278,21 @@ struct rr_sim_config {
     uint32_t tcp_frames_low;
     // Payloads up to this size are joined in the receive queue. Default: 512.
     uint32_t tcp_coalesce;
+    // SYN cookies: RR_ON where the SYN queue is full (the default), RR_OFF
+    // never, 3 always.
+    uint32_t tcp_syn_cookies;
+    // Switch: a connection that finds the accept queue full is reset. Default: off.
+    uint32_t tcp_abort_on_overflow;
+    // Switch: programs may open with data in the SYN (RFC 7413). Default: on.
+    uint32_t tcp_fast_open_client;
+    // Switch: listeners with TCP_FASTOPEN take it. Default: off.
+    uint32_t tcp_fast_open_server;
+    // Destinations whose Fast Open cookie is kept. Default: 1024.
+    uint32_t tcp_fast_open_cache;
+    // The key of our Fast Open cookies. All zeros: drawn by chance.
+    uint8_t tcp_fast_open_key[16];
+    // The key before, whose cookies still count. All zeros: none.
+    uint8_t tcp_fast_open_old_key[16];
 };
 
 #ifdef __cplusplus

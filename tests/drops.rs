@@ -7,6 +7,7 @@ use ringroad::errno::Errno;
 use ringroad::frame::{Batch, Pool};
 use ringroad::socket::linux::*;
 use ringroad::socket::{Handle, SendMeta, Sockets};
+use ringroad::stack::tcp::SynCookies;
 use ringroad::stack::{Config, Mode, Stack};
 use ringroad::telemetry::DropReason as D;
 use ringroad::time::{Duration, Instant};
@@ -206,7 +207,10 @@ impl Bed {
             D::ArpRateLimited => config.neighbor.rate.burst = 5,
             D::FragmentTableFull => config.fragment.max_datagrams = 2,
             D::IcmpRateLimited => config.icmp.error_rate.burst = 3,
-            D::TcpSynQueueFull => config.table.max_half_open = 2,
+            D::TcpSynQueueFull => {
+                config.table.max_half_open = 2;
+                config.table.syn_cookies = SynCookies::Off;
+            }
             D::TcpTableFull => config.table.max_connections = 2,
             D::TcpOutOfOrderFull => config.tcp.out_of_order_segments = 2,
             D::TransmitQueueFull => config.transmit_queue = 4,

@@ -15,6 +15,7 @@ mod datagram;
 mod epoll;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod fast_open;
 mod info;
 pub mod linux;
 mod options;
@@ -315,6 +316,7 @@ impl Sockets {
             Kind::Udp(_) | Kind::Icmp(_) => {
                 self.datagram_send(h, &[data], flags, to, meta)
             }
+            _ if flags & MSG_FASTOPEN != 0 => self.send_opening(h, data, to),
             _ => self.send(h, data, flags),
         }
     }
@@ -334,6 +336,11 @@ impl Sockets {
         if let Kind::Udp(_) | Kind::Icmp(_) = self.table.get(h)?.kind {
             let parts: Vec<&[u8]> = data.iter().map(|piece| &piece[..]).collect();
             return self.datagram_send(h, &parts, flags, to, meta);
+        }
+        if flags & MSG_FASTOPEN != 0 {
+            // The SYN takes what one piece has.
+            let first = data.iter().find(|piece| !piece.is_empty());
+            return self.send_opening(h, first.map_or(&[], |piece| &piece[..]), to);
         }
         let mut sent = 0;
         let pieces = data.iter().filter(|piece| !piece.is_empty());

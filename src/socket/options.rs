@@ -5,7 +5,7 @@
 
 use super::linux::*;
 use crate::errno::{Errno, Result};
-use crate::stack::tcp::Reuse;
+use crate::stack::tcp::{FastOpenKeys, Reuse};
 use crate::tcp::Algorithm;
 
 /// The least values that SO_SNDBUF and SO_RCVBUF take, as in Linux.
@@ -64,6 +64,16 @@ pub struct Options {
     pub keep_count: u8,
     /// TCP_USER_TIMEOUT in milliseconds; 0: the stack's default.
     pub user_timeout_ms: u32,
+    /// TCP_SYNCNT; 0: the stack's default.
+    pub syn_count: u8,
+    /// TCP_DEFER_ACCEPT, in transmissions of the SYN-ACK.
+    pub defer_accept: u8,
+    /// TCP_FASTOPEN: the bound of a listener's pending connections.
+    pub fast_open: u32,
+    /// TCP_FASTOPEN_CONNECT.
+    pub fast_open_connect: bool,
+    /// TCP_FASTOPEN_KEY.
+    pub fast_open_keys: Option<FastOpenKeys>,
 }
 
 impl Default for Options {
@@ -92,6 +102,11 @@ impl Default for Options {
             keep_interval: 75,
             keep_count: 9,
             user_timeout_ms: 0,
+            syn_count: 0,
+            defer_accept: 0,
+            fast_open: 0,
+            fast_open_connect: false,
+            fast_open_keys: None,
         }
     }
 }
@@ -168,6 +183,22 @@ fn put_timeval(out: &mut [u8], us: u64) -> usize {
     put(out, &value)
 }
 
+/// One key of Fast Open cookies, or two: the one in use and the one before.
+fn keys(value: &[u8]) -> Result<FastOpenKeys> {
+    let (first, rest) = value.split_first_chunk::<16>().ok_or(Errno::EINVAL)?;
+    let second = match rest {
+        [] => None,
+        rest => Some(*<&[u8; 16]>::try_from(rest).map_err(|_| Errno::EINVAL)?),
+    };
+    Ok(FastOpenKeys { first: *first, second })
+}
+
+fn put_keys(out: &mut [u8], keys: Option<FastOpenKeys>) -> usize {
+    let Some(keys) = keys else { return 0 };
+    let first = put(out, &keys.first);
+    first + keys.second.map_or(0, |second| put(&mut out[first..], &second))
+}
+
 impl Options {
     /// Sets an option of any socket, of IP, or (`stream`) of TCP.
     ///
@@ -238,6 +269,11 @@ impl Options {
             TCP_KEEPINTVL => self.keep_interval = within(v?, 1, 32767)? as u16,
             TCP_KEEPCNT => self.keep_count = within(v?, 1, 127)? as u8,
             TCP_USER_TIMEOUT => self.user_timeout_ms = within(v?, 0, i32::MAX)? as u32,
+            TCP_SYNCNT => self.syn_count = within(v?, 1, 127)? as u8,
+            TCP_DEFER_ACCEPT => self.defer_accept = crate::tcp::deferral_transmissions(v?),
+            TCP_FASTOPEN => self.fast_open = within(v?, 0, i32::MAX)? as u32,
+            TCP_FASTOPEN_CONNECT => self.fast_open_connect = within(v?, 0, 1)? != 0,
+            TCP_FASTOPEN_KEY => self.fast_open_keys = Some(keys(value)?),
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
@@ -306,6 +342,10 @@ impl Options {
             TCP_KEEPINTVL => self.keep_interval.into(),
             TCP_KEEPCNT => self.keep_count.into(),
             TCP_USER_TIMEOUT => self.user_timeout_ms as i32,
+            TCP_DEFER_ACCEPT => crate::tcp::deferral_seconds(self.defer_accept),
+            TCP_FASTOPEN => self.fast_open as i32,
+            TCP_FASTOPEN_CONNECT => self.fast_open_connect.into(),
+            TCP_FASTOPEN_KEY => return Ok(put_keys(out, self.fast_open_keys)),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         Ok(put_int(out, value))

@@ -28,11 +28,27 @@ impl Sockets {
         if stream && (level, name) == (IPPROTO_TCP, TCP_CONGESTION) {
             return self.set_congestion(h, value);
         }
+        if stream && level == IPPROTO_TCP {
+            self.may_set(kind, name)?;
+        }
+        let socket = self.table.get(h)?;
         let mut options = (*socket.options).clone();
         options.set(level, name, value, stream, &self.limits)?;
         let socket = self.table.get_mut(h)?;
         socket.options = Arc::new(options);
         self.apply(h, level, name)
+    }
+
+    /// What Fast Open's options ask of the socket's state, as Linux does.
+    fn may_set(&self, kind: Kind, name: i32) -> Result<()> {
+        match name {
+            TCP_FASTOPEN if matches!(kind, Kind::Stream(_)) => Err(Errno::EINVAL),
+            TCP_FASTOPEN_CONNECT if !self.stack.core.config.table.fast_open_client => {
+                Err(Errno::EOPNOTSUPP)
+            }
+            TCP_FASTOPEN_CONNECT if kind != Kind::Idle => Err(Errno::EINVAL),
+            _ => Ok(()),
+        }
     }
 
     /// Hands a changed option on to what it acts on.
@@ -89,6 +105,7 @@ impl Sockets {
                 let (idle, interval) = (kept.keep_idle, kept.keep_interval);
                 conn.set_keepalive_times(now, idle, interval, kept.keep_count);
             }
+            (IPPROTO_TCP, TCP_SYNCNT) => conn.set_syn_retries(kept.syn_retries),
             (IPPROTO_TCP, TCP_USER_TIMEOUT) => conn.set_user_timeout(kept.user_timeout),
             _ => return,
         }
@@ -142,7 +159,7 @@ impl Sockets {
                 Ok(put_int(out, matches!(kind, Kind::Listener(_)).into()))
             }
             (IPPROTO_IP, IP_MTU) => self.get_mtu(kind, out),
-            (IPPROTO_TCP, TCP_INFO | TCP_CONGESTION | TCP_MAXSEG) if stream => {
+            (IPPROTO_TCP, TCP_INFO | TCP_CONGESTION | TCP_MAXSEG | TCP_SYNCNT) if stream => {
                 self.get_tcp(h, name, out)
             }
             _ => socket.options.get(level, name, out, stream, &self.limits),
@@ -171,6 +188,11 @@ impl Sockets {
                     mss => mss,
                 };
                 Ok(put_int(out, conn.map_or(wish, |c| c.segment_size()).into()))
+            }
+            TCP_SYNCNT => {
+                let default = self.stack.core.config.tcp.syn_retries;
+                let set = socket.options.syn_count;
+                Ok(put_int(out, if set > 0 { set } else { default }.into()))
             }
             _ => Ok(put(out, &self.info_bytes(socket.kind))),
         }

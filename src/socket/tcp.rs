@@ -33,6 +33,7 @@ impl Sockets {
             keep_count: options.keep_count,
             user_timeout: options.user_timeout_ms,
             max_segment: options.max_segment,
+            syn_retries: if options.syn_count > 0 { options.syn_count } else { defaults.syn_retries },
             congestion: options.congestion.unwrap_or(defaults.congestion),
             ..defaults.clone()
         };
@@ -41,6 +42,9 @@ impl Sockets {
             ttl: options.ttl.unwrap_or(self.limits.ttl),
             tos: options.tos,
             reuse: options.reuse,
+            defer_accept: options.defer_accept,
+            fast_open: options.fast_open.min(self.stack.core.config.table.max_backlog as u32),
+            fast_open_keys: options.fast_open_keys,
         }
     }
 
@@ -128,7 +132,10 @@ impl Sockets {
             return Err(Errno::EAFNOSUPPORT);
         }
         match socket.kind {
-            Kind::Idle => self.tcp_open(h, addr),
+            Kind::Idle => {
+                let conn = self.tcp_open(h, addr)?;
+                self.tcp_opened(h, conn)
+            }
             Kind::Stream(conn) if socket.flags.contains(Flags::CONNECTING) => {
                 self.tcp_connecting(h, conn)
             }
@@ -161,7 +168,7 @@ impl Sockets {
         Ok(())
     }
 
-    fn tcp_open(&mut self, h: Handle, addr: SocketAddr) -> Result<()> {
+    pub(super) fn tcp_open(&mut self, h: Handle, addr: SocketAddr) -> Result<u32> {
         let socket = self.table.get(h)?;
         let inherit = self.inherit(&socket.options);
         let bound = socket.bound.as_ref().map(|b| b.addr);
@@ -194,7 +201,7 @@ impl Sockets {
         let socket = self.table.get_mut(h)?;
         socket.kind = Kind::Stream(conn);
         socket.flags.insert(Flags::CONNECTING);
-        Err(Errno::EINPROGRESS)
+        Ok(conn)
     }
 
     pub(super) fn tcp_disconnect(&mut self, h: Handle) -> Result<()> {
@@ -235,10 +242,13 @@ impl Sockets {
         if let Some(error) = tcp.conn_mut(conn).take_error() {
             return Err(error);
         }
-        if matches!(state, State::SynSent | State::SynReceived) {
+        if tcp.conn(conn).is_deferred() {
+            return self.send_deferred(h, conn, data);
+        }
+        if matches!(state, State::SynSent | State::SynReceived) && !tcp.conn(conn).is_early() {
             return Err(Errno::EAGAIN);
         }
-        if !state.can_send() {
+        if !tcp.conn(conn).may_send() {
             return Err(Errno::EPIPE);
         }
         if more != was {

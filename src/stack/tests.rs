@@ -757,6 +757,9 @@ fn a_connection_that_hears_nothing_has_its_next_hop_confirmed() {
             ttl: 64,
             tos: 0,
             reuse: Default::default(),
+            defer_accept: 0,
+            fast_open: 0,
+            fast_open_keys: None,
         },
     };
     tcp.connect(core, &open, None).unwrap();

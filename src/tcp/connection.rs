@@ -25,6 +25,8 @@ bitflags::bitflags! {
         const KEEP_DUE = 1 << 3;
         /// One segment may leave whatever the peer's window says.
         const PROBE_DUE = 1 << 4;
+        /// Its SYN came with data and a cookie: the program has it already.
+        const EARLY = 1 << 5;
         /// Both sides send timestamps.
         const TIMESTAMPS = 1 << 6;
         /// Both sides know SACK.
@@ -157,6 +159,11 @@ pub(super) struct Cold {
     /// When an empty segment outside of the window was last answered, in ms.
     pub invalid_answered: u32,
     pub total_retrans: u32,
+    /// Fast Open's part, while there is one.
+    pub fast_open: Option<Box<super::fast_open::FastOpen>>,
+    /// The ACK that ends the handshake came and was not heard: how often the
+    /// SYN-ACK may go out (TCP_DEFER_ACCEPT).
+    pub deferred: u8,
     pub bytes_acked: u64,
     pub bytes_received: u64,
 }
@@ -192,6 +199,8 @@ impl Cold {
             challenge_left: 0,
             invalid_answered: 0,
             total_retrans: 0,
+            fast_open: None,
+            deferred: 0,
             bytes_acked: 0,
             bytes_received: 0,
         }

@@ -108,6 +108,11 @@ impl Connection {
             // RFC 5681, 3.1: at most one segment after a lost SYN.
             self.start_window(env, 1);
         }
+        self.open(env, ack)
+    }
+
+    /// ESTABLISHED, whatever is known of the round trip time.
+    pub(super) fn open(&mut self, env: &mut Env, ack: u32) -> Disposition {
         let h = &mut self.hot;
         h.snd_una = ack;
         h.rtt_seq = ack;
@@ -126,9 +131,8 @@ impl Connection {
     pub(super) fn in_syn_sent(&mut self, env: &mut Env, a: &mut Arrival) -> Disposition {
         let seg = a.seg;
         let has_ack = seg.flags.contains(Flags::ACK);
-        let h = &self.hot;
         // First: the ACK. Ours is the SYN alone.
-        if has_ack && !(seq::gt(seg.ack, self.cold.iss) && seq::le(seg.ack, h.snd_nxt)) {
+        if has_ack && !(seq::gt(seg.ack, self.cold.iss) && seq::le(seg.ack, self.syn_end())) {
             env.counters.drop(DropReason::TcpBadAck);
             if !seg.flags.contains(Flags::RST) {
                 self.send_reset(env, seg.ack, None);
@@ -157,22 +161,30 @@ impl Connection {
             self.hot.timers.stop(Timer::Retransmit);
             return Disposition { events: Events::empty(), flush: true };
         }
-        let mut d = self.establish(env, seg.ack, seg.options.timestamp.map(|t| t.1));
+        let syn_acked = self.cold.iss.wrapping_add(1);
+        let mut d = self.establish(env, syn_acked, seg.options.timestamp.map(|t| t.1));
         self.hot.bits |= Bits::ACK_NOW;
         d.flush = true;
         a.pass_syn();
+        if self.has_fast_open() {
+            d = d.and(self.fast_opened(env, seg));
+        }
         d.and(self.after_ack(env, a))
     }
 
     /// Sends the SYN or SYN-ACK that is due, or an ACK in SYN-RECEIVED.
     pub(super) fn flush_handshake(&mut self, env: &mut Env) -> Result<(), Full> {
         if self.hot.bits.contains(Bits::SYN_DUE) {
-            return self.send_syn(env);
+            self.send_syn(env)?;
+        }
+        if self.is_early() && self.hot.snd_nxt != self.cold.iss {
+            // What answers the SYN's data need not wait for the handshake's end.
+            self.send_new(env)?;
         }
         if self.hot.bits.contains(Bits::ACK_NOW) { self.send_acks(env) } else { Ok(()) }
     }
 
-    fn send_syn(&mut self, env: &mut Env) -> Result<(), Full> {
+    pub(super) fn send_syn(&mut self, env: &mut Env) -> Result<(), Full> {
         if env.tx.room() == 0 {
             return Err(self.out_of_queue(env));
         }
@@ -187,9 +199,16 @@ impl Connection {
             flags,
             window: most as u16,
         };
-        let options = self.syn_options(env);
-        if !self.template.send_bare(env.pool, env.tx, fields, &options) {
-            return Err(self.out_of_frames(env));
+        let mut options = self.syn_options(env);
+        if self.has_fast_open()
+            && let Some(cookie) = self.fast_open_option()
+        {
+            let _ = options.try_extend_from_slice(&cookie.option());
+        }
+        match self.send_syn_data(env, fields, &options) {
+            Some(sent) => sent?,
+            None if self.template.send_bare(env.pool, env.tx, fields, &options) => {}
+            None => return Err(self.out_of_frames(env)),
         }
         env.counters.tcp_segments_out += 1;
         let h = &mut self.hot;
@@ -202,9 +221,9 @@ impl Connection {
                 env.counters.tcp_retransmits += 1;
             }
         }
-        h.snd_nxt = self.cold.iss.wrapping_add(1);
+        h.snd_nxt = seq::max(h.snd_nxt, self.cold.iss.wrapping_add(1));
         h.last_ack = h.rcv_nxt;
-        h.bits -= Bits::SYN_DUE | Bits::ACK_NOW;
+        h.bits -= Bits::SYN_DUE | Bits::ACK_NOW | Bits::ACK_PENDING;
         self.cold.last_sent = env.now;
         Ok(())
     }

@@ -180,7 +180,7 @@ impl Connection {
         let error = match self.hot.state {
             // RFC 1337: TIME-WAIT is not cut short.
             State::TimeWait => return Break(Disposition::NONE),
-            State::SynReceived if self.hot.bits.contains(Bits::PASSIVE) => None,
+            State::SynReceived if self.hot.bits.contains(Bits::PASSIVE) => self.early_error(),
             State::SynReceived => Some(Errno::ECONNREFUSED),
             State::Closing | State::LastAck => None,
             State::CloseWait => Some(Errno::EPIPE),
@@ -211,9 +211,10 @@ impl Connection {
             return Break(Disposition::NONE);
         }
         let mut d = Disposition::NONE;
+        let end = self.syn_end();
         let h = &mut self.hot;
         if h.state == State::SynReceived {
-            if !(seq::gt(seg.ack, h.snd_una) && seq::le(seg.ack, h.snd_nxt)) {
+            if !(seq::gt(seg.ack, h.snd_una) && seq::le(seg.ack, end)) {
                 env.counters.drop(DropReason::TcpBadAck);
                 self.send_reset(env, seg.ack, None);
                 return Break(Disposition::NONE);
@@ -222,7 +223,11 @@ impl Connection {
             h.snd_wnd = u32::from(seg.window) << scale;
             self.cold.max_wnd = self.cold.max_wnd.max(h.snd_wnd);
             (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
-            d = self.establish(env, seg.ack, seg.options.timestamp.map(|t| t.1));
+            // What else it acknowledges was sent early.
+            d = self.establish(env, self.cold.iss.wrapping_add(1), seg.options.timestamp.map(|t| t.1));
+            if self.has_fast_open() && !self.hot.bits.contains(Bits::PASSIVE) {
+                d = d.and(self.fast_opened(env, seg));
+            }
         }
         let h = &self.hot;
         // RFC 5961, 5.2: neither beyond what was sent nor far too old.

@@ -151,16 +151,14 @@ impl Connection {
             return self.end(env, Some(error));
         }
         let h = &mut self.hot;
-        let first = h.retries == 0;
+        let before = h.retries;
+        let first = before == 0;
         // The first probe of a shut window goes out because its peer was heard.
         let unheard = !first || h.snd_wnd > 0 || !h.state.is_synchronized();
         h.retries = h.retries.saturating_add(1);
         h.backoff = (h.backoff + 1).min(16);
         match h.state {
-            State::SynSent | State::SynReceived => {
-                env.counters.tcp_timeouts += 1;
-                h.bits |= Bits::SYN_DUE;
-            }
+            State::SynSent | State::SynReceived => self.resend_syn(env, before),
             _ if h.snd_wnd == 0 => self.probe_window(),
             _ => self.on_timeout(env, first),
         }
@@ -201,7 +199,7 @@ impl Connection {
         let limit = match h.state {
             State::SynSent if c.syn_retries > 0 => c.syn_retries,
             State::SynSent => env.config.syn_retries,
-            State::SynReceived => env.config.synack_retries,
+            State::SynReceived => env.config.synack_retries.max(c.deferred),
             _ if h.bits.contains(Bits::ORPHAN) => env.config.orphan_retries,
             _ => env.config.retries,
         };

@@ -11,6 +11,9 @@ mod congestion;
 mod connection;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod cookie;
+mod defer;
+mod fast_open;
 mod handshake;
 mod icmp;
 mod info;
@@ -39,6 +42,8 @@ mod validate;
 pub use config::{Config, ConnOptions};
 pub use congestion::Algorithm;
 pub use connection::Connection;
+pub use defer::{seconds as deferral_seconds, transmissions as deferral_transmissions};
+pub use fast_open::Learned;
 pub use input::Plain;
 pub use reset::reset_reply;
 pub use template::{Link, Template};

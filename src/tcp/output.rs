@@ -89,7 +89,7 @@ impl Connection {
     /// Sends new data, and the FIN after it, as windows, Nagle's algorithm and
     /// cork allow.
     #[inline]
-    fn send_new(&mut self, env: &mut Env) -> Sent {
+    pub(super) fn send_new(&mut self, env: &mut Env) -> Sent {
         if self.hot.snd_una == self.hot.snd_nxt {
             self.restart_after_idle(env);
         }
@@ -166,7 +166,7 @@ impl Connection {
         if h.bits.contains(Bits::CORK) {
             return false;
         }
-        h.bits.contains(Bits::NODELAY) || h.snd_una == h.snd_nxt
+        h.bits.contains(Bits::NODELAY) || h.snd_una == h.snd_nxt || self.is_early()
     }
 
     /// RFC 5681, 4.1: a window that was not used for an RTO says little.

@@ -114,6 +114,14 @@ impl SendQueue {
         self.segments.front()
     }
 
+    /// The first segment was sent with the SYN, then.
+    pub fn sent_with_syn(&mut self, at: Instant) {
+        if let Some(i) = self.first_unsent() {
+            self.segments[i].sent_at = at;
+            self.on_first_sent();
+        }
+    }
+
     /// The index of the first segment marked lost.
     pub fn first_lost(&self) -> Option<usize> {
         if self.lost == 0 {

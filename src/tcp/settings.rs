@@ -78,6 +78,11 @@ impl Connection {
         }
     }
 
+    /// How often a SYN is sent again; 0: as the stack has it.
+    pub fn set_syn_retries(&mut self, retries: u8) {
+        self.cold.syn_retries = retries;
+    }
+
     /// The user timeout in milliseconds; 0: the retry limits alone.
     pub fn set_user_timeout(&mut self, ms: u32) {
         self.cold.user_timeout = ms;

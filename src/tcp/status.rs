@@ -70,7 +70,7 @@ impl Connection {
     /// Bytes that `send` takes now, memory permitting.
     #[inline]
     pub fn send_space(&self) -> usize {
-        if !self.hot.state.can_send() || self.hot.bits.contains(Bits::FIN_QUEUED) {
+        if !self.may_send() || self.hot.bits.contains(Bits::FIN_QUEUED) {
             return 0;
         }
         self.hot.snd_buf.saturating_sub(self.queued()) as usize
@@ -130,7 +130,9 @@ impl Connection {
         let both = h.state == State::Closed || peer_closed && h.bits.contains(Bits::FIN_QUEUED);
         ready.set(Readiness::HUP, both);
         ready.set(Readiness::RDHUP, peer_closed);
-        if h.state == State::SynSent || h.state == State::SynReceived {
+        if h.state == State::SynSent || h.state == State::SynReceived && !self.is_early() {
+            // One whose SYN waits for data can be given some.
+            ready.set(Readiness::OUT, self.is_deferred());
             return ready;
         }
         ready.set(Readiness::IN, peer_closed || self.recv_len() > 0);

@@ -15,6 +15,17 @@ use core::ops::ControlFlow::{Break, Continue};
 const STALE: Duration = Duration::from_secs(24 * 24 * 3600);
 
 impl Connection {
+    /// True for the ACK that ends a handshake which began with the peer's SYN.
+    pub fn completes_handshake(&self, seg: &Segment) -> bool {
+        let kind = seg.flags & (Flags::SYN | Flags::RST | Flags::ACK);
+        let h = &self.hot;
+        kind == Flags::ACK
+            && h.state == State::SynReceived
+            && seg.ack == h.snd_nxt
+            && seq::ge(seg.seq, h.rcv_nxt)
+            && seq::lt(seg.seq, h.rcv_edge)
+    }
+
     /// In SYN-RECEIVED the peer's SYN may come again: alone where our SYN-ACK
     /// was lost, with an ACK in a simultaneous open (RFC 9293, figure 8).
     pub(super) fn check_handshake_repeat(&mut self, a: &mut Arrival) -> Check {

@@ -38,6 +38,26 @@ pub struct Counters {
     pub tcp_opened: u64,
     /// Connections ended by RST, time-out or abort.
     pub tcp_aborted: u64,
+    /// SYNs answered with a cookie (RFC 4987).
+    pub tcp_cookies_sent: u64,
+    /// Connections opened by the ACK of a cookie.
+    pub tcp_cookies_taken: u64,
+    /// ACKs to a listener that sent cookies, and of none of them.
+    pub tcp_cookies_refused: u64,
+    /// Active opens whose SYN's data was taken (RFC 7413).
+    pub tcp_fast_open_active: u64,
+    /// Active opens whose SYN's data was not.
+    pub tcp_fast_open_active_failed: u64,
+    /// Connections that began with data in the SYN.
+    pub tcp_fast_open_passive: u64,
+    /// SYNs that asked for a Fast Open cookie, and got one.
+    pub tcp_fast_open_asked: u64,
+    /// SYNs with a wrong Fast Open cookie.
+    pub tcp_fast_open_refused: u64,
+    /// SYNs with the option while too many such connections were pending.
+    pub tcp_fast_open_full: u64,
+    /// ACKs not heard because the listener waits for data (TCP_DEFER_ACCEPT).
+    pub tcp_deferred: u64,
 }
 
 impl Default for Counters {
@@ -58,6 +78,16 @@ impl Default for Counters {
             tcp_resets_out: 0,
             tcp_opened: 0,
             tcp_aborted: 0,
+            tcp_cookies_sent: 0,
+            tcp_cookies_taken: 0,
+            tcp_cookies_refused: 0,
+            tcp_fast_open_active: 0,
+            tcp_fast_open_active_failed: 0,
+            tcp_fast_open_passive: 0,
+            tcp_fast_open_asked: 0,
+            tcp_fast_open_refused: 0,
+            tcp_fast_open_full: 0,
+            tcp_deferred: 0,
         }
     }
 }

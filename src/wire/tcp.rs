@@ -5,7 +5,7 @@ use crate::telemetry::DropReason;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-pub use super::tcp_options::{Options, Order, SackBlock, TIMESTAMP_LEN, parse_options};
+pub use super::tcp_options::{Cookie, Options, Order, SackBlock, TIMESTAMP_LEN, parse_options};
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;

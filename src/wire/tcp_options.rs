@@ -15,6 +15,10 @@ const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMP: u8 = 8;
+const FAST_OPEN: u8 = 34;
+
+/// Bytes of the longest Fast Open cookie.
+const MAX_COOKIE: usize = 16;
 
 /// A SACK block: received bytes from `left` up to but not including `right`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,47 @@ pub struct SackBlock {
     pub left: u32,
     /// Sequence number after the last.
     pub right: u32,
+}
+
+/// A Fast Open cookie (RFC 7413, 4.1.1): none asks for one, else it is 4 to 16
+/// bytes, an even number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cookie {
+    len: u8,
+    bytes: [u8; MAX_COOKIE],
+}
+
+impl Cookie {
+    /// The cookie of these bytes, if they can be one's.
+    pub fn new(value: &[u8]) -> Option<Self> {
+        if !matches!(value.len(), 0 | 4..=MAX_COOKIE) || value.len() % 2 != 0 {
+            return None;
+        }
+        let mut bytes = [0; MAX_COOKIE];
+        bytes[..value.len()].copy_from_slice(value);
+        Some(Self { len: value.len() as u8, bytes })
+    }
+
+    /// Its bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// True where it asks for one.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The option, with NOPs behind it to a multiple of four bytes.
+    pub fn option(&self) -> ArrayVec<u8, 20> {
+        let mut out = ArrayVec::new();
+        out.extend([FAST_OPEN, 2 + self.len]);
+        out.extend(self.as_slice().iter().copied());
+        while out.len() % 4 != 0 {
+            out.push(NOP);
+        }
+        out
+    }
 }
 
 /// The options that the stack knows; others are skipped.
@@ -38,6 +83,8 @@ pub struct Options {
     pub timestamp: Option<(u32, u32)>,
     /// SACK blocks, in the order received.
     pub sack: ArrayVec<SackBlock, 4>,
+    /// Fast Open (RFC 7413).
+    pub fast_open: Option<Cookie>,
 }
 
 /// Reads the options. An option that runs past the end makes them malformed; an
@@ -78,6 +125,7 @@ pub fn parse_options(mut bytes: &[u8]) -> Result<Options, DropReason> {
                     let _ = options.sack.try_push(block);
                 }
             }
+            (34, _) => options.fast_open = Cookie::new(value),
             (8, 8) => options.timestamp = Some((be32(value), be32(&value[4..]))),
             _ => {}
         }
@@ -114,6 +162,11 @@ impl Options {
         match order {
             Order::Linux => self.encode_linux(&mut out),
             Order::FreeBsd => self.encode_freebsd(&mut out),
+        }
+        if let Some(cookie) = &self.fast_open {
+            out.pad_to(4, 0, NOP);
+            out.put(FAST_OPEN, cookie.as_slice());
+            out.pad_to(4, 0, NOP);
         }
         out.sack(&self.sack);
         out.pad_to(4, 0, END);
@@ -257,11 +310,34 @@ mod tests {
                 sack_permitted: on(4),
                 timestamp: on(8).then_some((u32::MAX, 77)),
                 sack: ArrayVec::new(),
+                fast_open: None,
             };
             for order in [Order::Linux, Order::FreeBsd] {
                 let bytes = options.encode(order);
                 assert_eq!(parse_options(&bytes).as_ref(), Ok(&options), "{order:?} {bytes:?}");
                 assert_eq!(bytes.len() % 4, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fast_open_cookie_has_an_even_length_from_4_to_16_or_none() {
+        for len in 0..=18 {
+            let value = vec![7; len];
+            let cookie = Cookie::new(&value);
+            assert_eq!(cookie.is_some(), [0, 4, 6, 8, 10, 12, 14, 16].contains(&len), "{len}");
+            let Some(cookie) = cookie else {
+                let bytes = [&[FAST_OPEN, 2 + len as u8][..], &value].concat();
+                assert_eq!(parse_options(&bytes).unwrap().fast_open, None);
+                continue;
+            };
+            assert_eq!((cookie.as_slice(), cookie.is_empty()), (&value[..], len == 0));
+            assert_eq!(parse_options(&cookie.option()).unwrap().fast_open, Some(cookie));
+            let options = Options { fast_open: Some(cookie), ..syn() };
+            for order in [Order::Linux, Order::FreeBsd] {
+                let bytes = options.encode(order);
+                assert_eq!(parse_options(&bytes).as_ref(), Ok(&options));
+                assert!(bytes.len() <= MAX_LEN && bytes.len().is_multiple_of(4));
             }
         }
     }

@@ -1,7 +1,8 @@
 //! `struct rr_sim_config`.
 
 use crate::errno::Result;
-use crate::ffi::config::{self, Knobs};
+use crate::ffi::config::{self, Knobs, RR_OFF, RR_ON};
+use crate::stack::tcp::{FastOpenKeys, SynCookies, TableConfig};
 use crate::stack::{Config, Mode};
 use crate::wire::ethernet::Mac;
 use core::ffi::c_char;
@@ -135,7 +136,7 @@ pub struct rr_sim_config {
     pub tcp_window_scaling: u32,
     /// Largest segment, in payload and option bytes. Default: by the MTU.
     pub tcp_max_segment: u32,
-    /// Least segment size that a peer or router may ask for. Default: 88.
+    /// Least segment size that a peer or router may ask for. Default: 48.
     pub tcp_min_mss: u32,
     /// Initial congestion window in segments (RFC 6928). Default: 10.
     pub tcp_initial_window: u32,
@@ -177,6 +178,21 @@ pub struct rr_sim_config {
     pub tcp_frames_low: u32,
     /// Payloads up to this size are joined in the receive queue. Default: 512.
     pub tcp_coalesce: u32,
+    /// SYN cookies: RR_ON where the SYN queue is full (the default), RR_OFF
+    /// never, 3 always.
+    pub tcp_syn_cookies: u32,
+    /// Switch: a connection that finds the accept queue full is reset. Default: off.
+    pub tcp_abort_on_overflow: u32,
+    /// Switch: programs may open with data in the SYN (RFC 7413). Default: on.
+    pub tcp_fast_open_client: u32,
+    /// Switch: listeners with TCP_FASTOPEN take it. Default: off.
+    pub tcp_fast_open_server: u32,
+    /// Destinations whose Fast Open cookie is kept. Default: 1024.
+    pub tcp_fast_open_cache: u32,
+    /// The key of our Fast Open cookies. All zeros: drawn by chance.
+    pub tcp_fast_open_key: [u8; 16],
+    /// The key before, whose cookies still count. All zeros: none.
+    pub tcp_fast_open_old_key: [u8; 16],
 }
 
 /// Bytes of the struct's first version.
@@ -313,6 +329,7 @@ impl rr_sim_config {
         knobs.number("tcp_time_waits", self.tcp_time_waits, &mut n.max_time_wait);
         knobs.number("tcp_backlog", self.tcp_backlog, &mut n.max_backlog);
         knobs.number("tcp_half_open", self.tcp_half_open, &mut n.max_half_open);
+        self.tcp_attacks(n, knobs);
         let t = &mut to.tcp;
         let o = &mut t.options;
         knobs.number("tcp_send_buffer", self.tcp_send_buffer, &mut o.send_buffer);
@@ -339,6 +356,25 @@ impl rr_sim_config {
         knobs.number("tcp_frame_reserve", self.tcp_frame_reserve, &mut t.frame_reserve);
         knobs.number("tcp_frames_low", self.tcp_frames_low, &mut t.frames_low);
         knobs.number("tcp_coalesce", self.tcp_coalesce, &mut t.coalesce);
+    }
+
+    fn tcp_attacks(&self, to: &mut TableConfig, knobs: &mut Knobs) {
+        match self.tcp_syn_cookies {
+            0 => {}
+            RR_ON => to.syn_cookies = SynCookies::Auto,
+            RR_OFF => to.syn_cookies = SynCookies::Off,
+            3 => to.syn_cookies = SynCookies::Always,
+            other => knobs.wrong("tcp_syn_cookies", other, "0, RR_ON, RR_OFF or 3"),
+        }
+        knobs.switch("tcp_abort_on_overflow", self.tcp_abort_on_overflow, &mut to.abort_on_overflow);
+        knobs.switch("tcp_fast_open_client", self.tcp_fast_open_client, &mut to.fast_open_client);
+        knobs.switch("tcp_fast_open_server", self.tcp_fast_open_server, &mut to.fast_open_server);
+        knobs.number("tcp_fast_open_cache", self.tcp_fast_open_cache, &mut to.fast_open_cache);
+        let (first, old) = (self.tcp_fast_open_key, self.tcp_fast_open_old_key);
+        if first != [0; 16] {
+            let second = (old != [0; 16]).then_some(old);
+            to.fast_open_keys = Some(FastOpenKeys { first, second });
+        }
     }
 
     fn tcp_times(&self, to: &mut Config, knobs: &mut Knobs) {
@@ -369,7 +405,6 @@ fn mac_for(addresses: &[(IpAddr, u8)]) -> [u8; 6] {
 mod tests {
     use super::*;
     use crate::errno::Errno;
-    use crate::ffi::config::{RR_OFF, RR_ON};
 
     fn read(change: impl FnOnce(&mut rr_sim_config)) -> Result<Settings> {
         let mut c = rr_sim_config::zeroed();

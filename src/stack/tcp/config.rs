@@ -1,5 +1,7 @@
 //! Bounds of the table of connections.
 
+use super::{FastOpenKeys, SynCookies};
+
 /// How many of what, and which ports.
 #[derive(Clone, Debug)]
 pub struct TableConfig {
@@ -12,12 +14,27 @@ pub struct TableConfig {
     pub max_sockets: usize,
     /// Bound on `listen`'s backlog. Default: 4096 (Linux's somaxconn).
     pub max_backlog: usize,
-    /// Half-open connections per listener; beyond it SYNs are dropped.
-    /// Default: 4096.
+    /// Half-open connections per listener, if its backlog is not less: the SYN
+    /// queue holds one more than that, as in Linux. Beyond it a SYN is answered
+    /// with a cookie, or dropped. Default: 4096.
     pub max_half_open: usize,
     /// Ports that active opens draw from, both included, where they are not the
     /// stack's ephemeral ports: a block that was reserved against the kernel.
     pub active_ports: Option<(u16, u16)>,
+    /// SYN cookies (RFC 4987). Default: where the SYN queue is full.
+    pub syn_cookies: SynCookies,
+    /// A connection that finds the accept queue full is reset; else its last ACK
+    /// is not heard, and it comes again. Default: no, as Linux.
+    pub abort_on_overflow: bool,
+    /// Programs may open with data in the SYN (RFC 7413). Default: yes, as Linux.
+    pub fast_open_client: bool,
+    /// Listeners with TCP_FASTOPEN take data from SYNs. Default: no, as Linux.
+    pub fast_open_server: bool,
+    /// Destinations whose Fast Open cookie is remembered; beyond it the one not
+    /// used for the longest time goes. Default: 1024.
+    pub fast_open_cache: usize,
+    /// The keys of our cookies. Default: drawn by chance.
+    pub fast_open_keys: Option<FastOpenKeys>,
 }
 
 impl Default for TableConfig {
@@ -29,6 +46,12 @@ impl Default for TableConfig {
             max_backlog: 4096,
             max_half_open: 4096,
             active_ports: None,
+            syn_cookies: SynCookies::default(),
+            abort_on_overflow: false,
+            fast_open_client: true,
+            fast_open_server: false,
+            fast_open_cache: 1024,
+            fast_open_keys: None,
         }
     }
 }

@@ -60,6 +60,14 @@ impl FlowKey {
         SocketAddr::new(address(self.remote), self.ports as u16)
     }
 
+    /// Both ends, into a hash.
+    pub fn feed(&self, hash: &mut impl core::hash::Hasher) {
+        for word in self.local.iter().chain(&self.remote) {
+            hash.write_u32(*word);
+        }
+        hash.write_u32(self.ports);
+    }
+
     /// Our port.
     #[inline]
     pub fn local_port(&self) -> u16 {

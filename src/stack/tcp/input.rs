@@ -2,6 +2,7 @@
 //! nobody.
 
 use super::hash::FlowKey;
+use super::passive::Syn;
 use super::{Marks, NONE, Slot, Table, WAITING, env};
 use crate::frame::Packet;
 use crate::stack::core::{Core, Event};
@@ -9,16 +10,14 @@ use crate::stack::ip_input::IpMeta;
 use crate::stack::neighbor::{Resolve, Waiter};
 use crate::stack::quick::Quick;
 use crate::tcp::time_wait::Action;
-use crate::tcp::{
-    Connection, Events, IcmpError, Link, Plain, Readiness, Reply, Template, reset_reply,
-};
+use crate::tcp::{Connection, Events, IcmpError, Link, Plain, Readiness, Reply, Template};
 use crate::telemetry::DropReason;
 use crate::wire::ethernet::Mac;
 use crate::wire::tcp::{Flags, Segment};
 use core::net::SocketAddr;
 
 /// Stands for nobody among those who wait for a neighbour.
-const NOBODY: Waiter = Waiter(u64::MAX);
+pub(super) const NOBODY: Waiter = Waiter(u64::MAX);
 
 /// What a change of a connection looks like to who waits for readiness.
 #[inline]
@@ -34,6 +33,22 @@ fn readiness(events: Events) -> Readiness {
     ready
 }
 
+/// Why a segment is none that any TCP sends: probes of port scanners, and worse.
+/// After the handshake every segment has ACK or RST; a SYN begins and ends nothing
+/// else.
+#[inline]
+fn impossible(seg: &Segment) -> Option<DropReason> {
+    if seg.src_port == 0 || seg.dst_port == 0 {
+        return Some(DropReason::TcpMalformed);
+    }
+    if seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
+        return None;
+    }
+    let kind = seg.flags & (Flags::SYN | Flags::FIN | Flags::RST);
+    let good = kind == Flags::SYN || kind == Flags::RST;
+    (!good).then_some(DropReason::TcpBadFlags)
+}
+
 impl Table {
     /// A segment whose checksum is right; `packet`'s range is its payload. All
     /// frames are consumed.
@@ -45,6 +60,9 @@ impl Table {
         seg: &Segment,
         packet: Packet,
     ) {
+        if let Some(reason) = impossible(seg) {
+            return core.discard(packet, reason);
+        }
         let key = FlowKey::new(meta.dst, seg.dst_port, meta.src, seg.src_port);
         match self.find(&key) {
             Some(id) if id & WAITING == 0 => self.connection_input(core, id, seg, packet),
@@ -119,18 +137,23 @@ impl Table {
     }
 
     #[inline]
-    fn connection_input(&mut self, core: &mut Core, id: u32, seg: &Segment, packet: Packet) {
+    pub(super) fn connection_input(&mut self, core: &mut Core, id: u32, seg: &Segment, packet: Packet) {
         let slot = &mut self.slots[id as usize];
-        if slot.marks.contains(Marks::HALF_OPEN)
-            && self.listeners.get(slot.listener).is_some_and(|l| l.is_accept_queue_full())
-            && seg.flags & (Flags::ACK | Flags::RST | Flags::SYN) == Flags::ACK
-        {
-            // As in Linux: the client sends it again, and finds room then.
-            return core.discard(packet, DropReason::TcpAcceptQueueFull);
-        }
         let Some(conn) = &mut slot.conn else {
             return core.discard(packet, DropReason::TcpNoSocket);
         };
+        if slot.marks.contains(Marks::HALF_OPEN)
+            && conn.completes_handshake(seg)
+            && let Some(l) = self.listeners.get(slot.listener)
+        {
+            if l.inherit.defer_accept > 0 && conn.defers(seg, l.inherit.defer_accept) {
+                core.counters.tcp_deferred += 1;
+                return packet.free(&mut core.pool);
+            }
+            if l.is_accept_queue_full() {
+                return self.overflow(core, id, seg, packet);
+            }
+        }
         let looped = slot.marks.contains(Marks::LOOPED);
         let payload = if seg.payload_len == 0 {
             packet.free(&mut core.pool);
@@ -164,13 +187,10 @@ impl Table {
         if events.contains(Events::CONNECTED) && slot.marks.contains(Marks::HALF_OPEN) {
             let listener = slot.listener;
             self.leave_listener(id);
-            let slot = &mut self.slots[id as usize];
-            slot.marks.insert(Marks::READY);
-            slot.listener = listener;
-            if let Some(l) = self.listeners.get_mut(listener) {
-                l.push_ready(id);
-                core.events.push(Event { token: l.token, ready: Readiness::IN });
-            }
+            self.push_ready(core, id, listener);
+        }
+        if self.slots[id as usize].conn.as_ref().is_some_and(Connection::has_fast_open) {
+            self.fast_open_over(core, id, events.contains(Events::CLOSED));
         }
         let slot = &mut self.slots[id as usize];
         slot.marks.set(Marks::TIME_WAIT, events.contains(Events::TIME_WAIT));
@@ -233,85 +253,31 @@ impl Table {
         packet: Packet,
         above: Option<u32>,
     ) {
-        packet.free(&mut core.pool);
-        let kind = seg.flags & (Flags::SYN | Flags::FIN | Flags::RST | Flags::ACK);
-        let bad = kind.is_empty()
-            || kind.contains(Flags::SYN | Flags::FIN)
-            || kind.contains(Flags::SYN | Flags::RST);
-        if bad || seg.src_port == 0 || seg.dst_port == 0 {
-            let malformed = seg.src_port == 0 || seg.dst_port == 0;
-            let reason = if malformed { DropReason::TcpMalformed } else { DropReason::TcpBadFlags };
-            return core.counters.drop(reason);
-        }
-        let listener = self.listeners.find(key.local(), key.remote());
-        match listener {
-            Some(listener) if kind == Flags::SYN => {
-                if let Err(reason) = self.open_passive(core, listener, key, seg, above) {
+        let kind = seg.flags & (Flags::SYN | Flags::RST | Flags::ACK);
+        let Some(listener) = self.listeners.find(key.local(), key.remote()) else {
+            core.discard(packet, DropReason::TcpNoSocket);
+            return self.refuse(core, key, seg);
+        };
+        let syn = Syn { listener, key, seg, above };
+        match kind {
+            Flags::SYN => {
+                if let Err(reason) = self.open_passive(core, &syn, packet) {
                     core.counters.drop(reason);
                 }
-                return;
             }
-            None => core.counters.drop(DropReason::TcpNoSocket),
+            Flags::ACK => {
+                if let Some(packet) = self.cookie_input(core, &syn, packet) {
+                    packet.free(&mut core.pool);
+                    self.refuse(core, key, seg);
+                }
+            }
             // RFC 9293, 3.10.7.2, fourth: neither SYN nor ACK.
-            Some(_) if !kind.contains(Flags::ACK) => {
-                return core.counters.drop(DropReason::TcpBadFlags);
+            _ if !kind.contains(Flags::ACK) => core.discard(packet, DropReason::TcpBadFlags),
+            _ => {
+                packet.free(&mut core.pool);
+                self.refuse(core, key, seg);
             }
-            Some(_) => {}
         }
-        if let Some(reply) = reset_reply(seg) {
-            core.counters.tcp_resets_out += 1;
-            self.send_reply(core, key, &reply);
-        }
-    }
-
-    /// A connection for a SYN, if all bounds allow it.
-    fn open_passive(
-        &mut self,
-        core: &mut Core,
-        listener: u32,
-        key: &FlowKey,
-        syn: &Segment,
-        above: Option<u32>,
-    ) -> Result<(), DropReason> {
-        let l = self.listeners.get(listener).ok_or(DropReason::TcpNoSocket)?;
-        if l.is_accept_queue_full() {
-            return Err(DropReason::TcpAcceptQueueFull);
-        }
-        if l.is_syn_queue_full() {
-            return Err(DropReason::TcpSynQueueFull);
-        }
-        if self.live >= core.config.table.max_connections {
-            return Err(DropReason::TcpTableFull);
-        }
-        let (local, remote) = (key.local(), key.remote());
-        let path = core.route(remote.ip()).map_err(|_| DropReason::NoRoute)?;
-        let mut initial = self.isn.initial(core.now, local, remote);
-        if let Some(above) = above {
-            initial.iss = beyond(initial.iss, above);
-        }
-        let template = Template::new(self.link(core), local, remote, l.inherit.ttl, l.inherit.tos);
-        let options = &l.inherit.options;
-        let mut marks = Marks::HALF_OPEN;
-        marks.set(Marks::LOOPED, path.is_local);
-        marks.set(Marks::REUSE, l.inherit.reuse.addr);
-        let mtu = core.path_mtu(&path, remote.ip());
-        let conn = Connection::accept(
-            &mut env(core, path.is_local),
-            template,
-            options,
-            initial,
-            mtu,
-            syn,
-        );
-        let id = self.insert(conn, *key, NONE, marks);
-        let place = self.listeners.get_mut(listener).map_or(0, |l| l.push_half_open(id));
-        let slot = &mut self.slots[id as usize];
-        (slot.listener, slot.place) = (listener, place);
-        if !self.resolve(core, id, path.next_hop) {
-            self.remove(core, id);
-            return Err(DropReason::NeighborFailed);
-        }
-        Ok(())
     }
 
     /// The link header of a template; the next hop comes by `resolve`.
@@ -339,7 +305,7 @@ impl Table {
 
     /// Sends a segment for which no connection stands. Where the next hop's
     /// address is not known it is lost; the peer will ask again.
-    fn send_reply(&mut self, core: &mut Core, key: &FlowKey, reply: &Reply) {
+    pub(super) fn send_reply(&mut self, core: &mut Core, key: &FlowKey, reply: &Reply) {
         let (local, remote) = (key.local(), key.remote());
         let Ok(path) = core.route(remote.ip()) else {
             return core.counters.drop(DropReason::NoRoute);
@@ -384,25 +350,5 @@ impl Table {
         self.touch(id);
         self.report(core, id, done.events);
         true
-    }
-}
-
-/// The initial sequence number, moved beyond the last one of the connection
-/// before (RFC 1122, 4.2.2.13).
-fn beyond(iss: u32, above: u32) -> u32 {
-    let ahead = iss.wrapping_sub(above);
-    if ahead > 0 && ahead < 1 << 31 { iss } else { above.wrapping_add(65_537) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::beyond;
-
-    #[test]
-    fn a_reopened_connection_starts_beyond_the_old_one() {
-        assert_eq!(beyond(1000, 999), 1000);
-        assert_eq!(beyond(999, 1000), 66_537);
-        assert_eq!(beyond(5, u32::MAX), 5);
-        assert_eq!(beyond(u32::MAX, 5), 65_542);
     }
 }

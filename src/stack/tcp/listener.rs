@@ -3,7 +3,10 @@
 
 use super::hash::{self, Keyed};
 use super::ports::Reuse;
+use super::cookies;
+use super::fast_open::{Early, FastOpenKeys};
 use crate::tcp::ConnOptions;
+use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
@@ -19,6 +22,13 @@ pub struct Inherit {
     pub tos: u8,
     /// SO_REUSEADDR and SO_REUSEPORT.
     pub reuse: Reuse,
+    /// TCP_DEFER_ACCEPT: how often the SYN-ACK goes out before a bare ACK counts.
+    pub defer_accept: u8,
+    /// TCP_FASTOPEN: connections that the program may have before their handshake
+    /// is over; 0: none.
+    pub fast_open: u32,
+    /// TCP_FASTOPEN_KEY: keys of the listener's own.
+    pub fast_open_keys: Option<FastOpenKeys>,
 }
 
 /// A listening socket.
@@ -32,8 +42,14 @@ pub struct Listener {
     pub inherit: Inherit,
     /// Bound of the accept queue; as in Linux one more fits.
     backlog: usize,
-    /// Bound of the SYN queue.
+    /// Bound of the SYN queue, whatever the backlog.
     max_half_open: usize,
+    /// When the last cookie was sent.
+    cookie_at: Option<Instant>,
+    /// Tells it from others of the same number.
+    pub serial: u32,
+    /// Connections whose handshake is not over, and which the program has.
+    pub early: Early,
     /// Connections in SYN-RECEIVED.
     half_open: Vec<u32>,
     /// Connections that wait for `accept`, oldest first.
@@ -44,13 +60,37 @@ impl Listener {
     /// A listener with empty queues.
     pub fn new(addr: SocketAddr, token: u32, inherit: Inherit, backlog: usize, max_half_open: usize) -> Self {
         let (half_open, ready) = (Vec::new(), VecDeque::new());
-        Self { addr, token, inherit, backlog, max_half_open, half_open, ready }
+        let early = Early::default();
+        Self {
+            addr,
+            token,
+            inherit,
+            backlog,
+            max_half_open,
+            cookie_at: None,
+            serial: 0,
+            early,
+            half_open,
+            ready,
+        }
     }
 
-    /// True where no SYN is taken.
+    /// True where no SYN is taken into the queue: as in Linux it holds no more
+    /// than the accept queue would.
     #[inline]
     pub fn is_syn_queue_full(&self) -> bool {
-        self.half_open.len() >= self.max_half_open
+        self.half_open.len() >= self.max_half_open.min(self.backlog.saturating_add(1))
+    }
+
+    /// A SYN was answered with a cookie.
+    pub fn note_cookie(&mut self, now: Instant) {
+        self.cookie_at = Some(now);
+    }
+
+    /// True where the ACK of a cookie may come: nobody need try to guess one
+    /// while none are sent.
+    pub fn expects_cookie(&self, now: Instant) -> bool {
+        self.cookie_at.is_some_and(|at| now.since(at) < cookies::PERIOD + cookies::PERIOD)
     }
 
     /// True where no connection gets through to `accept`.
@@ -114,6 +154,7 @@ impl Listener {
 pub struct Listeners {
     slots: Vec<Option<Listener>>,
     free: Vec<u32>,
+    serial: u32,
     /// Several at one address are a SO_REUSEPORT group.
     by_addr: HashMap<SocketAddr, Vec<u32>, Keyed>,
     key: Keyed,
@@ -122,11 +163,14 @@ pub struct Listeners {
 impl Listeners {
     /// None yet.
     pub fn new(key: Keyed) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_addr: HashMap::with_hasher(key), key }
+        let by_addr = HashMap::with_hasher(key);
+        Self { slots: Vec::new(), free: Vec::new(), serial: 0, by_addr, key }
     }
 
     /// Adds one.
-    pub fn insert(&mut self, listener: Listener) -> u32 {
+    pub fn insert(&mut self, mut listener: Listener) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        listener.serial = self.serial;
         let addr = listener.addr;
         let id = self.free.pop().unwrap_or(self.slots.len() as u32);
         match self.slots.get_mut(id as usize) {
@@ -189,6 +233,9 @@ mod tests {
             ttl: 64,
             tos: 0,
             reuse: Reuse::default(),
+            defer_accept: 0,
+            fast_open: 0,
+            fast_open_keys: None,
         };
         Listener::new(addr.parse().unwrap(), token, inherit, 1, 2)
     }

@@ -11,16 +11,21 @@
 
 mod calls;
 mod config;
+mod cookies;
+mod fast_open;
 pub(super) mod hash;
 mod input;
 mod listener;
 mod open;
+mod passive;
 mod ports;
 mod turn;
 mod waits;
 mod wheel;
 
 pub use config::TableConfig;
+pub use cookies::SynCookies;
+pub use fast_open::FastOpenKeys;
 pub use listener::Inherit;
 pub use open::Open;
 pub use ports::{BindId, Ports, Reuse};
@@ -116,6 +121,8 @@ pub struct Table {
     flushing: Vec<u32>,
     wheel: Wheel,
     isn: isn::Generator,
+    cookies: cookies::Cookies,
+    fast_opens: fast_open::FastOpens,
     /// Where other stacks look for the flows of this one.
     pub book: Option<Box<dyn FlowBook>>,
 }
@@ -152,6 +159,8 @@ impl Table {
             flushing: Vec::new(),
             wheel: Wheel::new(core.now),
             isn: isn::Generator::new(&mut core.rng),
+            cookies: cookies::Cookies::default(),
+            fast_opens: fast_open::FastOpens::new(core.config.table.fast_open_keys, keyed),
             book: None,
         }
     }
@@ -250,6 +259,10 @@ impl Table {
     fn remove(&mut self, core: &mut Core, id: u32) {
         self.leave_listener(id);
         self.leave_index(id);
+        let slot = &mut self.slots[id as usize];
+        if slot.conn.as_ref().is_some_and(Connection::has_fast_open) {
+            self.fast_open_over(core, id, false);
+        }
         let slot = &mut self.slots[id as usize];
         let Some(conn) = slot.conn.take() else { return };
         conn.dispose(&mut core.pool);

@@ -1,0 +1,236 @@
+//! TCP Fast Open (RFC 7413): data in the SYN, and before the handshake's end.
+//! Which cookie a peer gave, and which one of ours is right, is the table's to
+//! know; here is what a connection does with it.
+
+use super::connection::{Bits, Connection};
+use super::output::Full;
+use super::template::Fields;
+use super::timers::Timer;
+use super::types::{Disposition, Env, Events, State};
+use super::{ConnOptions, Template, isn, seq};
+use crate::errno::Errno;
+use crate::frame::Packet;
+use crate::wire::tcp::{Cookie, Segment};
+
+/// Bytes of options that a SYN may carry; its data leaves room for all of them.
+const OPTIONS: u32 = 40;
+
+/// What an open with data needs beside.
+#[derive(Debug, Default)]
+pub(super) struct FastOpen {
+    /// The option of our SYN or SYN-ACK: the peer's cookie or ours, or none yet:
+    /// then it asks for one.
+    pub option: Option<Cookie>,
+    /// The SYN waits for the program's first data.
+    pub deferred: bool,
+    /// Data bytes that the SYN carried.
+    pub sent: u16,
+    /// The option was not in the last SYN that was sent: the one before was lost.
+    pub dropped: bool,
+    /// The cookie that the SYN-ACK brought.
+    pub given: Option<Cookie>,
+    /// The SYN's data, or some of it, was acknowledged with it.
+    pub taken: bool,
+    /// Whose pending connection it is, and which of that number.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// What an active open with the option taught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// The peer's cookie.
+    pub cookie: Option<Cookie>,
+    /// The segment size that the peer announced.
+    pub mss: u16,
+    /// A SYN with the option was lost: perhaps something on the way eats it.
+    pub lost: bool,
+    /// Data was sent with the SYN.
+    pub tried: bool,
+    /// The peer took data of the SYN.
+    pub taken: bool,
+}
+
+impl Connection {
+    /// The SYN asks for a cookie, or brings `cookie`, for data of at most a
+    /// segment of `mss` bytes; with `deferred` it waits for that data.
+    pub fn fast_open(&mut self, cookie: Option<Cookie>, mss: u16, deferred: bool) {
+        let option = Some(cookie.unwrap_or_default());
+        self.cold.fast_open = Some(Box::new(FastOpen { option, deferred, ..FastOpen::default() }));
+        if mss > 0 {
+            self.cold.peer_mss = mss;
+        }
+        if deferred {
+            self.hot.bits -= Bits::SYN_DUE;
+        }
+    }
+
+    /// True where the SYN waits for data.
+    pub fn is_deferred(&self) -> bool {
+        self.cold.fast_open.as_ref().is_some_and(|f| f.deferred)
+    }
+
+    /// The data that the SYN is to carry, before it leaves; how much of it does.
+    pub fn send_early(&mut self, env: &mut Env, data: &[u8]) -> usize {
+        let l3 = self.template.l3_len() as u16 + 20;
+        let most = u32::from(self.cold.mtu.saturating_sub(l3).min(self.cold.peer_mss));
+        let Some(f) = &mut self.cold.fast_open else { return 0 };
+        f.deferred = false;
+        self.hot.bits |= Bits::SYN_DUE;
+        let with_cookie = f.option.is_some_and(|c| !c.is_empty());
+        let room = env.pool.arena().capacity().saturating_sub(self.room());
+        let n = data.len().min(most.saturating_sub(OPTIONS) as usize).min(room);
+        let n = n.min(self.hot.snd_buf as usize);
+        if !with_cookie || n == 0 || env.pool.available() <= env.config.frame_reserve {
+            return 0;
+        }
+        let Some(frame) = env.pool.alloc() else { return 0 };
+        let (room, end) = (self.room(), self.hot.snd_end);
+        let marks = super::send_queue::Marks::PUSH;
+        self.hot.send.push_copy(env.pool, frame, end, &data[..n], room, marks);
+        self.hot.snd_end = end.wrapping_add(n as u32);
+        env.counters.tx_copied_bytes += n as u64;
+        n
+    }
+
+    /// The option of the SYN or SYN-ACK that leaves now. The black hole's way
+    /// out: one that is sent again has neither option nor data (RFC 7413, 4.1.3.1).
+    pub(super) fn fast_open_option(&mut self) -> Option<Cookie> {
+        let again = self.hot.snd_nxt != self.cold.iss;
+        let passive = self.hot.bits.contains(Bits::PASSIVE);
+        let f = self.cold.fast_open.as_mut()?;
+        if again && !passive {
+            f.dropped = true;
+            return None;
+        }
+        f.option
+    }
+
+    /// Sends the SYN with the data that waits behind it. `None`: there is none, or
+    /// it was sent once.
+    pub(super) fn send_syn_data(
+        &mut self,
+        env: &mut Env,
+        fields: Fields,
+        options: &[u8],
+    ) -> Option<Result<(), Full>> {
+        let fresh = self.hot.snd_nxt == self.cold.iss && self.hot.state == State::SynSent;
+        let f = self.cold.fast_open.as_mut().filter(|_| fresh)?;
+        let seg = self.hot.send.front()?;
+        let Some(mut frame) = env.pool.alloc() else { return Some(Err(self.out_of_frames(env))) };
+        let (len, sum) = (seg.frame.len(), seg.sum);
+        let at = self.template.l2l3_len() + 20 + options.len();
+        let buf = env.pool.buffer_mut(&mut frame);
+        buf[at..at + len].copy_from_slice(env.pool.bytes(&seg.frame));
+        self.template.stamp(buf, fields, options, len, sum);
+        f.sent = len as u16;
+        let desc = env.pool.transmit_and_free(frame, at + len);
+        env.tx.push(desc);
+        Some(Ok(()))
+    }
+
+    /// The last number that a SYN-ACK may acknowledge.
+    pub(super) fn syn_end(&self) -> u32 {
+        let sent = self.cold.fast_open.as_ref().map_or(0, |f| f.sent);
+        self.hot.snd_nxt.wrapping_add(sent.into())
+    }
+
+    /// The SYN-ACK came: what it says of the option, and of the data. Called when
+    /// the connection is open and knows of the SYN alone.
+    #[cold]
+    pub(super) fn fast_opened(&mut self, env: &mut Env, seg: &Segment) -> Disposition {
+        let Some(f) = &mut self.cold.fast_open else { return Disposition::NONE };
+        f.given = seg.options.fast_open.filter(|c| !c.is_empty());
+        let sent = core::mem::take(&mut f.sent);
+        f.taken = seq::gt(seg.ack, self.hot.snd_una);
+        if !f.taken {
+            return Disposition { events: Events::empty(), flush: sent > 0 };
+        }
+        // It was sent, after all; what was not taken of it is lost.
+        let at = self.cold.last_sent;
+        self.hot.send.sent_with_syn(at);
+        self.hot.snd_nxt = self.hot.snd_una.wrapping_add(sent.into());
+        let d = self.acknowledged(env, seg.ack, seg.options.timestamp);
+        if self.hot.snd_una != self.hot.snd_nxt {
+            self.outstanding_is_lost();
+        }
+        d
+    }
+
+    /// True where Fast Open's option went out, or data came with it.
+    #[inline]
+    pub fn has_fast_open(&self) -> bool {
+        self.cold.fast_open.is_some()
+    }
+
+    /// What an active open taught, once it is over; taken, so that it is told once.
+    pub fn take_learned(&mut self) -> Option<Learned> {
+        if self.hot.bits.contains(Bits::PASSIVE) {
+            return None;
+        }
+        let mss = self.cold.peer_mss;
+        let f = self.cold.fast_open.take()?;
+        let tried = f.option.is_some_and(|c| !c.is_empty());
+        Some(Learned { cookie: f.given, mss, lost: f.dropped, tried, taken: f.taken })
+    }
+
+    /// Answers a SYN whose cookie is right: SYN-RECEIVED, and its data can be read
+    /// and answered at once. `option` goes into the SYN-ACK, `owner` is kept.
+    #[allow(clippy::too_many_arguments)] // as `accept`, and what the SYN brought
+    pub fn accept_early(
+        env: &mut Env,
+        template: Template,
+        options: &ConnOptions,
+        initial: isn::Initial,
+        mtu: usize,
+        syn: &Segment,
+        payload: Option<Packet>,
+        option: Option<Cookie>,
+        owner: (u32, u32),
+    ) -> Self {
+        let mut conn = Self::accept(env, template, options, initial, mtu, syn);
+        conn.hot.bits |= Bits::EARLY;
+        conn.cold.fast_open = Some(Box::new(FastOpen { option, owner: Some(owner), ..FastOpen::default() }));
+        conn.hot.rcv_edge = conn.hot.rcv_nxt.wrapping_add(conn.hot.rcv_buf.min(65_535));
+        if let Some(packet) = payload {
+            let mut at = conn.hot.rcv_nxt;
+            for frame in core::iter::once(packet.head).chain(packet.rest.into_iter().flat_map(|r| *r)) {
+                let len = frame.len() as u32;
+                let _ = conn.take_text(env, at, frame);
+                at = at.wrapping_add(len);
+            }
+        }
+        conn.hot.timers.stop(Timer::DelayedAck);
+        conn
+    }
+
+    /// A cookie goes with the SYN-ACK to who asked for one, or brought a wrong one.
+    pub fn give_cookie(&mut self, cookie: Cookie) {
+        let option = Some(cookie);
+        self.cold.fast_open = Some(Box::new(FastOpen { option, ..FastOpen::default() }));
+    }
+
+    /// Whose pending connection this is, told once.
+    pub fn take_owner(&mut self) -> Option<(u32, u32)> {
+        if !self.hot.bits.contains(Bits::PASSIVE) {
+            return None;
+        }
+        self.cold.fast_open.take().and_then(|f| f.owner)
+    }
+
+    /// Data may be sent: the state allows it, or the peer's cookie did.
+    #[inline]
+    pub fn may_send(&self) -> bool {
+        self.hot.state.can_send() || self.is_early()
+    }
+
+    /// SYN-RECEIVED, and the program has the connection already.
+    #[inline]
+    pub fn is_early(&self) -> bool {
+        self.hot.bits.contains(Bits::EARLY) && self.hot.state == State::SynReceived
+    }
+
+    /// The error of an early connection that the peer resets: the program has it.
+    pub(super) fn early_error(&self) -> Option<Errno> {
+        self.is_early().then_some(Errno::ECONNRESET)
+    }
+}

@@ -1,0 +1,361 @@
+//! TCP Fast Open and TCP_DEFER_ACCEPT: what they are for, and what may not come
+//! of them.
+
+use super::bed::*;
+use ringroad::errno::Errno;
+use ringroad::socket::linux::*;
+use ringroad::socket::{Handle, Readiness, SendMeta};
+use ringroad::stack::tcp::FastOpenKeys;
+use ringroad::wire::tcp::{Cookie, Options, Segment};
+use std::net::SocketAddr;
+
+const FIRST: FastOpenKeys = FastOpenKeys { first: [1; 16], second: None };
+
+/// A stack whose listener takes data from SYNs, and its cookie for the peer.
+fn server(limit: i32) -> (Bed, Cookie) {
+    let mut b = Bed::new(|c| {
+        c.table.fast_open_server = true;
+        c.table.fast_open_keys = Some(FIRST);
+    });
+    let listener = b.listener;
+    b.set(listener, IPPROTO_TCP, TCP_FASTOPEN, limit);
+    assert_eq!(b.get(listener, IPPROTO_TCP, TCP_FASTOPEN), limit);
+    let options = Options { fast_open: Some(Cookie::default()), ..modern(1) };
+    b.put(&Segment { src_port: 3999, options, ..seg(SYN, 1, 0) }, b"not taken");
+    let answer = b.one().seg;
+    assert_eq!(answer.ack, 2);
+    let cookie = answer.options.fast_open.unwrap();
+    assert_eq!(cookie.as_slice().len(), 8);
+    b.put(&Segment { src_port: 3999, ..seg(RST, 2, 0) }, b"");
+    b.take();
+    assert_eq!((b.connections(), b.counters().tcp_fast_open_asked), (0, 1));
+    (b, cookie)
+}
+
+fn early(port: u16, cookie: Cookie) -> Segment {
+    let options = Options { fast_open: Some(cookie), ..modern(1) };
+    Segment { src_port: port, options, ..seg(SYN, 999, 0) }
+}
+
+#[test]
+fn data_in_the_syn_is_read_and_answered_before_the_handshake_is_over() {
+    let (mut b, cookie) = server(5);
+    b.put(&early(4000, cookie), b"request");
+    let (h, _) = b.sockets.accept(b.listener).unwrap();
+    let mut buf = [0; 16];
+    assert_eq!(b.sockets.recv(h, &mut buf, 0), Ok(7));
+    assert_eq!(&buf[..7], b"request");
+    assert!(b.sockets.readiness(h).contains(Readiness::OUT));
+    assert_eq!(b.sockets.send(h, b"answer", 0), Ok(6));
+    let out = b.take();
+    assert_eq!((out[0].seg.flags, out[0].seg.ack, out[0].data.len()), (SYN | ACK, 1007, 0));
+    assert_eq!(out[0].seg.options.fast_open, None, "it has the right one");
+    assert_eq!((&out[1].data[..], out[1].seg.seq), (&b"answer"[..], out[0].seg.seq.wrapping_add(1)));
+    // The SYN once more is a duplicate: nothing is read twice.
+    b.put(&early(4000, cookie), b"request");
+    assert_eq!(b.one().seg.ack, 1007);
+    assert_eq!(b.sockets.recv(h, &mut buf, 0), Err(Errno::EAGAIN));
+    // The last ACK of the handshake takes the answer with it.
+    let time = Some((2, out[1].seg.options.timestamp.unwrap().0));
+    let c = Conn { h, port: 4000, seq: 1007, ack: out[1].seg.seq.wrapping_add(6), time };
+    b.put(&c.seg(ACK), b"");
+    assert_eq!((b.info(h, 0) as u8, b.info(h, 24)), (1, 0), "ESTABLISHED, nothing outstanding");
+    b.sockets.send(h, b"more", 0).unwrap();
+    assert_eq!(b.one().seg.seq, c.ack);
+    assert_eq!(b.counters().tcp_fast_open_passive, 1);
+}
+
+#[test]
+fn a_wrong_cookie_opens_nothing_early() {
+    let (mut b, cookie) = server(5);
+    let wrong = Cookie::new(&[9; 8]).unwrap();
+    b.put(&early(4000, wrong), b"request");
+    let answer = b.one().seg;
+    // It is told the right one, which reaches who has the address.
+    assert_eq!((answer.ack, answer.options.fast_open), (1000, Some(cookie)));
+    assert!(b.sockets.accept(b.listener).is_err());
+    assert_eq!(b.counters().tcp_fast_open_refused, 1);
+    // Another address has another cookie.
+    b.put_from([10, 0, 0, 3].into(), &early(4000, cookie), b"request");
+    assert_eq!(b.one().seg.ack, 1000);
+}
+
+#[test]
+fn without_the_servers_switch_or_the_sockets_option_the_option_means_nothing() {
+    for (switch, limit) in [(false, 5), (true, 0)] {
+        let mut b = Bed::new(|c| {
+            c.table.fast_open_server = switch;
+            c.table.fast_open_keys = Some(FIRST);
+        });
+        let listener = b.listener;
+        b.set(listener, IPPROTO_TCP, TCP_FASTOPEN, limit);
+        b.put(&early(4000, Cookie::default()), b"data");
+        let answer = b.one().seg;
+        assert_eq!((answer.ack, answer.options.fast_open), (1000, None));
+    }
+}
+
+#[test]
+fn a_key_that_was_replaced_is_good_until_the_next() {
+    let (mut b, cookie) = server(5);
+    b.sockets.stack.tcp.rotate_fast_open_key([2; 16]);
+    b.put(&early(4000, cookie), b"one");
+    let answer = b.one().seg;
+    assert_eq!(answer.ack, 1003, "the old one still counts");
+    let new = answer.options.fast_open.expect("and the new one comes with the answer");
+    assert_ne!(new, cookie);
+    b.put(&early(4001, new), b"two");
+    assert_eq!(b.one().seg.ack, 1003);
+    b.sockets.stack.tcp.rotate_fast_open_key([3; 16]);
+    b.put(&early(4002, cookie), b"three");
+    assert_eq!(b.one().seg.ack, 1000, "two keys later it does not");
+    // A listener's own keys, as TCP_FASTOPEN_KEY sets them.
+    let listener = b.listener;
+    let both = [[4u8; 16], [1; 16]].concat();
+    b.sockets.set_option(listener, IPPROTO_TCP, TCP_FASTOPEN_KEY, &both).unwrap();
+    b.put(&early(4003, cookie), b"four");
+    assert_eq!(b.one().seg.ack, 1004);
+    let mut read = [0; 40];
+    assert_eq!(b.sockets.get_option(listener, IPPROTO_TCP, TCP_FASTOPEN_KEY, &mut read), Ok(32));
+    assert_eq!(read[..32], both);
+    for wrong in [15, 17, 31, 33] {
+        let set = b.sockets.set_option(listener, IPPROTO_TCP, TCP_FASTOPEN_KEY, &[0; 64][..wrong]);
+        assert_eq!(set, Err(Errno::EINVAL), "{wrong}");
+    }
+}
+
+#[test]
+fn stolen_cookies_open_no_more_than_the_limit() {
+    let (mut b, cookie) = server(3);
+    for port in 4000..4006 {
+        b.put(&early(port, cookie), b"x");
+    }
+    let early_ones = b.take().iter().filter(|o| o.seg.ack == 1001).count();
+    assert_eq!((early_ones, b.counters().tcp_fast_open_full), (3, 3));
+    // The victim's RSTs, from the address that was borrowed, make no room.
+    for port in 4000..4003 {
+        b.put(&Segment { src_port: port, ..seg(RST, 1001, 0) }, b"");
+    }
+    b.put(&early(4010, cookie), b"x");
+    assert_eq!(b.take().pop().unwrap().seg.ack, 1000);
+    b.wait(secs(61));
+    b.put(&early(4011, cookie), b"x");
+    assert_eq!(b.take().pop().unwrap().seg.ack, 1001);
+    // Who finishes the handshake makes room at once.
+    let (mut b, cookie) = server(1);
+    for port in 4000..4005 {
+        b.put(&early(port, cookie), b"x");
+        let answer = b.one().seg;
+        assert_eq!(answer.ack, 1001, "{port}");
+        let options = Options { timestamp: Some((1, answer.options.timestamp.unwrap().0)), ..Default::default() };
+        b.put(&Segment { src_port: port, options, ..seg(ACK, 1001, answer.seq.wrapping_add(1)) }, b"");
+    }
+}
+
+#[test]
+fn an_early_connection_that_is_reset_tells_its_program() {
+    let (mut b, cookie) = server(3);
+    b.put(&early(4000, cookie), b"x");
+    let (h, _) = b.sockets.accept(b.listener).unwrap();
+    b.take();
+    b.put(&Segment { src_port: 4000, ..seg(RST, 1001, 0) }, b"");
+    let mut buf = [0; 8];
+    assert_eq!(b.sockets.recv(h, &mut buf, 0), Ok(1));
+    assert_eq!(b.sockets.recv(h, &mut buf, 0), Err(Errno::ECONNRESET));
+    b.sockets.close(h).unwrap();
+    b.take();
+    assert_eq!(b.connections(), 0);
+}
+
+fn peer() -> SocketAddr {
+    SocketAddr::new(PEER.into(), 443)
+}
+
+/// A client that opens with MSG_FASTOPEN, and its SYN.
+fn open_with(b: &mut Bed, data: &[u8]) -> (Handle, Result<usize, Errno>, Out) {
+    let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+    let sent = b.sockets.send_to(h, data, MSG_FASTOPEN, Some(peer()), &SendMeta::default());
+    (h, sent, b.one())
+}
+
+fn syn_ack(syn: &Segment, acked: u32, cookie: Option<Cookie>) -> Segment {
+    let options = Options { fast_open: cookie, timestamp: Some((7, syn.options.timestamp.unwrap().0)), ..modern(0) };
+    let ack = syn.seq.wrapping_add(1 + acked);
+    Segment { src_port: 443, dst_port: syn.src_port, options, ..seg(SYN | ACK, 5000, ack) }
+}
+
+fn given() -> Cookie {
+    Cookie::new(&[5; 8]).unwrap()
+}
+
+/// A client that knows the peer's cookie.
+fn client() -> Bed {
+    let mut b = Bed::new(|_| ());
+    let (h, sent, syn) = open_with(&mut b, b"hello");
+    // No cookie: the SYN asks for one, and takes nothing.
+    assert_eq!((sent, syn.data.len()), (Err(Errno::EINPROGRESS), 0));
+    assert_eq!(syn.seg.options.fast_open, Some(Cookie::default()));
+    let again = b.sockets.send_to(h, b"x", MSG_FASTOPEN, Some(peer()), &SendMeta::default());
+    assert_eq!(again, Err(Errno::EALREADY));
+    b.put(&syn_ack(&syn.seg, 0, Some(given())), b"");
+    b.take();
+    let again = b.sockets.send_to(h, b"x", MSG_FASTOPEN, Some(peer()), &SendMeta::default());
+    assert_eq!(again, Err(Errno::EISCONN));
+    assert_eq!(b.sockets.send(h, b"hello", 0), Ok(5));
+    assert_eq!(b.one().data, b"hello");
+    b
+}
+
+#[test]
+fn the_second_open_carries_its_data_in_the_syn() {
+    let mut b = client();
+    let (h, sent, syn) = open_with(&mut b, b"hello");
+    assert_eq!((sent, &syn.data[..]), (Ok(5), &b"hello"[..]));
+    assert_eq!((syn.seg.flags, syn.seg.options.fast_open), (SYN, Some(given())));
+    b.put(&syn_ack(&syn.seg, 5, None), b"welcome");
+    let ack = b.one();
+    assert_eq!((ack.seg.ack, ack.seg.seq, ack.data.len()), (5008, syn.seg.seq.wrapping_add(6), 0));
+    assert_eq!(b.sockets.bytes_readable(h), Ok(7));
+    assert_eq!(b.counters().tcp_fast_open_active, 1);
+    // A SYN takes no more than the peer's segment size as it was known, less all
+    // options.
+    let (_, sent, syn) = open_with(&mut b, &[1; 5000]);
+    assert_eq!((sent, syn.data.len()), (Ok(1420), 1420));
+}
+
+#[test]
+fn data_that_the_peer_did_not_take_is_sent_again_at_once() {
+    let mut b = client();
+    let (_, _, syn) = open_with(&mut b, b"hello");
+    b.put(&syn_ack(&syn.seg, 0, None), b"");
+    let again = b.one();
+    assert_eq!((&again.data[..], again.seg.seq), (&b"hello"[..], syn.seg.seq.wrapping_add(1)));
+    assert_eq!(b.counters().tcp_fast_open_active_failed, 1);
+    // A part of it, too.
+    let (_, _, syn) = open_with(&mut b, b"hello");
+    b.put(&syn_ack(&syn.seg, 2, None), b"");
+    let again = b.take();
+    let end = again.iter().find(|o| !o.data.is_empty()).unwrap();
+    assert_eq!((&end.data[..], end.seg.seq), (&b"llo"[..], syn.seg.seq.wrapping_add(3)));
+    // What was never sent cannot be acknowledged.
+    let (_, _, syn) = open_with(&mut b, b"hello");
+    b.put(&syn_ack(&syn.seg, 6, None), b"");
+    assert_eq!(b.one().seg.flags, RST);
+}
+
+#[test]
+fn through_a_black_hole_the_syn_goes_again_bare_and_the_way_is_spared() {
+    let mut b = client();
+    for round in 0..3 {
+        let (_, _, syn) = open_with(&mut b, b"hello");
+        let spared = syn.seg.options.fast_open.is_none();
+        assert_eq!((spared, syn.data.is_empty()), (round == 2, round == 2));
+        let again = b.wait(ms(1100)).pop().unwrap();
+        assert_eq!((again.seg.flags, again.data.len(), again.seg.options.fast_open), (SYN, 0, None));
+        b.put(&syn_ack(&again.seg, 0, None), b"");
+        let out = b.take();
+        assert_eq!(out.iter().any(|o| o.data == b"hello"), round < 2, "{out:?}");
+    }
+}
+
+#[test]
+fn connect_with_the_option_waits_for_the_first_data() {
+    let mut b = client();
+    let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+    b.set(h, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+    assert_eq!(b.sockets.connect(h, peer()), Ok(()));
+    assert_eq!(b.sockets.connect(h, peer()), Err(Errno::EISCONN));
+    b.silent();
+    assert!(b.wait(secs(100)).is_empty(), "nothing leaves, and no timer ends it");
+    assert_eq!(b.sockets.readiness(h), Readiness::OUT);
+    assert_eq!(b.sockets.send(h, b"hello", 0), Ok(5));
+    let syn = b.one();
+    assert_eq!((&syn.data[..], syn.seg.options.fast_open), (&b"hello"[..], Some(given())));
+    assert_eq!(b.sockets.send(h, b"more", 0), Err(Errno::EAGAIN));
+    b.put(&syn_ack(&syn.seg, 5, None), b"");
+    b.take();
+    assert_eq!(b.sockets.send(h, b"more", 0), Ok(4));
+    assert_eq!(b.one().data, b"more");
+    // Without a cookie it is a connect like any other, that asks for one.
+    let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+    b.set(h, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+    let other = SocketAddr::new([10, 0, 0, 7].into(), 80);
+    assert_eq!(b.sockets.connect(h, other), Err(Errno::EINPROGRESS));
+    assert_eq!(b.one().seg.options.fast_open, Some(Cookie::default()));
+}
+
+#[test]
+fn the_clients_switch_turns_it_off() {
+    let mut b = Bed::new(|c| c.table.fast_open_client = false);
+    let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+    let sent = b.sockets.send_to(h, b"x", MSG_FASTOPEN, Some(peer()), &SendMeta::default());
+    assert_eq!(sent, Err(Errno::EOPNOTSUPP));
+    let on = 1i32.to_ne_bytes();
+    assert_eq!(b.sockets.set_option(h, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on), Err(Errno::EOPNOTSUPP));
+}
+
+#[test]
+fn a_cookie_that_nobody_asked_for_is_not_kept() {
+    let mut b = Bed::new(|_| ());
+    let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+    assert_eq!(b.sockets.connect(h, peer()), Err(Errno::EINPROGRESS));
+    let syn = b.one().seg;
+    b.put(&syn_ack(&syn, 0, Some(given())), b"");
+    b.take();
+    assert_eq!(open_with(&mut b, b"x").1, Err(Errno::EINPROGRESS));
+}
+
+#[test]
+fn a_deferred_accept_waits_for_data() {
+    let mut b = Bed::new(|_| ());
+    let listener = b.listener;
+    b.set(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, 3);
+    assert_eq!(b.get(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT), 3);
+    let c = b.handshake(4000, modern(1));
+    b.silent();
+    assert_eq!((b.sockets.accept(listener).err(), b.counters().tcp_deferred), (Some(Errno::EAGAIN), 1));
+    assert!(b.wait(ms(900)).is_empty());
+    b.put(&c.seg(ACK | PSH), b"request");
+    let (h, _) = b.sockets.accept(listener).unwrap();
+    assert_eq!(b.sockets.bytes_readable(h), Ok(7));
+    // A FIN is something to tell of, too.
+    let c = b.handshake(4001, modern(1));
+    b.put(&c.seg(FIN | ACK), b"");
+    assert!(b.sockets.accept(listener).is_ok());
+}
+
+#[test]
+fn at_the_end_of_the_deferral_the_syn_ack_asks_once_more() {
+    let mut b = Bed::new(|_| ());
+    let listener = b.listener;
+    b.set(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, 3);
+    let c = b.handshake(4000, modern(1));
+    // Two transmissions: the time-out after 1 s passes in silence, as Linux has it
+    // the next one is the last chance.
+    let asked = b.wait(ms(3500));
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert_eq!(asked[0].seg.flags, SYN | ACK);
+    b.put(&c.seg(ACK), b"");
+    assert!(b.sockets.accept(listener).is_ok(), "then a bare ACK will do");
+    // Who says nothing at all is given up.
+    b.handshake(4001, modern(1));
+    b.wait(secs(200));
+    assert_eq!((b.connections(), b.sockets.accept(listener).err()), (1, Some(Errno::EAGAIN)));
+}
+
+#[test]
+fn the_count_of_syns_is_the_sockets_or_the_stacks() {
+    let mut b = Bed::new(|_| ());
+    let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+    assert_eq!(b.get(h, IPPROTO_TCP, TCP_SYNCNT), 7);
+    b.set(h, IPPROTO_TCP, TCP_SYNCNT, 2);
+    assert_eq!(b.get(h, IPPROTO_TCP, TCP_SYNCNT), 2);
+    for wrong in [0i32, 128, -1] {
+        let set = b.sockets.set_option(h, IPPROTO_TCP, TCP_SYNCNT, &wrong.to_ne_bytes());
+        assert_eq!(set, Err(Errno::EINVAL));
+    }
+    let _ = b.sockets.connect(h, peer());
+    let syns = b.wait(secs(100));
+    assert_eq!(syns.len(), 3);
+    assert_eq!(b.sockets.connect(h, peer()), Err(Errno::ETIMEDOUT));
+}

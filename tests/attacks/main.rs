@@ -1,0 +1,6 @@
+//! Attacks, each mounted on a whole stack: what the defence is for happens, and
+//! nothing else does.
+
+mod bed;
+mod cookies;
+mod fast_open;
