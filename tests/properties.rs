@@ -30,6 +30,7 @@ fn options() -> impl Strategy<Value = Options> {
             sack_permitted,
             timestamp,
             sack: blocks.into_iter().take(4).map(|(left, right)| SackBlock { left, right }).collect(),
+            ..Options::default()
         },
     )
 }
