@@ -5,6 +5,7 @@ use super::Sockets;
 use super::table::{Flags, Kind};
 use super::types::Handle;
 use crate::errno::{Errno, Result};
+use crate::tcp::State;
 use core::net::SocketAddr;
 
 impl Sockets {
@@ -41,8 +42,9 @@ impl Sockets {
             Kind::Stream(conn) if self.stack.tcp.conn(conn).is_deferred() => {
                 return self.send_deferred(h, conn, data);
             }
-            Kind::Stream(_) if self.table.get(h)?.flags.contains(Flags::CONNECTING) => {
-                return Err(Errno::EALREADY);
+            Kind::Stream(conn) => {
+                let opening = matches!(self.stack.tcp.conn(conn).state(), State::SynSent | State::SynReceived);
+                return Err(if opening { Errno::EALREADY } else { Errno::EISCONN });
             }
             _ => return Err(Errno::EISCONN),
         }
