@@ -293,6 +293,9 @@ struct rr_sim_config {
     uint8_t tcp_fast_open_key[16];
     // The key before, whose cookies still count. All zeros: none.
     uint8_t tcp_fast_open_old_key[16];
+    // Initial sequence numbers begin here and follow the clock, instead of a
+    // secret. Default: 0, the secret.
+    uint32_t tcp_sequence_base;
 };
 
 #ifdef __cplusplus

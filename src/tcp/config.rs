@@ -65,6 +65,10 @@ pub struct Config {
     /// Smallest segment size that a peer or router may force on us, in payload
     /// and option bytes. Default 48.
     pub min_mss: u16,
+    /// Takes the place of RFC 6528's secret in initial sequence numbers: the
+    /// first is this, later ones follow the clock. For simulation, where numbers
+    /// are to be known or near 2^32; strangers could guess them. Default: none.
+    pub sequence_base: Option<u32>,
 }
 
 /// What can differ from connection to connection.
@@ -133,6 +137,7 @@ impl Default for Config {
             frames_low: 256,
             coalesce: 512,
             min_mss: 48,
+            sequence_base: None,
         }
     }
 }

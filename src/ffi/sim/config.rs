@@ -193,6 +193,9 @@ pub struct rr_sim_config {
     pub tcp_fast_open_key: [u8; 16],
     /// The key before, whose cookies still count. All zeros: none.
     pub tcp_fast_open_old_key: [u8; 16],
+    /// Initial sequence numbers begin here and follow the clock, instead of a
+    /// secret. Default: 0, the secret.
+    pub tcp_sequence_base: u32,
 }
 
 /// Bytes of the struct's first version.
@@ -356,6 +359,7 @@ impl rr_sim_config {
         knobs.number("tcp_frame_reserve", self.tcp_frame_reserve, &mut t.frame_reserve);
         knobs.number("tcp_frames_low", self.tcp_frames_low, &mut t.frames_low);
         knobs.number("tcp_coalesce", self.tcp_coalesce, &mut t.coalesce);
+        t.sequence_base = Some(self.tcp_sequence_base).filter(|base| *base != 0);
     }
 
     fn tcp_attacks(&self, to: &mut TableConfig, knobs: &mut Knobs) {
@@ -440,13 +444,14 @@ mod tests {
             c.tcp_min_rto_ns = 7;
             c.tcp_syn_retries = 2;
             c.fragment_frames = 9;
+            c.tcp_sequence_base = 5;
         })
         .unwrap();
         assert_eq!((s.stack.raw_ip, s.stack.mtu, s.stack.addresses.len()), (true, 9000, 2));
         assert_eq!(s.stack.gateway, Some("10.0.0.254".parse().unwrap()));
         assert_eq!((s.stack.mode, s.stack.tcp.options.sack), (Mode::Shared, false));
         assert_eq!((s.stack.tcp.min_rto.as_nanos(), s.stack.tcp.syn_retries), (7, 2));
-        assert_eq!(s.stack.fragment.max_frames, 9);
+        assert_eq!((s.stack.fragment.max_frames, s.stack.tcp.sequence_base), (9, Some(5)));
         assert!(s.frame_size >= 9064);
     }
 
