@@ -10,7 +10,8 @@ use crate::time::{Duration, Instant};
 use crate::wire::ethernet::Mac;
 use core::net::IpAddr;
 
-/// How often the pool is looked at for programs that found no frame.
+/// How often the pool is looked at for those that found no frame, and a transmit
+/// queue that was full.
 const HUNGER: Duration = Duration::from_millis(1);
 
 impl Table {
@@ -237,12 +238,16 @@ impl Table {
 
     /// When [`Table::timers`] or [`Table::flush`] has something to do;
     /// [`Instant::NEVER`] if nothing.
-    pub(in crate::stack) fn next_deadline(&self, now: Instant) -> Instant {
-        if !self.touched.is_empty() {
+    pub(in crate::stack) fn next_deadline(&self, core: &Core) -> Instant {
+        let now = core.now;
+        // With the transmit queue full, asking again does not help: the device makes
+        // room, and whoever drives both asks anew then.
+        let stuck = core.tx.room() == 0 || core.pool.available() == 0;
+        if !self.touched.is_empty() && !stuck {
             return now;
         }
         let mut wheel = self.wheel.next_deadline().unwrap_or(Instant::NEVER);
-        if !self.starved.is_empty() {
+        if !self.starved.is_empty() || !self.touched.is_empty() {
             // Frames may come back without a packet: transmissions that complete.
             wheel = wheel.min(now + HUNGER);
         }
