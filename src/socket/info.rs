@@ -40,13 +40,13 @@ pub fn bytes(i: &Info) -> [u8; LEN] {
     // Path MTU, receive threshold, RTT, its deviation.
     l.u32s([i.pmtu, i.rcv_wnd, i.rtt, i.rttvar]);
     // Slow start threshold, window, announced MSS, reordering.
-    l.u32s([i.snd_ssthresh, i.snd_cwnd, i.advmss, 3]);
+    l.u32s([i.snd_ssthresh, i.snd_cwnd, i.advmss, i.reordering]);
     // Receiver's RTT and space, total retransmissions.
     l.u32s([0, i.rcv_space, i.total_retrans]);
     // Pacing rate and its bound: none.
     l.u64s([u64::MAX, u64::MAX, i.bytes_acked, i.bytes_received]);
     // Segments out and in, bytes not sent, least RTT, data segments in and out.
-    l.u32s([0, 0, i.notsent_bytes, 0, 0, 0]);
+    l.u32s([0, 0, i.notsent_bytes, i.min_rtt, 0, 0]);
     // Delivery rate; times busy, held by the window, held by the buffer.
     l.u64s([0, 0, 0, 0]);
     // Delivered, of these with CE.
@@ -54,7 +54,7 @@ pub fn bytes(i: &Info) -> [u8; LEN] {
     // Bytes sent, sent again.
     l.u64s([0, 0]);
     // D-SACKs, reorderings, out of order segments, peer's window, ours, rehashes.
-    l.u32s([0, 0, 0, i.snd_wnd, i.rcv_wnd, 0]);
+    l.u32s([i.dsack_dups, i.reord_seen, 0, i.snd_wnd, i.rcv_wnd, 0]);
     // Time-outs, recoveries from them, their time.
     l.u32s([0, 0]);
     debug_assert_eq!(l.at, LEN);

@@ -29,7 +29,8 @@ pub(super) struct Progress {
 }
 
 impl Connection {
-    /// SND.UNA < SEG.ACK <= SND.NXT: new data is acknowledged.
+    /// SND.UNA < SEG.ACK <= SND.NXT: new data is acknowledged, and there are no
+    /// books of losses.
     #[inline(always)]
     pub(super) fn acknowledged(
         &mut self,
@@ -47,12 +48,8 @@ impl Connection {
         self.cold.stalled = Instant::NEVER;
         self.cold.bytes_acked += u64::from(bytes);
         self.measure(env, ack, timestamp, sent_at);
-        let flush = if self.hot.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
-            self.acknowledged_in_recovery(env, ack, bytes, flight)
-        } else {
-            self.open_window(env, bytes, flight, sent_at);
-            self.hot.send.has_unsent()
-        };
+        self.open_window(env, bytes, flight, sent_at);
+        let flush = self.hot.send.has_unsent();
         // RFC 6298, 5.2 and 5.3.
         if self.hot.snd_una == self.hot.snd_nxt {
             self.hot.timers.stop(Timer::Retransmit);
@@ -75,23 +72,28 @@ impl Connection {
         flight: u32,
         sent_at: Option<Instant>,
     ) {
+        let limited = self.is_window_limited(flight);
         let congestion = &self.hot.congestion;
-        // In slow start half a window is enough, after it all of it.
-        let mss = u32::from(self.hot.mss);
-        let limited = flight.saturating_add(2 * mss) > congestion.window
-            || flight.saturating_mul(2) > congestion.window
-                && congestion.window < congestion.threshold();
         if limited || congestion.wants_all() {
             let progress = Progress { acked: bytes, delivered: bytes, flight, limited, ..Progress::default() };
             self.tell_congestion(env, &Progress { sent_at, ..progress });
         }
     }
 
+    /// With so much under way the window was what held the sender back: in slow
+    /// start half a window is enough, after it all of it.
+    #[inline]
+    pub(super) fn is_window_limited(&self, flight: u32) -> bool {
+        let (congestion, mss) = (&self.hot.congestion, u32::from(self.hot.mss));
+        flight.saturating_add(2 * mss) > congestion.window
+            || flight.saturating_mul(2) > congestion.window
+                && congestion.window < congestion.threshold()
+    }
+
     /// Tells congestion control of what was acknowledged, delivered and lost.
     #[inline(never)]
     pub(super) fn tell_congestion(&mut self, env: &Env, p: &Progress) {
-        let (in_flight, recovery) =
-            (self.pipe(), self.hot.bits.intersects(Bits::RECOVERY | Bits::LOSS));
+        let (in_flight, recovery) = (self.pipe(), self.hot.bits.contains(Bits::RECOVERY));
         let h = &mut self.hot;
         let srtt = Duration::from_micros(h.rtt.smoothed().into());
         h.congestion.on_ack(&congestion::Ack {
@@ -106,7 +108,7 @@ impl Connection {
             mss: h.mss.into(),
             rtt: p.sent_at.map(|at| env.now.since(at)),
             srtt,
-            min_rtt: srtt,
+            min_rtt: Duration::from_micros(self.cold.min_rtt.least().into()),
             ece: p.ece,
             recovery,
             window_limited: p.limited,
@@ -118,7 +120,7 @@ impl Connection {
     /// 4.2). By our own note where the segment was sent once (Karn), else by the
     /// echoed timestamp.
     #[inline]
-    fn measure(
+    pub(super) fn measure(
         &mut self,
         env: &Env,
         ack: u32,
@@ -135,7 +137,8 @@ impl Connection {
                 None => return,
             },
         };
-        self.hot.rtt.sample(took);
+        self.hot.rtt.sample(took, env.config);
+        self.cold.min_rtt.sample(took, env.now);
         self.hot.rtt_seq = self.hot.snd_nxt;
         // The backed-off RTO lasts until something was measured (Karn; RFC 6298, 5).
         self.hot.backoff = 0;
@@ -196,13 +199,5 @@ impl Connection {
         h.backoff = 0;
         h.timers.stop(Timer::Retransmit);
         self.outstanding_is_lost();
-    }
-
-    /// All that is outstanding is to be sent again.
-    pub(super) fn outstanding_is_lost(&mut self) {
-        let h = &mut self.hot;
-        h.send.mark_all_lost();
-        let fin_out = h.bits.contains(Bits::FIN_SENT) && seq::le(h.snd_una, h.snd_end);
-        h.bits.set(Bits::FIN_LOST, fin_out);
     }
 }

@@ -80,6 +80,23 @@ impl Assembler {
         Insert::Kept
     }
 
+    /// The first part of `left..right` that is here already. Its range comes first
+    /// among the recent ones: the block behind a D-SACK is the one that it lies in
+    /// (RFC 2883, 4).
+    pub fn known(&mut self, left: u32, right: u32) -> Option<(u32, u32)> {
+        let before = self.ranges.range(..=Seq(left)).next_back().filter(|(_, e)| seq::gt(**e, left));
+        let (&s, &e) = before.or_else(|| self.ranges.range(Seq(left)..).next())?;
+        if !seq::lt(s.0, right) {
+            return None;
+        }
+        self.recent.retain(|r| seq::lt(*r, s.0) || seq::ge(*r, e));
+        if self.recent.is_full() {
+            self.recent.pop();
+        }
+        self.recent.insert(0, s.0);
+        Some((seq::max(left, s.0), if seq::lt(e, right) { e } else { right }))
+    }
+
     /// Adds `left..right` to the ranges, and puts its range first among the
     /// recent ones.
     fn join(&mut self, mut left: u32, mut right: u32) {

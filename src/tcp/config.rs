@@ -65,10 +65,33 @@ pub struct Config {
     /// Smallest segment size that a peer or router may force on us, in payload
     /// and option bytes. Default 48.
     pub min_mss: u16,
-    /// Takes the place of RFC 6528's secret in initial sequence numbers: the
-    /// first is this, later ones follow the clock. For simulation, where numbers
-    /// are to be known or near 2^32; strangers could guess them. Default: none.
-    pub sequence_base: Option<u32>,
+    /// How losses are found where the peer has SACK. Default: RACK.
+    pub loss_detection: LossDetection,
+    /// Segments that later data overtakes before one of them is taken for lost, on
+    /// a path that was not seen to reorder (DupThresh, RFC 5681 and 8985). Default 3.
+    pub early_reordering: u8,
+    /// A lost tail is probed for (RFC 8985, 7). Default on.
+    pub tail_loss_probe: bool,
+    /// How long a peer is thought to delay the ACK of a single segment, for the
+    /// probe's timer. Default 200 ms.
+    pub probe_ack_delay: Duration,
+    /// Time-outs are checked for having been too early (F-RTO, RFC 5682). Default on.
+    pub frto: bool,
+    /// Duplicates that come in are reported (D-SACK, RFC 2883). Default on.
+    pub dsack: bool,
+    /// A window that was not used for an RTO starts again at the initial one
+    /// (RFC 5681, 4.1). Default on.
+    pub restart_idle: bool,
+}
+
+/// How losses are found by SACK blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LossDetection {
+    /// By time: what was sent well before something that arrived (RFC 8985).
+    #[default]
+    Rack,
+    /// By counting what arrived behind it (RFC 6675).
+    DupAck,
 }
 
 /// What can differ from connection to connection.
@@ -137,7 +160,13 @@ impl Default for Config {
             frames_low: 256,
             coalesce: 512,
             min_mss: 48,
-            sequence_base: None,
+            loss_detection: LossDetection::Rack,
+            early_reordering: 3,
+            tail_loss_probe: true,
+            probe_ack_delay: Duration::from_millis(200),
+            frto: true,
+            dsack: true,
+            restart_idle: true,
         }
     }
 }

@@ -3,13 +3,15 @@
 use super::config::ConnOptions;
 use super::congestion::Congestion;
 use super::recv_queue::RecvQueue;
-use super::rtt::Rtt;
+use super::loss::{Recovery, Reordering};
+use super::rtt::{MinRtt, Rtt};
 use super::send_queue::SendQueue;
 use super::timers::{Mode, Timers};
 use super::types::{Env, State};
 use super::{Template, isn};
 use crate::errno::Errno;
 use crate::time::Instant;
+use crate::wire::tcp::SackBlock;
 
 bitflags::bitflags! {
     /// Yes-or-no facts of a connection.
@@ -64,8 +66,20 @@ bitflags::bitflags! {
         const STARVED = 1 << 24;
         /// The SYN was sent more than once.
         const SYN_REPEATED = 1 << 25;
+        /// There are books of losses; always in recovery of either kind.
+        const BOOKS = 1 << 26;
+        /// A lost tail is probed for.
+        const TAIL = 1 << 27;
+        /// The probe is to leave at the next flush.
+        const TAIL_DUE = 1 << 28;
+        /// No probe: one is out, or SACK blocks tell what is missing.
+        const NO_PROBE = 1 << 29;
+        /// A duplicate came in that the next ACK reports.
+        const DSACK = 1 << 30;
+        /// What a flush does not do on the short way.
+        const TROUBLE = Self::RECOVERY.bits() | Self::LOSS.bits() | Self::TAIL_DUE.bits();
         /// Input in this state is not for the fast path.
-        const SLOW = Self::RECOVERY.bits() | Self::LOSS.bits() | Self::GAP.bits();
+        const SLOW = Self::BOOKS.bits() | Self::GAP.bits();
     }
 }
 
@@ -127,8 +141,6 @@ pub(super) struct Cold {
     pub irs: u32,
     /// Recovery lasts until this is acknowledged (RFC 6582).
     pub recover: u32,
-    /// Bytes that duplicate ACKs stand for, in recovery.
-    pub sacked: u32,
     pub urgent_end: u32,
     pub error: Option<Errno>,
     pub soft_error: Option<Errno>,
@@ -166,6 +178,14 @@ pub(super) struct Cold {
     pub deferred: u8,
     pub bytes_acked: u64,
     pub bytes_received: u64,
+    /// The books of losses, while there are any.
+    pub recovery: Option<Box<Recovery>>,
+    pub reordering: Reordering,
+    pub min_rtt: MinRtt,
+    /// The duplicate that the next ACK reports.
+    pub dsack: SackBlock,
+    /// Segments that the peer reported as duplicates.
+    pub dsack_dups: u32,
 }
 
 impl Cold {
@@ -175,7 +195,6 @@ impl Cold {
             iss,
             irs: 0,
             recover: iss,
-            sacked: 0,
             urgent_end: 0,
             error: None,
             soft_error: None,
@@ -203,6 +222,11 @@ impl Cold {
             deferred: 0,
             bytes_acked: 0,
             bytes_received: 0,
+            recovery: None,
+            reordering: Reordering::new(env.config.early_reordering),
+            min_rtt: MinRtt::default(),
+            dsack: SackBlock { left: 0, right: 0 },
+            dsack_dups: 0,
         }
     }
 }

@@ -98,9 +98,11 @@ impl Connection {
     pub(super) fn establish(&mut self, env: &mut Env, ack: u32, echo: Option<u32>) -> Disposition {
         let repeated = self.hot.bits.contains(Bits::SYN_REPEATED);
         if !repeated {
-            self.hot.rtt.sample(env.now.since(self.cold.last_sent));
+            let took = env.now.since(self.cold.last_sent);
+            self.hot.rtt.sample(took, env.config);
+            self.cold.min_rtt.sample(took, env.now);
         } else if let Some(took) = self.echoed(env, echo) {
-            self.hot.rtt.sample(took);
+            self.hot.rtt.sample(took, env.config);
         } else {
             self.hot.rtt.after_syn_timeout();
         }
@@ -119,6 +121,7 @@ impl Connection {
         (h.backoff, h.retries) = (0, 0);
         h.timers.stop(Timer::Retransmit);
         h.bits -= Bits::SYN_DUE;
+        h.bits.set(Bits::TAIL, h.bits.contains(Bits::SACK) && env.config.tail_loss_probe);
         self.cold.stalled = crate::time::Instant::NEVER;
         let closing = h.bits.contains(Bits::FIN_QUEUED);
         h.state = if closing { State::FinWait1 } else { State::Established };

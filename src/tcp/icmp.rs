@@ -53,7 +53,7 @@ impl Connection {
         }
         self.cold.mtu = mtu.max(least).min(now);
         self.set_mss(env.pool.arena().capacity());
-        self.hot.send.mark_larger_lost(self.hot.mss.into());
+        self.larger_are_lost();
         Disposition { events: Events::empty(), flush: self.hot.send.lost() > 0 }
     }
 

@@ -23,8 +23,14 @@ impl Connection {
         } else if h.bits.contains(Bits::RECOVERY) {
             3
         } else {
-            u8::from(h.dup_acks > 0)
+            u8::from(h.dup_acks > 0 || h.send.sacked() > 0)
         };
+        // Lost counts until acknowledged, sent again or not, as in Linux.
+        let (mut sacked, mut lost, mut retrans) = (h.send.sacked() / mss, 0, 0);
+        if let Some(r) = &c.recovery {
+            (lost, retrans) = (r.board.lost_segments, r.board.retransmitted);
+            sacked = sacked.max(r.board.sacked_segments);
+        }
         Info {
             state: h.state,
             ca_state,
@@ -41,9 +47,9 @@ impl Connection {
             snd_mss: mss,
             rcv_mss: h.rcv_mss.into(),
             unacked: h.send.sent(),
-            sacked: c.sacked / mss,
-            lost: h.send.lost().div_ceil(mss),
-            retrans: h.send.retransmitted(),
+            sacked,
+            lost: lost + retrans,
+            retrans,
             last_data_recv: now.since(c.last_recv).as_millis() as u32,
             pmtu: c.mtu.into(),
             rtt: h.rtt.smoothed(),
@@ -58,6 +64,10 @@ impl Connection {
             notsent_bytes: seq::distance(h.snd_nxt, h.snd_end),
             snd_wnd: h.snd_wnd,
             rcv_wnd: seq::distance(h.rcv_nxt, h.rcv_edge),
+            reordering: c.reordering.degree.into(),
+            reord_seen: c.reordering.seen,
+            dsack_dups: c.dsack_dups,
+            min_rtt: c.min_rtt.least(),
         }
     }
 

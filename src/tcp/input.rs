@@ -236,10 +236,10 @@ impl Connection {
             env.counters.drop(DropReason::TcpBadAck);
             return Break(self.challenge(env));
         }
-        if seq::gt(seg.ack, h.snd_una) {
+        if self.is_booked(seg) {
+            d = d.and(self.ack_booked(env, seg));
+        } else if seq::gt(seg.ack, h.snd_una) {
             d = d.and(self.acknowledged(env, seg.ack, seg.options.timestamp));
-        } else if self.is_duplicate_ack(seg) {
-            d = d.and(self.duplicate_ack(env));
         }
         if seq::ge(seg.ack, self.hot.snd_una) {
             d.flush |= self.take_window(seg.seq, seg.ack, seg.window);

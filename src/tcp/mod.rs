@@ -39,7 +39,7 @@ mod timers;
 mod types;
 mod validate;
 
-pub use config::{Config, ConnOptions};
+pub use config::{Config, ConnOptions, LossDetection};
 pub use congestion::Algorithm;
 pub use connection::Connection;
 pub use defer::{seconds as deferral_seconds, transmissions as deferral_transmissions};

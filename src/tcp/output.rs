@@ -1,6 +1,7 @@
 //! What leaves, once a batch: what is lost, then new data, then at most one ACK.
 
 use super::connection::{Bits, Connection};
+use super::loss::Frto;
 use super::send_queue::Marks;
 use super::template::{Fields, timestamp_option};
 use super::timers::{Mode, Timer};
@@ -8,10 +9,10 @@ use super::types::{Env, Flush, State};
 use super::{sack, seq};
 use crate::telemetry::DropReason;
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::Flags;
+use crate::wire::tcp::{Flags, SackBlock};
 
 /// Whether a step of output got all it had through.
-type Sent = Result<(), Full>;
+pub(super) type Sent = Result<(), Full>;
 
 /// The transmit queue is full or the pool empty.
 #[derive(Debug)]
@@ -36,6 +37,43 @@ impl Connection {
 
     #[inline]
     fn flush_synchronized(&mut self, env: &mut Env) -> Sent {
+        if self.hot.bits.intersects(Bits::TROUBLE) {
+            return self.flush_in_trouble(env);
+        }
+        self.flush_all(env)
+    }
+
+    /// Recovery counts what leaves; a probe of the tail goes first; F-RTO has new
+    /// data leave before what seems lost.
+    #[cold]
+    fn flush_in_trouble(&mut self, env: &mut Env) -> Sent {
+        let before = self.pipe();
+        let sent = self.flush_what_counts(env);
+        let out = self.pipe().saturating_sub(before);
+        if let Some(r) = &mut self.cold.recovery {
+            r.prr.sent(out);
+        }
+        sent
+    }
+
+    fn flush_what_counts(&mut self, env: &mut Env) -> Sent {
+        if self.hot.bits.contains(Bits::TAIL_DUE) {
+            self.send_tail_probe(env)?;
+        }
+        if self.hot.bits.contains(Bits::LOSS) && self.books().1.frto == Frto::New {
+            self.send_new(env)?;
+            if self.hot.snd_nxt != self.cold.recover {
+                let due = self.hot.bits.intersects(Bits::ACK_NOW | Bits::KEEP_DUE);
+                return if due { self.send_acks(env) } else { Ok(()) };
+            }
+            // Nothing new could leave: it is as if F-RTO had not begun.
+            self.books().1.frto = Frto::Off;
+        }
+        self.flush_all(env)
+    }
+
+    #[inline]
+    fn flush_all(&mut self, env: &mut Env) -> Sent {
         if self.hot.send.lost() > 0 || self.hot.bits.intersects(Bits::FIN_LOST) {
             self.send_lost(env)?;
         }
@@ -51,13 +89,13 @@ impl Connection {
     #[inline]
     pub(super) fn pipe(&self) -> u32 {
         let flight = self.hot.snd_nxt.wrapping_sub(self.hot.snd_una);
-        flight.saturating_sub(self.hot.send.lost()).saturating_sub(self.cold.sacked)
+        flight.saturating_sub(self.hot.send.lost() + self.hot.send.sacked())
     }
 
     /// Sends again what is marked lost, as the window allows.
     #[cold]
     fn send_lost(&mut self, env: &mut Env) -> Sent {
-        while let Some(i) = self.hot.send.first_lost() {
+        while let Some(i) = self.next_lost(env) {
             let (seq, len) = (self.hot.send.get(i).seq, self.hot.send.get(i).len());
             let pipe = self.pipe();
             let probe = self.hot.bits.contains(Bits::PROBE_DUE);
@@ -69,8 +107,12 @@ impl Connection {
             if most == 0 {
                 return Ok(());
             }
-            if len > most && !self.hot.send.split(env.pool, i, most as usize, self.room()) {
-                return Err(self.out_of_frames(env));
+            if len > most {
+                if !self.hot.send.split(env.pool, i, most as usize, self.room()) {
+                    return Err(self.out_of_frames(env));
+                }
+                let (h, r) = self.books();
+                r.board.on_split(&h.send, i);
             }
             self.send_segment(env, i, false)?;
             self.hot.bits -= Bits::PROBE_DUE;
@@ -84,6 +126,23 @@ impl Connection {
             env.counters.tcp_retransmits += 1;
         }
         Ok(())
+    }
+
+    /// The first segment that is marked lost. Small ones in a row, the remains of
+    /// a small window, become one.
+    fn next_lost(&mut self, env: &mut Env) -> Option<usize> {
+        let h = &mut self.hot;
+        let r = self.cold.recovery.as_mut().filter(|_| h.send.lost() > 0)?;
+        let i = r.board.first_lost(&h.send)?;
+        let edge = h.snd_una.wrapping_add(h.snd_wnd);
+        let room = seq::distance(h.send.get(i).seq, edge).min(h.mss.into()) as usize;
+        while i + 1 < h.send.sent() as usize
+            && h.send.get(i + 1).marks.contains(Marks::LOST)
+            && h.send.merge(env.pool, i, room)
+        {
+            r.board.on_merged();
+        }
+        Some(i)
     }
 
     /// Sends new data, and the FIN after it, as windows, Nagle's algorithm and
@@ -132,7 +191,7 @@ impl Connection {
         let mss = u32::from(h.mss);
         let len = len.min(mss);
         let pipe = self.pipe();
-        if pipe + len > h.congestion.window + self.limited_transmit() && pipe > 0 {
+        if pipe + len > h.congestion.window && pipe > 0 {
             return 0;
         }
         let edge = h.snd_una.wrapping_add(h.snd_wnd);
@@ -174,7 +233,7 @@ impl Connection {
     fn restart_after_idle(&mut self, env: &Env) {
         let h = &mut self.hot;
         let initial = env.config.initial_window * u32::from(h.mss);
-        if h.congestion.window > initial {
+        if h.congestion.window > initial && env.config.restart_idle {
             let idle = env.now.since(self.cold.last_sent);
             if idle > h.rtt.rto(0, env.config) {
                 h.congestion.on_idle(env.now, env.config.initial_window, h.mss.into());
@@ -216,7 +275,7 @@ impl Connection {
     /// Sends segment `i` of the queue. Its own frame is used where the payload
     /// lies right and no transmission of it is pending, else a copy.
     #[inline(never)]
-    fn send_segment(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
+    pub(super) fn send_segment(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
         if env.tx.room() == 0 {
             return Err(self.out_of_queue(env));
         }
@@ -251,10 +310,12 @@ impl Connection {
             h.send.on_first_sent();
             h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
         } else {
-            h.send.on_sent(i, env.now);
+            let (h, r) = self.books();
+            r.board.on_resent(&mut h.send, i, env.now);
+            r.undo.resent(env.now);
         }
         if last_resent {
-            h.bits -= Bits::FIN_LOST;
+            self.hot.bits -= Bits::FIN_LOST;
         }
         self.cold.last_sent = env.now;
         if fin {
@@ -265,7 +326,7 @@ impl Connection {
     }
 
     /// Sends one segment without payload, with the options of a data segment.
-    fn send_control(&mut self, env: &mut Env, seq: u32, flags: Flags) -> Sent {
+    pub(super) fn send_control(&mut self, env: &mut Env, seq: u32, flags: Flags) -> Sent {
         if env.tx.room() == 0 {
             return Err(self.out_of_queue(env));
         }
@@ -290,14 +351,18 @@ impl Connection {
         if h.bits.contains(Bits::TIMESTAMPS) {
             let _ = bytes.try_extend_from_slice(&timestamp_option(self.ts_now(env.now), h.ts_recent));
         }
-        if sack && let Some(ahead) = &self.recv.ahead {
-            sack::write(&mut bytes, &ahead.blocks());
+        if sack {
+            // A duplicate is reported first (RFC 2883, 4).
+            let mut blocks: arrayvec::ArrayVec<SackBlock, 5> = self.dsack_due().into_iter().collect();
+            blocks.extend(self.recv.ahead.iter().flat_map(|ahead| ahead.blocks()));
+            sack::write(&mut bytes, &blocks);
         }
         if h.bits.contains(Bits::ACK_NOW) {
             for _ in 0..copies {
                 self.send_ack(env, self.acceptable_seq(), &bytes)?;
                 self.hot.dup_out = self.hot.dup_out.saturating_sub(1);
             }
+            self.hot.bits -= Bits::DSACK;
         }
         if self.hot.bits.contains(Bits::KEEP_DUE) {
             self.send_ack(env, self.hot.snd_una.wrapping_sub(1), &bytes)?;
@@ -340,7 +405,7 @@ impl Connection {
                 h.quick = 0;
             }
             // A gap is told apart, in an ACK with SACK blocks or a duplicate.
-            if h.bits.contains(Bits::GAP) {
+            if h.bits.intersects(Bits::GAP | Bits::DSACK) {
                 return;
             }
         }
@@ -423,8 +488,11 @@ impl Connection {
             h.timers.set(Timer::DelayedAck, env.now + env.config.delayed_ack);
         }
         if h.snd_una != h.snd_nxt {
-            if !h.timers.is_set(Timer::Retransmit) || self.cold.mode == Mode::Hold {
+            let mode = self.cold.mode;
+            if !h.timers.is_set(Timer::Retransmit) || mode == Mode::Hold || mode == Mode::Settle {
                 self.set_retransmit(env);
+            } else if mode == Mode::Probe && self.cold.last_sent == env.now {
+                self.set_probe(env);
             }
         } else if h.send.has_unsent() || self.owes_fin() {
             self.arm_waiting(env);
@@ -436,7 +504,8 @@ impl Connection {
     #[cold]
     fn arm_waiting(&mut self, env: &Env) {
         let h = &mut self.hot;
-        if h.timers.is_set(Timer::Retransmit) || !h.state.is_synchronized() {
+        let set = h.timers.is_set(Timer::Retransmit) && self.cold.mode != Mode::Settle;
+        if set || !h.state.is_synchronized() {
             return;
         }
         if h.snd_wnd == 0 || !h.bits.contains(Bits::PATH) {
@@ -453,16 +522,43 @@ impl Connection {
         }
     }
 
-    /// Starts the retransmission timer anew (RFC 6298, 5.1 and 5.3).
+    /// New data left: the tail's probe is due later, but not later than the
+    /// time-out since the oldest left or the peer was heard.
+    #[inline(never)]
+    fn set_probe(&mut self, env: &Env) {
+        self.set_retransmit(env);
+        let h = &self.hot;
+        if let Some(front) = h.send.front().filter(|_| self.cold.mode == Mode::Probe) {
+            let since = front.sent_at.max(self.cold.last_recv);
+            let last = since + h.rtt.rto(h.backoff, env.config);
+            if last < env.now + self.probe_timeout(env) {
+                let soon = env.now + Duration::from_millis(1);
+                self.hot.timers.set(Timer::Retransmit, last.max(soon));
+            }
+        }
+    }
+
+    /// Starts the retransmission timer anew (RFC 6298, 5.1 and 5.3), or that of
+    /// the tail's probe, which comes before it (RFC 8985, 7.2).
     #[inline]
     pub(super) fn set_retransmit(&mut self, env: &Env) {
-        let h = &mut self.hot;
-        let mut at = env.now + h.rtt.rto(h.backoff, env.config);
+        let h = &self.hot;
+        let mut wait = h.rtt.rto(h.backoff, env.config);
+        let trouble = Bits::TAIL | Bits::NO_PROBE | Bits::RECOVERY | Bits::LOSS;
+        let mode = if h.snd_wnd == 0 && h.state.is_synchronized() {
+            Mode::Persist
+        } else if h.bits & trouble == Bits::TAIL {
+            wait = wait.min(self.probe_timeout(env));
+            Mode::Probe
+        } else {
+            Mode::Retransmit
+        };
+        let mut at = env.now + wait;
         if self.cold.user_timeout > 0 {
             let limit = Duration::from_millis(self.cold.user_timeout.into());
             at = at.min(self.cold.stalled.min(env.now) + limit);
         }
-        h.timers.set(Timer::Retransmit, at);
-        self.cold.mode = if h.snd_wnd == 0 && h.state.is_synchronized() { Mode::Persist } else { Mode::Retransmit };
+        self.hot.timers.set(Timer::Retransmit, at);
+        self.cold.mode = mode;
     }
 }

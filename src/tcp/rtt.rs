@@ -1,7 +1,7 @@
 //! Round trip time and the retransmission time-out (RFC 6298).
 
 use super::Config;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 
 /// The estimator. Microseconds in 32 bits: up to 71 minutes.
 #[derive(Clone, Copy, Debug)]
@@ -22,12 +22,14 @@ const GRANULARITY: u32 = 1000;
 impl Rtt {
     /// Before any measurement (2.1).
     pub fn new(config: &Config) -> Self {
-        Self { srtt8: 0, var4: 0, rto: micros(config.initial_rto) }
+        Self { srtt8: 0, var4: 0, rto: micros(config.initial_rto.max(config.min_rto)) }
     }
 
-    /// A measurement (2.2, 2.3).
+    /// A measurement (2.2, 2.3). The least time-out is a floor for the variation's
+    /// share of it, as in Linux: so a delayed ACK is no time-out on a long path
+    /// whose round trip never varies.
     #[inline]
-    pub fn sample(&mut self, took: Duration) {
+    pub fn sample(&mut self, took: Duration, config: &Config) {
         let r = took.as_micros().min(LONGEST.into()) as u32;
         if self.srtt8 == 0 {
             self.srtt8 = (r << 3).max(1);
@@ -38,7 +40,8 @@ impl Rtt {
             self.var4 = self.var4 - (self.var4 >> 2) + off;
             self.srtt8 = (self.srtt8 - (self.srtt8 >> 3) + r).max(1);
         }
-        self.rto = (self.srtt8 >> 3) + self.var4.max(GRANULARITY);
+        let least = micros(config.min_rto).max(GRANULARITY);
+        self.rto = (self.srtt8 >> 3).saturating_add(self.var4.max(least));
     }
 
     /// The SYN's timer expired and nothing was measured: 3 seconds for data (5.7).
@@ -51,8 +54,12 @@ impl Rtt {
     #[inline]
     pub fn rto(&self, backoff: u8, config: &Config) -> Duration {
         let us = u64::from(self.rto) << backoff.min(16);
-        let least = config.min_rto.as_nanos().saturating_mul(1 << backoff.min(16));
-        Duration::from_nanos((us * 1000).max(least).min(config.max_rto.as_nanos()))
+        Duration::from_nanos((us * 1000).min(config.max_rto.as_nanos()))
+    }
+
+    /// Something was measured.
+    pub fn is_measured(&self) -> bool {
+        self.srtt8 > 0
     }
 
     /// Smoothed RTT in microseconds.
@@ -63,6 +70,35 @@ impl Rtt {
     /// RTT variation in microseconds.
     pub fn variation(&self) -> u32 {
         self.var4 >> 2
+    }
+}
+
+/// The least round trip of the last minutes, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MinRtt {
+    least: u32,
+    /// When it was measured, in milliseconds.
+    at: u32,
+}
+
+/// A measurement counts for so many milliseconds.
+const MIN_RTT_AGE: u32 = 300_000;
+
+impl MinRtt {
+    /// A measurement.
+    #[inline]
+    pub fn sample(&mut self, took: Duration, now: Instant) {
+        let us = took.as_micros().clamp(1, LONGEST.into()) as u32;
+        let ms = now.as_millis_wrapping();
+        if us <= self.least || self.least == 0 || ms.wrapping_sub(self.at) > MIN_RTT_AGE {
+            *self = Self { least: us, at: ms };
+        }
+    }
+
+    /// The least; zero before the first measurement.
+    #[inline]
+    pub fn least(&self) -> u32 {
+        self.least
     }
 }
 
@@ -79,11 +115,11 @@ mod tests {
         let config = Config { min_rto: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(&config);
         assert_eq!(rtt.rto(0, &config), Duration::from_secs(1));
-        rtt.sample(Duration::from_millis(100));
+        rtt.sample(Duration::from_millis(100), &config);
         // SRTT 100, RTTVAR 50, RTO 300.
         assert_eq!((rtt.smoothed(), rtt.variation()), (100_000, 50_000));
         assert_eq!(rtt.rto(0, &config), Duration::from_millis(300));
-        rtt.sample(Duration::from_millis(200));
+        rtt.sample(Duration::from_millis(200), &config);
         // RTTVAR 3/4 * 50 + 1/4 * 100 = 62.5, SRTT 7/8 * 100 + 1/8 * 200 = 112.5.
         assert_eq!((rtt.smoothed(), rtt.variation()), (112_500, 62_500));
         assert_eq!(rtt.rto(0, &config), Duration::from_micros(362_500));
@@ -93,12 +129,36 @@ mod tests {
     fn is_bounded_and_backs_off_exponentially() {
         let config = Config::default();
         let mut rtt = Rtt::new(&config);
-        rtt.sample(Duration::from_micros(10));
-        assert_eq!(rtt.rto(0, &config), config.min_rto);
-        assert_eq!(rtt.rto(3, &config), Duration::from_millis(1600));
+        rtt.sample(Duration::from_micros(10), &config);
+        assert_eq!(rtt.rto(0, &config), config.min_rto + Duration::from_micros(10));
+        assert_eq!(rtt.rto(3, &config), Duration::from_micros(1_600_080));
         assert_eq!(rtt.rto(200, &config), config.max_rto);
-        rtt.sample(Duration::from_secs(1000));
+        rtt.sample(Duration::from_secs(1000), &config);
         assert_eq!(rtt.rto(0, &config), config.max_rto);
+    }
+
+    #[test]
+    fn a_long_path_that_never_varies_leaves_room_for_a_delayed_ack() {
+        for floor in [1, 200] {
+            let config = Config { min_rto: Duration::from_millis(floor), ..Config::default() };
+            let mut rtt = Rtt::new(&config);
+            for _ in 0..100 {
+                rtt.sample(Duration::from_millis(250), &config);
+            }
+            assert_eq!(rtt.rto(0, &config), Duration::from_millis(250 + floor));
+        }
+    }
+
+    #[test]
+    fn the_least_round_trip_is_forgotten_after_minutes() {
+        let (mut least, ms) = (MinRtt::default(), |n: u64| Instant::from_nanos(n * 1_000_000));
+        least.sample(Duration::from_millis(5), ms(0));
+        least.sample(Duration::from_millis(9), ms(300_000));
+        assert_eq!(least.least(), 5000);
+        least.sample(Duration::from_millis(9), ms(300_001));
+        assert_eq!(least.least(), 9000);
+        least.sample(Duration::from_millis(2), ms(300_002));
+        assert_eq!(least.least(), 2000);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What was written and is not acknowledged: one frame for each segment, the
 //! payload behind room for the headers, its sum taken when it was copied.
 //!
-//! Each segment carries its marks, the beginnings of a scoreboard: loss
-//! detection marks, output sends what is marked.
+//! Each segment carries its marks. Loss recovery's scoreboard sets them and keeps
+//! their books; output sends what is marked.
 
+use super::loss::{Board, Seen};
+use super::seq;
 use crate::frame::{Frame, Pool};
 use crate::time::Instant;
 use crate::wire::checksum::{self, Sum};
@@ -19,6 +21,10 @@ bitflags::bitflags! {
         const RETRANSMITTED = 2;
         /// The last of a write: PSH (MUST-61).
         const PUSH = 4;
+        /// The peer has it, and has said so by SACK.
+        const SACKED = 8;
+        /// Any of the marks that loss recovery keeps books of.
+        const BOOKED = 1 | 2 | 8;
     }
 }
 
@@ -41,7 +47,7 @@ impl Segment {
         self.frame.len() as u32
     }
 
-    #[cfg(test)]
+    #[inline]
     pub fn end(&self) -> u32 {
         self.seq.wrapping_add(self.len())
     }
@@ -55,8 +61,9 @@ pub(super) struct SendQueue {
     sent: u32,
     /// Bytes marked lost.
     lost: u32,
-    /// No segment before this index is marked lost.
-    lost_from: u32,
+    /// Bytes that the peer has beyond the cumulative number; with a peer that
+    /// has no SACK, bytes that duplicate ACKs stand for.
+    sacked: u32,
 }
 
 const _: () = assert!(size_of::<Segment>() == 32);
@@ -72,15 +79,29 @@ impl SendQueue {
         self.sent
     }
 
-    /// Sent segments that were sent more than once.
-    pub fn retransmitted(&self) -> u32 {
-        self.segments.iter().filter(|s| s.marks.contains(Marks::RETRANSMITTED)).count() as u32
-    }
-
     /// Bytes marked lost and not sent again since.
     #[inline]
     pub fn lost(&self) -> u32 {
         self.lost
+    }
+
+    pub fn set_lost(&mut self, bytes: u32) {
+        self.lost = bytes;
+    }
+
+    /// Bytes that left the network and are not acknowledged.
+    #[inline]
+    pub fn sacked(&self) -> u32 {
+        self.sacked
+    }
+
+    pub fn set_sacked(&mut self, bytes: u32) {
+        self.sacked = bytes;
+    }
+
+    /// The index of the first segment that begins at `seq` or behind it.
+    pub fn index_of(&self, seq: u32) -> usize {
+        self.segments.partition_point(|s| seq::lt(s.seq, seq))
     }
 
     #[inline]
@@ -120,16 +141,6 @@ impl SendQueue {
             self.segments[i].sent_at = at;
             self.on_first_sent();
         }
-    }
-
-    /// The index of the first segment marked lost.
-    pub fn first_lost(&self) -> Option<usize> {
-        if self.lost == 0 {
-            return None;
-        }
-        let from = self.lost_from as usize;
-        let found = self.segments.range(from..).position(|s| s.marks.contains(Marks::LOST));
-        found.map(|i| i + from)
     }
 
     /// Copies as much of `data` to the last segment's end as makes it `mss`
@@ -190,33 +201,19 @@ impl SendQueue {
         self.sent += 1;
     }
 
-    /// Notes that segment `i` leaves now.
-    pub fn on_sent(&mut self, i: usize, now: Instant) {
-        let seg = &mut self.segments[i];
-        seg.sent_at = now;
-        if i == self.sent as usize {
-            return self.on_first_sent();
-        }
-        if seg.marks.contains(Marks::LOST) {
-            self.lost -= seg.frame.len() as u32;
-            self.lost_from = i as u32;
-        }
-        seg.marks = (seg.marks - Marks::LOST) | Marks::RETRANSMITTED;
-    }
-
     /// Everything before `una` is acknowledged: its frames go back. Returns when
-    /// the last of the segments was sent, if that tells its round trip time: not
-    /// where one of them was sent again, for which the others had to wait.
+    /// the last of the segments was sent, which tells its round trip time. Only
+    /// while no segment has a mark that loss recovery keeps books of.
     #[inline(always)]
     pub fn acknowledge(&mut self, pool: &mut Pool, una: u32) -> Option<Instant> {
-        // One whole segment, sent once and not lost: no loop, no books of losses.
+        // One whole segment: no loop.
         if self.sent == 1
             && let Some(front) = self.segments.front()
             && una == front.seq.wrapping_add(front.len())
-            && !front.marks.intersects(Marks::LOST.union(Marks::RETRANSMITTED))
             && let Some(done) = self.segments.pop_front()
         {
-            (self.sent, self.lost_from) = (0, 0);
+            self.sent = 0;
+            debug_assert!(!done.marks.intersects(Marks::BOOKED));
             pool.free(done.frame);
             return Some(done.sent_at);
         }
@@ -225,70 +222,95 @@ impl SendQueue {
 
     #[inline(never)]
     fn acknowledge_any(&mut self, pool: &mut Pool, una: u32) -> Option<Instant> {
-        let (mut sent_at, mut repeated) = (None, false);
+        let mut sent_at = None;
+        while let Some(front) = self.segments.front_mut() {
+            let have = una.wrapping_sub(front.seq);
+            if (have as i32) <= 0 || self.sent == 0 {
+                break;
+            }
+            debug_assert!(!front.marks.intersects(Marks::BOOKED));
+            if have < front.frame.len() as u32 {
+                Self::trim_front(pool, front, have as usize);
+                break;
+            }
+            let Some(done) = self.segments.pop_front() else { break };
+            self.sent -= 1;
+            sent_at = Some(done.sent_at);
+            pool.free(done.frame);
+        }
+        sent_at
+    }
+
+    /// The same while there are marks. What was not known to be there yet is
+    /// noted in `seen`.
+    #[inline(never)]
+    pub fn acknowledge_booked(
+        &mut self,
+        pool: &mut Pool,
+        una: u32,
+        board: &mut Board,
+        seen: &mut Seen,
+    ) {
+        let mut repeated = false;
         while let Some(front) = self.segments.front_mut() {
             let have = una.wrapping_sub(front.seq);
             if (have as i32) <= 0 || self.sent == 0 {
                 break;
             }
             if have < front.frame.len() as u32 {
-                Self::trim_front(pool, front, have as usize, &mut self.lost);
+                if !front.marks.contains(Marks::SACKED) {
+                    seen.delivered += have;
+                }
+                Self::trim_front(pool, front, have as usize);
                 break;
             }
             let Some(done) = self.segments.pop_front() else { break };
             self.sent -= 1;
-            self.lost_from = self.lost_from.saturating_sub(1);
+            board.gone(&done);
             repeated |= done.marks.contains(Marks::RETRANSMITTED);
-            sent_at = Some(done.sent_at);
-            if done.marks.contains(Marks::LOST) {
-                self.lost -= done.frame.len() as u32;
+            seen.sent_at = Some(done.sent_at);
+            if !done.marks.contains(Marks::SACKED) {
+                seen.add(&done, false);
+            } else {
+                // It was measured when the block came.
+                seen.sent_at = None;
             }
             pool.free(done.frame);
         }
-        if repeated { None } else { sent_at }
+        if repeated {
+            seen.sent_at = None;
+        }
     }
 
     #[cold]
-    fn trim_front(pool: &Pool, seg: &mut Segment, n: usize, lost: &mut u32) {
+    fn trim_front(pool: &Pool, seg: &mut Segment, n: usize) {
         seg.frame.trim_front(n);
         seg.seq = seg.seq.wrapping_add(n as u32);
         seg.sum = checksum::sum(pool.bytes(&seg.frame)).fold();
-        if seg.marks.contains(Marks::LOST) {
-            *lost -= n as u32;
-        }
     }
 
-    /// Marks the oldest sent segment lost.
-    pub fn mark_front_lost(&mut self) {
-        if self.sent > 0 {
-            self.mark(0);
+    /// Adds the next segment to the end of segment `i`, if it fits there and
+    /// neither waits in the device. True where it did.
+    #[cold]
+    pub fn merge(&mut self, pool: &mut Pool, i: usize, mss: usize) -> bool {
+        let (Some(a), Some(b)) = (self.segments.get(i), self.segments.get(i + 1)) else {
+            return false;
+        };
+        let (n, more, offset) = (a.frame.len(), b.frame.len(), a.frame.offset());
+        let fits = n + more <= mss && offset + n + more <= pool.arena().capacity();
+        if !fits || pool.is_pending(&a.frame) {
+            return false;
         }
-    }
-
-    /// Marks all that was sent lost.
-    pub fn mark_all_lost(&mut self) {
-        for i in 0..self.sent as usize {
-            self.mark(i);
-        }
-    }
-
-    fn mark(&mut self, i: usize) {
-        let seg = &mut self.segments[i];
-        if !seg.marks.contains(Marks::LOST) {
-            seg.marks |= Marks::LOST;
-            self.lost_from = self.lost_from.min(i as u32);
-            self.lost += seg.frame.len() as u32;
-        }
-    }
-
-    /// Marks the sent segments of more than `mss` bytes lost: they cannot get
-    /// through any more.
-    pub fn mark_larger_lost(&mut self, mss: u32) {
-        for i in 0..self.sent as usize {
-            if self.segments[i].len() > mss {
-                self.mark(i);
-            }
-        }
+        let Some(second) = self.segments.remove(i + 1) else { return false };
+        let first = &mut self.segments[i];
+        let buf = pool.buffer_mut(&mut first.frame);
+        buf[offset + n..offset + n + more].copy_from_slice(pool.bytes(&second.frame));
+        first.frame.set_range(offset, n + more);
+        first.sum = checksum::sum(pool.bytes(&first.frame)).fold();
+        first.marks |= second.marks & (Marks::PUSH | Marks::RETRANSMITTED);
+        self.sent -= 1;
+        pool.free(second.frame);
+        true
     }
 
     /// Cuts segment `i` in two after `at` bytes. The second part moves to a
@@ -326,7 +348,7 @@ impl SendQueue {
         for seg in self.segments.drain(..) {
             pool.free(seg.frame);
         }
-        (self.sent, self.lost, self.lost_from) = (0, 0, 0);
+        (self.sent, self.lost, self.sacked) = (0, 0, 0);
     }
 
     /// Gives memory back that a burst left behind.
@@ -355,6 +377,17 @@ mod tests {
         q
     }
 
+    /// The next segment leaves for the first time.
+    fn leave(q: &mut SendQueue, now: Instant) {
+        let i = q.first_unsent().unwrap();
+        q.get_mut(i).sent_at = now;
+        q.on_first_sent();
+    }
+
+    fn seen() -> Seen {
+        Seen::for_test(Instant::from_nanos(100), 0)
+    }
+
     fn sums_are_right(q: &SendQueue, pool: &Pool) {
         for s in &q.segments {
             assert_eq!(s.sum, checksum::sum(pool.bytes(&s.frame)).fold());
@@ -370,7 +403,7 @@ mod tests {
         assert_eq!(q.append(&pool, &[9; 20], ROOM, 1000), 0);
         sums_are_right(&q, &pool);
         let mut q2 = queue(&mut pool, &[5]);
-        q2.on_sent(0, Instant::ZERO);
+        leave(&mut q2, Instant::ZERO);
         assert_eq!(q2.append(&pool, &[7; 10], ROOM, 1000), 0);
         q.clear(&mut pool);
         q2.clear(&mut pool);
@@ -383,7 +416,7 @@ mod tests {
         let mut pool = Pool::heap(4, 2048);
         let mut q = queue(&mut pool, &[100, 101, 50]);
         for i in 0..3 {
-            q.on_sent(i, Instant::from_nanos(i as u64));
+            leave(&mut q, Instant::from_nanos(i));
         }
         assert_eq!(q.acknowledge(&mut pool, u32::MAX - 99), None);
         // The first whole, and 51 (an odd number) of the second.
@@ -391,24 +424,19 @@ mod tests {
         assert_eq!((q.frames(), q.sent()), (2, 2));
         assert_eq!((q.get(0).seq, q.get(0).len()), (51, 50));
         sums_are_right(&q, &pool);
-        q.mark_all_lost();
-        assert_eq!(q.lost(), 100);
-        q.on_sent(0, Instant::ZERO);
-        assert_eq!((q.lost(), q.first_lost()), (50, Some(1)));
+        let mut board = Board::new(51);
+        board.lose(&mut q, 0);
+        board.lose(&mut q, 1);
+        assert_eq!((q.lost(), board.lost_segments), (100, 2));
+        board.on_resent(&mut q, 0, Instant::ZERO);
+        assert_eq!((q.lost(), board.first_lost(&q)), (50, Some(1)));
         // The first of them was sent again: the last may have waited for it.
-        assert_eq!(q.acknowledge(&mut pool, 151), None);
+        let mut seen = seen();
+        q.acknowledge_booked(&mut pool, 151, &mut board, &mut seen);
+        board.pass(&mut q, 151, true);
+        assert_eq!((seen.sent_at, seen.delivered), (None, 100));
         assert_eq!((q.lost(), q.frames(), pool.available()), (0, 0, 4));
-    }
-
-    #[test]
-    fn a_segment_sent_again_tells_no_round_trip_time() {
-        let mut pool = Pool::heap(4, 2048);
-        let mut q = queue(&mut pool, &[100]);
-        q.on_sent(0, Instant::ZERO);
-        q.mark_front_lost();
-        q.on_sent(0, Instant::from_nanos(9));
-        assert_eq!(q.acknowledge(&mut pool, 0), None);
-        assert_eq!(q.frames(), 0);
+        assert!(board.is_clear());
     }
 
     #[test]
@@ -416,16 +444,41 @@ mod tests {
         let mut pool = Pool::heap(4, 2048);
         let mut q = queue(&mut pool, &[100, 100]);
         q.push_mark();
-        q.on_sent(0, Instant::ZERO);
-        q.mark_all_lost();
-        assert!(q.split(&mut pool, 0, 33, ROOM) && q.split(&mut pool, 2, 1, ROOM));
-        assert_eq!((q.frames(), q.sent(), q.lost()), (4, 2, 100));
+        leave(&mut q, Instant::ZERO);
+        let mut board = Board::new(u32::MAX - 99);
+        board.lose(&mut q, 0);
+        assert!(q.split(&mut pool, 0, 33, ROOM));
+        board.on_split(&q, 0);
+        assert!(q.split(&mut pool, 2, 1, ROOM));
+        assert_eq!((q.frames(), q.sent(), q.lost(), board.lost_segments), (4, 2, 100, 2));
         let lens: Vec<u32> = q.segments.iter().map(Segment::len).collect();
         assert_eq!(lens, [33, 67, 1, 99]);
         assert!(q.segments.iter().zip(q.segments.iter().skip(1)).all(|(a, b)| a.end() == b.seq));
         assert!(q.get(3).marks.contains(Marks::PUSH) && !q.get(2).marks.contains(Marks::PUSH));
         sums_are_right(&q, &pool);
         assert!(!q.split(&mut pool, 1, 5, ROOM), "the pool is empty");
+        q.clear(&mut pool);
+        pool.assert_conserved();
+    }
+
+    #[test]
+    fn small_neighbours_become_one_where_they_fit() {
+        let mut pool = Pool::heap(4, 2048);
+        let mut q = queue(&mut pool, &[1, 98, 5, 100]);
+        for _ in 0..3 {
+            leave(&mut q, Instant::ZERO);
+        }
+        let bytes = |q: &SendQueue, pool: &Pool, i| pool.bytes(&q.get(i).frame).to_vec();
+        let expected = [bytes(&q, &pool, 0), bytes(&q, &pool, 1)].concat();
+        assert!(q.merge(&mut pool, 0, 100) && !q.merge(&mut pool, 0, 100));
+        assert_eq!((q.frames(), q.sent(), pool.available()), (3, 2, 1));
+        assert_eq!(bytes(&q, &pool, 0), expected);
+        sums_are_right(&q, &pool);
+        // Not into a frame that the device still reads.
+        let desc = pool.transmit(&q.get(0).frame, ROOM + 99);
+        assert!(!q.merge(&mut pool, 0, 1000));
+        pool.complete(desc.index());
+        assert!(q.merge(&mut pool, 0, 1000));
         q.clear(&mut pool);
         pool.assert_conserved();
     }

@@ -44,6 +44,7 @@ impl Connection {
             | Bits::SYN_DUE
             | Bits::KEEP_DUE
             | Bits::PROBE_DUE
+            | Bits::TAIL_DUE
             | Bits::FIN_LOST;
         let h = &self.hot;
         h.bits.intersects(due) || h.send.lost() > 0 || h.send.has_unsent() || self.owes_fin()

@@ -39,6 +39,11 @@ impl Connection {
     pub(super) fn take_text(&mut self, env: &mut Env, first: u32, mut frame: Frame) -> Disposition {
         let h = &self.hot;
         let old = seq::distance(first, h.rcv_nxt);
+        if old > 0 {
+            let end = first.wrapping_add(old.min(frame.len() as u32));
+            self.note_duplicate(env, first, end);
+        }
+        let h = &self.hot;
         frame.truncate(seq::distance(first, h.rcv_edge) as usize);
         frame.trim_front(old as usize);
         if frame.is_empty() {
@@ -96,7 +101,9 @@ impl Connection {
             env.pool.free(frame);
             return self.ack_now();
         }
+        let end = first.wrapping_add(frame.len() as u32);
         let ahead = self.recv.ahead.get_or_insert_default();
+        let known = ahead.known(first, end);
         let limit = env.config.out_of_order_segments as usize;
         match ahead.insert(env.pool, first, frame, limit) {
             super::assembler::Insert::Kept => {}
@@ -104,6 +111,9 @@ impl Connection {
             super::assembler::Insert::Full => env.counters.drop(DropReason::TcpOutOfOrderFull),
         }
         self.hot.bits |= Bits::GAP;
+        if let Some((left, right)) = known {
+            self.note_duplicate(env, left, right);
+        }
         self.ack_now()
     }
 

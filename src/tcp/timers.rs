@@ -25,6 +25,12 @@ pub(super) enum Mode {
     Persist,
     /// A small segment is held back by cork or silly window avoidance.
     Hold,
+    /// The tail is to be probed for (RFC 8985, 7).
+    Probe,
+    /// What may have been reordered is looked at again (RFC 8985, 6.2).
+    Reorder,
+    /// Nothing is outstanding, and the books of losses are to be closed.
+    Settle,
 }
 
 /// When each of them expires.

@@ -235,4 +235,12 @@ pub struct Info {
     pub snd_wnd: u32,
     /// Bytes: our window as last announced.
     pub rcv_wnd: u32,
+    /// Segments that overtake others at most, and one.
+    pub reordering: u32,
+    /// How often that was seen.
+    pub reord_seen: u32,
+    /// Segments that the peer said came twice.
+    pub dsack_dups: u32,
+    /// The least round trip time of the last minutes, microseconds.
+    pub min_rtt: u32,
 }

@@ -124,6 +124,8 @@ impl Connection {
     /// An ACK for a segment that cannot be taken; to empty ones only now and
     /// then, lest two ends acknowledge each other for ever.
     pub(super) fn answer_invalid(&mut self, env: &Env, seg: &Segment) -> Disposition {
+        let end = seg.seq.wrapping_add(seg.payload_len as u32);
+        self.note_duplicate(env, seg.seq, if seq::lt(end, self.hot.rcv_nxt) { end } else { self.hot.rcv_nxt });
         let ms = env.now.as_millis_wrapping();
         if seg.payload_len == 0 && !seg.flags.contains(Flags::FIN) {
             let pause = env.config.invalid_ack_interval.as_millis() as u32;

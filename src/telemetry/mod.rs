@@ -30,6 +30,16 @@ pub struct Counters {
     pub tcp_retransmits: u64,
     /// Expirations of the retransmission timer.
     pub tcp_timeouts: u64,
+    /// Fast recoveries begun.
+    pub tcp_recoveries: u64,
+    /// Recoveries found to be for nothing, and undone.
+    pub tcp_undone: u64,
+    /// Probes of a lost tail sent (RFC 8985).
+    pub tcp_tail_probes: u64,
+    /// Duplicates that peers reported (RFC 2883).
+    pub tcp_dsack_in: u64,
+    /// SACK blocks that made no sense.
+    pub tcp_sack_discarded: u64,
     /// Challenge ACKs sent (RFC 5961).
     pub tcp_challenge_acks: u64,
     /// RSTs sent.
@@ -74,6 +84,11 @@ impl Default for Counters {
             tcp_segments_out: 0,
             tcp_retransmits: 0,
             tcp_timeouts: 0,
+            tcp_recoveries: 0,
+            tcp_undone: 0,
+            tcp_tail_probes: 0,
+            tcp_dsack_in: 0,
+            tcp_sack_discarded: 0,
             tcp_challenge_acks: 0,
             tcp_resets_out: 0,
             tcp_opened: 0,

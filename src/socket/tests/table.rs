@@ -322,19 +322,6 @@ fn who_found_no_frame_is_told_when_there_are_some() {
 }
 
 #[test]
-fn a_full_transmit_queue_does_not_ask_for_turn_after_turn() {
-    let mut net = Net::with(Config { transmit_queue: 4, ..config(1) }, config(2));
-    let (client, _server, _) = net.connected(80);
-    assert_eq!(net.a.send(client, &[1; 9000], 0), Ok(9000));
-    net.a.turn(net.now);
-    // Only the device helps: whoever drives both sleeps until it does, not quite.
-    let next = net.a.next_deadline().unwrap();
-    assert!(next > net.now && next <= net.now + Duration::from_millis(1));
-    assert!(carry(&mut net.a, &mut net.b, net.now, false));
-    assert_eq!(net.a.next_deadline(), Some(net.now));
-}
-
-#[test]
 fn a_connection_that_talks_leaves_no_heap_of_timers_behind() {
     let mut net = Net::new();
     let (client, server, _) = net.connected(80);

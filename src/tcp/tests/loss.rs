@@ -63,8 +63,8 @@ fn three_duplicates_start_fast_retransmit_and_recovery() {
     assert_eq!(solo.leaving(), [(11_000, 1000)]);
     solo.get_ack(0);
     assert_eq!(solo.leaving(), [(0, 1000)], "fast retransmit");
-    assert_eq!(windows(&solo), (6, 6), "half of 12 under way");
-    // 12 under way less 1 lost and sent again, less 3: 9 in the pipe of 6.
+    assert_eq!(windows(&solo), (9, 6), "half of 12 under way, to be reached step by step");
+    // 12 under way less 3 that arrived: 9 in the pipe, on the way to 6.
     for _ in 0..3 {
         solo.get_ack(0);
         solo.host.silent();
@@ -75,7 +75,7 @@ fn three_duplicates_start_fast_retransmit_and_recovery() {
     solo.get_ack(3000);
     let again = solo.leaving();
     assert_eq!(again[0], (3000, 1000));
-    assert_eq!(windows(&solo), (6, 6));
+    assert_eq!(windows(&solo).1, 6);
     solo.get_ack(9000);
     let after = windows(&solo);
     assert!(after.0 <= 6, "{after:?}");

@@ -4,6 +4,7 @@
 mod close;
 mod handshake;
 mod loss;
+mod recovery;
 mod rules;
 mod storm;
 mod timers;
@@ -68,7 +69,7 @@ impl Host {
         Self {
             conn: None,
             pool: Pool::heap(2048, 2048),
-            tx: TxQueue::new(512),
+            tx: TxQueue::new(2048),
             counters: Counters::default(),
             config,
             rng: Rng::new(seed),

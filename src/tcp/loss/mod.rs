@@ -1,115 +1,125 @@
-//! What is taken for lost, and why: duplicate ACKs (RFC 5681, 6582) and expired
-//! timers (RFC 6298; RFC 9293, 3.8.3). Marks go on segments; output sends them.
+//! What is taken for lost, and why; and what is done about it (RFC 9293, 3.8.3;
+//! RFC 6298, 5681, 6582, 6675, 6937, 8985, 5682).
+//!
+//! A connection that loses nothing has no books. The first SACK block, duplicate
+//! or time-out opens them ([`Recovery`]); while they are open, ACKs take the long
+//! way. They are closed a round trip after the last trouble.
 
-use super::connection::{Bits, Connection};
+mod dsack;
+mod dupack;
+mod episode;
+#[cfg(test)]
+mod model;
+mod prr;
+mod rack;
+mod runs;
+mod scoreboard;
+mod seen;
+mod tlp;
+mod undo;
+
+pub(super) use rack::Reordering;
+pub(super) use scoreboard::Board;
+pub(super) use seen::{Newest, Seen};
+pub(super) use tlp::Tail;
+pub(super) use undo::Frto;
+
+use super::config::LossDetection;
+use super::connection::{Bits, Connection, Hot};
+use super::send_queue::Marks;
 use super::seq;
 use super::timers::{Mode, Timer};
 use super::types::{Disposition, Env, Events, State};
 use crate::errno::Errno;
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::{Flags, Segment};
 
 const FLUSH: Disposition = Disposition { events: Events::empty(), flush: true };
 
+/// The books of a connection in trouble.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    pub board: Board,
+    pub rack: rack::Rack,
+    pub prr: prr::Prr,
+    pub undo: undo::Undo,
+    pub frto: Frto,
+    pub tail: Option<Tail>,
+    /// When RACK looks again; never, where nothing waits for that.
+    reorder_at: Instant,
+    /// Losses came to light just now.
+    is_detected: bool,
+    /// SND.NXT at the end of the last recovery.
+    linger: u32,
+}
+
+impl Recovery {
+    fn new(una: u32) -> Self {
+        Self {
+            board: Board::new(una),
+            rack: rack::Rack::default(),
+            prr: prr::Prr::default(),
+            undo: undo::Undo::default(),
+            frto: Frto::Off,
+            tail: None,
+            reorder_at: Instant::NEVER,
+            is_detected: false,
+            linger: una,
+        }
+    }
+}
+
 impl Connection {
-    /// RFC 5681, 2: nothing new, something outstanding, the same window, no data;
-    /// with SACK, a block ahead says the same whatever the window (RFC 6675, 2).
-    pub(super) fn is_duplicate_ack(&self, seg: &Segment) -> bool {
-        let h = &self.hot;
-        let ahead = || {
-            let blocks = &seg.options.sack;
-            h.bits.contains(Bits::SACK) && blocks.iter().any(|b| seq::gt(b.left, seg.ack))
-        };
-        seg.ack == h.snd_una
-            && h.snd_una != h.snd_nxt
-            && seg.payload_len == 0
-            && !seg.flags.intersects(Flags::SYN | Flags::FIN)
-            && h.snd_wnd > 0
-            && (u32::from(seg.window) << h.snd_scale == h.snd_wnd || ahead())
+    /// The books, opened if they are not.
+    pub(super) fn books(&mut self) -> (&mut Hot, &mut Recovery) {
+        self.hot.bits |= Bits::BOOKS;
+        let una = self.hot.snd_una;
+        let r = self.cold.recovery.get_or_insert_with(|| Box::new(Recovery::new(una)));
+        (&mut self.hot, r)
     }
 
-    /// Counts a duplicate ACK; the third starts fast retransmit and recovery.
-    pub(super) fn duplicate_ack(&mut self, env: &Env) -> Disposition {
-        let h = &mut self.hot;
-        h.dup_acks = h.dup_acks.saturating_add(1);
-        let mss = u32::from(h.mss);
-        let flight = h.snd_nxt.wrapping_sub(h.snd_una);
-        if h.bits.contains(Bits::RECOVERY) {
-            // Another segment left the network. The first is the missing one.
-            let most = flight.saturating_sub(mss);
-            self.cold.sacked = (self.cold.sacked + mss).min(most);
-            return FLUSH;
-        }
-        if h.bits.contains(Bits::LOSS) || h.dup_acks != 3 {
-            // Limited transmit (RFC 3042) before the third.
-            return FLUSH;
-        }
-        // RFC 6582, 3.2, step 2: not for what an earlier recovery sent.
-        // `recover` is only valid where it lies in what is outstanding: once passed
-        // it stays behind, by more than half the number space in the end.
-        let sack = h.bits.contains(Bits::SACK);
-        let new = self.cold.recover.wrapping_sub(h.snd_una) > flight;
-        if !(new || sack && h.snd_una == self.cold.recover) {
-            return FLUSH;
-        }
-        self.cold.recover = h.snd_nxt;
-        h.congestion.on_recovery(env.now, flight, mss);
-        h.bits |= Bits::RECOVERY;
-        self.cold.sacked = (3 * mss).min(flight.saturating_sub(mss));
-        self.front_is_lost();
-        FLUSH
-    }
-
-    /// What limited transmit adds to the congestion window (RFC 3042).
-    #[inline]
-    pub(super) fn limited_transmit(&self) -> u32 {
-        let h = &self.hot;
-        if h.dup_acks == 0 || h.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
-            return 0;
-        }
-        u32::from(h.dup_acks.min(2)) * u32::from(h.mss)
-    }
-
-    /// New data is acknowledged during recovery. True where more may leave.
-    #[cold]
-    pub(super) fn acknowledged_in_recovery(
-        &mut self,
-        env: &Env,
-        ack: u32,
-        bytes: u32,
-        flight: u32,
-    ) -> bool {
-        let h = &mut self.hot;
-        let mss = u32::from(h.mss);
-        let over = seq::ge(ack, self.cold.recover);
-        if h.bits.contains(Bits::RECOVERY) {
-            if over {
-                h.bits -= Bits::RECOVERY;
-                self.cold.sacked = 0;
-                h.congestion.on_recovered(env.now, h.snd_nxt.wrapping_sub(ack), mss);
-            } else {
-                // A partial ACK: the next segment is missing too (RFC 6582, 3.2,
-                // step 3), and the ones between had left the network.
-                let gone = bytes.saturating_sub(mss);
-                self.cold.sacked = self.cold.sacked.saturating_sub(gone);
-                self.front_is_lost();
-            }
-            return true;
-        }
-        self.open_window(env, bytes, flight, None);
-        if over {
-            self.hot.bits -= Bits::LOSS;
-        }
-        true
+    fn take_books(&mut self) -> Box<Recovery> {
+        let una = self.hot.snd_una;
+        self.cold.recovery.take().unwrap_or_else(|| Box::new(Recovery::new(una)))
     }
 
     /// The oldest segment, or the FIN where only it is outstanding, is lost.
     fn front_is_lost(&mut self) {
+        if self.hot.send.sent() > 0 {
+            let (h, r) = self.books();
+            r.board.lose(&mut h.send, 0);
+        } else if self.hot.bits.contains(Bits::FIN_SENT) {
+            self.hot.bits |= Bits::FIN_LOST;
+        }
+    }
+
+    /// All that is outstanding is to be sent again, for another reason than
+    /// congestion.
+    pub(super) fn outstanding_is_lost(&mut self) {
+        if self.hot.snd_una == self.hot.snd_nxt {
+            return;
+        }
+        let (h, r) = self.books();
+        for i in 0..h.send.sent() as usize {
+            r.board.lose(&mut h.send, i);
+        }
+        self.fin_is_lost();
+    }
+
+    fn fin_is_lost(&mut self) {
         let h = &mut self.hot;
-        if h.send.sent() > 0 {
-            h.send.mark_front_lost();
-        } else if h.bits.contains(Bits::FIN_SENT) {
-            h.bits |= Bits::FIN_LOST;
+        let fin_out = h.bits.contains(Bits::FIN_SENT) && seq::le(h.snd_una, h.snd_end);
+        h.bits.set(Bits::FIN_LOST, fin_out);
+    }
+
+    /// The sent segments of more than a segment's bytes are lost: they cannot get
+    /// through any more.
+    pub(super) fn larger_are_lost(&mut self) {
+        let mss = u32::from(self.hot.mss);
+        let (h, r) = self.books();
+        for i in 0..h.send.sent() as usize {
+            if h.send.get(i).len() > mss {
+                r.board.lose(&mut h.send, i);
+            }
         }
     }
 
@@ -137,9 +147,22 @@ impl Connection {
 
     fn on_retransmit_timer(&mut self, env: &mut Env) -> Disposition {
         let outstanding = self.hot.snd_una != self.hot.snd_nxt;
-        if self.cold.mode == Mode::Hold && !outstanding {
-            self.hot.bits |= Bits::PROBE_DUE;
-            return FLUSH;
+        match self.cold.mode {
+            Mode::Hold if !outstanding => {
+                self.hot.bits |= Bits::PROBE_DUE;
+                return FLUSH;
+            }
+            Mode::Settle if !outstanding => {
+                self.cold.recovery = None;
+                self.hot.bits -= Bits::BOOKS | Bits::NO_PROBE;
+                return Disposition::NONE;
+            }
+            Mode::Probe if outstanding => {
+                self.hot.bits |= Bits::TAIL_DUE;
+                return FLUSH;
+            }
+            Mode::Reorder if outstanding => return self.on_reorder_timer(env),
+            _ => {}
         }
         let waiting = self.hot.send.has_unsent() || self.owes_fin();
         if !outstanding && !waiting {
@@ -169,16 +192,57 @@ impl Connection {
     /// RFC 6298, 5.4 to 5.6, and RFC 5681, 3.1.
     fn on_timeout(&mut self, env: &mut Env, first: bool) {
         env.counters.tcp_timeouts += 1;
+        let mut r = self.take_books();
         let h = &mut self.hot;
         let flight = h.snd_nxt.wrapping_sub(h.snd_una);
         h.congestion.on_timeout(env.now, flight, h.mss.into(), first);
-        h.bits -= Bits::RECOVERY;
+        if first {
+            r.undo.begin(h.snd_una, r.board.retransmitted);
+        }
+        let again = env.config.frto && !h.bits.contains(Bits::RECOVERY);
+        r.frto = if again { Frto::Waiting } else { Frto::Off };
+        r.tail = None;
+        h.bits -= Bits::RECOVERY | Bits::TAIL_DUE;
         h.bits |= Bits::LOSS;
         h.dup_acks = 0;
-        self.cold.sacked = 0;
         self.cold.recover = h.snd_nxt;
         h.rtt_seq = h.snd_una;
-        self.outstanding_is_lost();
+        if !h.bits.contains(Bits::SACK) {
+            h.send.set_sacked(0);
+        } else if h.send.front().is_some_and(|s| s.marks.contains(Marks::SACKED)) {
+            // It was there, and is not acknowledged: the peer dropped it, and
+            // perhaps more (RFC 2018, 8). Else what it has it keeps (RFC 6675, 5.1).
+            r.board.reneged(&mut h.send);
+        }
+        if h.bits.contains(Bits::SACK) && env.config.loss_detection == LossDetection::Rack {
+            self.lose_on_timeout(env, &mut r);
+        } else {
+            for i in 0..self.hot.send.sent() as usize {
+                r.board.lose(&mut self.hot.send, i);
+            }
+        }
+        self.fin_is_lost();
+        self.put_books(r);
+    }
+
+    /// What could have been reordered is late by now (RFC 8985, 6.2, step 5).
+    fn on_reorder_timer(&mut self, env: &mut Env) -> Disposition {
+        let mut r = self.take_books();
+        self.detect(env, &mut r, false);
+        if r.is_detected {
+            if !self.hot.bits.intersects(Bits::LOSS | Bits::RECOVERY) {
+                self.enter_recovery(env, &mut r, 0);
+            }
+            let h = &self.hot;
+            if h.bits.contains(Bits::RECOVERY) && !h.congestion.owns_recovery() {
+                let (threshold, mss) = (h.congestion.threshold(), u32::from(h.mss));
+                let pipe = self.pipe();
+                self.hot.congestion.window = pipe + r.prr.room(0, false, pipe, threshold, mss);
+            }
+        }
+        self.set_retransmit(env);
+        self.after_booked(env, r, false);
+        FLUSH
     }
 
     /// RFC 9293, 3.8.6.1 (MUST-35, MUST-36): one byte goes to the shut window,

@@ -1,0 +1,105 @@
+//! The tail loss probe (RFC 8985, 7): where the last segments of a flight are
+//! lost nothing comes behind them that would show it. A probe does, long before
+//! the time-out.
+
+use super::{Recovery, Seen};
+use crate::tcp::connection::{Bits, Connection};
+use crate::tcp::output::Sent;
+use crate::tcp::seq;
+use crate::tcp::timers::Mode;
+use crate::tcp::types::Env;
+use crate::time::Duration;
+use crate::wire::tcp::{Flags, Segment};
+
+/// A probe that was not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::tcp) struct Tail {
+    /// SND.NXT when it left.
+    pub end: u32,
+    /// It was no new data.
+    pub resent: bool,
+    /// Bytes outstanding then.
+    flight: u32,
+}
+
+impl Connection {
+    /// The probe timer (7.2): two round trips; for one segment the peer's delayed
+    /// ACK too. A first guess where nothing was measured. The coarse clock of both
+    /// ends is allowed for.
+    #[inline]
+    pub(in crate::tcp) fn probe_timeout(&self, env: &Env) -> Duration {
+        let srtt = Duration::from_micros(self.hot.rtt.smoothed().into());
+        let slack = if self.hot.send.sent() <= 1 {
+            env.config.probe_ack_delay
+        } else {
+            Duration::from_millis(2)
+        };
+        if self.hot.rtt.is_measured() { srtt + srtt + slack } else { Duration::from_secs(1) }
+    }
+
+    /// Sends the probe (7.3): new data if there is and the peer takes it, whatever
+    /// the congestion window says, else the last segment again.
+    #[cold]
+    pub(in crate::tcp) fn send_tail_probe(&mut self, env: &mut Env) -> Sent {
+        let h = &self.hot;
+        let room = seq::distance(h.snd_nxt, h.snd_una.wrapping_add(h.snd_wnd));
+        let fresh = h.send.first_unsent().filter(|&i| {
+            let len = h.send.get(i).len();
+            len <= room && len <= h.mss.into()
+        });
+        if h.snd_una == h.snd_nxt {
+            self.hot.bits -= Bits::TAIL_DUE;
+            return Ok(());
+        }
+        if let Some(i) = fresh {
+            let fin = self.hot.send.is_last(i) && self.owes_fin();
+            self.send_segment(env, i, fin)?;
+        } else {
+            let sent = self.hot.send.sent() as usize;
+            if sent > 0 {
+                self.send_segment(env, sent - 1, false)?;
+            } else {
+                self.send_control(env, self.hot.snd_end, Flags::FIN | Flags::ACK)?;
+            }
+            self.cold.total_retrans += 1;
+            env.counters.tcp_retransmits += 1;
+        }
+        env.counters.tcp_tail_probes += 1;
+        let end = self.hot.snd_nxt;
+        self.hot.bits -= Bits::TAIL_DUE;
+        self.hot.bits |= Bits::NO_PROBE;
+        let flight = end.wrapping_sub(self.hot.snd_una);
+        self.books().1.tail = Some(Tail { end, resent: fresh.is_none(), flight });
+        // The time-out counts from here.
+        self.cold.mode = Mode::Retransmit;
+        self.set_retransmit(env);
+        Ok(())
+    }
+
+    /// 7.4: what the answer to a probe says. A segment that was sent again and did
+    /// not come twice had been lost: the window shrinks for it.
+    pub(super) fn tail_probe_answered(
+        &mut self,
+        env: &mut Env,
+        r: &mut Recovery,
+        seg: &Segment,
+        seen: &Seen,
+    ) {
+        let Some(tail) = r.tail else { return };
+        if seq::lt(seg.ack, tail.end) {
+            return;
+        }
+        let plain = seen.delivered == 0 && seg.payload_len == 0;
+        if tail.resent && seq::gt(seg.ack, tail.end) && !seen.probe_duplicate {
+            let h = &mut self.hot;
+            let (flight, mss) = (h.snd_nxt.wrapping_sub(h.snd_una), u32::from(h.mss));
+            if !h.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
+                h.congestion.on_recovery(env.now, tail.flight, mss);
+                h.congestion.on_recovered(env.now, flight, mss);
+            }
+            r.tail = None;
+        } else if !tail.resent || seen.probe_duplicate || plain && seen.sacked == 0 {
+            r.tail = None;
+        }
+    }
+}

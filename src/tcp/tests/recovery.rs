@@ -1,0 +1,458 @@
+//! Loss recovery with SACK: RACK-TLP (RFC 8985), PRR, F-RTO, D-SACK, undo.
+
+use super::*;
+use crate::tcp::LossDetection;
+
+const SACKS: Offer = Offer { sack: true, ..PLAIN };
+
+/// A connection over a path of 100 ms with `n` full segments under way.
+fn flight_of(config: Config, offer: Offer, n: usize) -> Solo {
+    let (mut solo, _) = Solo::syn_received(config, offer);
+    solo.host.now += ms(100);
+    solo.get(ACK, b"");
+    solo.host.take_events();
+    solo.host.silent();
+    let mss = usize::from(solo.host.conn().segment_size());
+    solo.host.send(&pattern(n * mss));
+    assert_eq!(solo.leaving().len(), n);
+    solo
+}
+
+fn flight(n: usize) -> Solo {
+    flight_of(Config::default(), SACKS, n)
+}
+
+/// An ACK up to `ack` with these blocks, all relative to the first byte.
+fn tell(solo: &mut Solo, ack: u32, blocks: &[(u32, u32)]) {
+    let at = |n: u32| ISS.wrapping_add(1).wrapping_add(n);
+    solo.ack = at(ack);
+    let mut options = solo.options();
+    for b in blocks {
+        options.sack.push(SackBlock { left: at(b.0), right: at(b.1) });
+    }
+    let seg = segment(ACK, solo.seq, solo.ack, solo.window, options, 0);
+    solo.host.input(&seg, b"");
+}
+
+fn info(solo: &Solo) -> Info {
+    solo.host.conn().info(solo.host.now, &solo.host.config)
+}
+
+/// Waits until something leaves; how many milliseconds, and what.
+fn wait(solo: &mut Solo) -> (u64, Vec<(u32, usize)>) {
+    let start = solo.host.now;
+    for _ in 0..100 {
+        solo.host.advance(Duration::from_secs(1));
+        let all = solo.leaving();
+        if !all.is_empty() {
+            return (solo.host.now.since(start).as_millis(), all);
+        }
+    }
+    panic!("nothing leaves");
+}
+
+#[test]
+fn reordering_by_a_quarter_of_the_round_trip_sends_nothing_again() {
+    // RFC 8985, 6.2, steps 3 to 5.
+    let mut solo = flight(4);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    solo.host.silent();
+    assert_eq!((info(&solo).ca_state, info(&solo).sacked), (1, 1));
+    solo.host.now += ms(20);
+    tell(&mut solo, 2000, &[]);
+    solo.host.silent();
+    tell(&mut solo, 4000, &[]);
+    let i = info(&solo);
+    assert_eq!((i.total_retrans, i.reord_seen, i.reordering, i.ca_state), (0, 1, 3, 0));
+    solo.host.finish();
+}
+
+#[test]
+fn what_is_later_than_that_is_lost_without_another_ack() {
+    let mut solo = flight(4);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    solo.host.silent();
+    assert_eq!(wait(&mut solo), (25, vec![(0, 1000)]), "the reordering timer");
+    let i = info(&solo);
+    assert_eq!((i.ca_state, i.lost, i.retrans, i.sacked), (3, 1, 1, 1));
+    assert_eq!(solo.host.counters.tcp_timeouts, 0);
+    solo.host.finish();
+}
+
+#[test]
+fn three_segments_behind_it_tell_a_loss_at_once_until_reordering_was_seen() {
+    let mut solo = flight(8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 3000)]);
+    solo.host.silent();
+    tell(&mut solo, 0, &[(1000, 4000)]);
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    solo.host.finish();
+    // A path that was seen to reorder: three are no proof, time is.
+    let mut solo = flight(8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    tell(&mut solo, 2000, &[]);
+    tell(&mut solo, 2000, &[(3000, 7000)]);
+    assert_eq!((info(&solo).reord_seen, info(&solo).sacked), (1, 4));
+    solo.host.silent();
+    assert_eq!(wait(&mut solo), (25, vec![(2000, 1000)]));
+    solo.host.finish();
+}
+
+#[test]
+fn the_early_degree_is_a_knob() {
+    let config = Config { early_reordering: 1, ..Config::default() };
+    let mut solo = flight_of(config, SACKS, 4);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    solo.host.finish();
+}
+
+#[test]
+fn a_lost_retransmission_is_found_by_what_was_sent_after_it() {
+    // RFC 8985, 1.2: what counting duplicates cannot do.
+    for (rack, again) in [(LossDetection::Rack, true), (LossDetection::DupAck, false)] {
+        let config = Config { loss_detection: rack, ..Config::default() };
+        let mut solo = flight_of(config, SACKS, 10);
+        solo.host.send(&pattern(20_000));
+        solo.host.now += ms(100);
+        tell(&mut solo, 0, &[(1000, 4000)]);
+        assert_eq!(solo.leaving()[0], (0, 1000));
+        tell(&mut solo, 0, &[(1000, 9000)]);
+        let more = solo.leaving();
+        assert!(more.contains(&(10_000, 1000)), "{more:?}");
+        solo.host.now += ms(100);
+        tell(&mut solo, 0, &[(1000, 11_000)]);
+        assert_eq!(solo.leaving().contains(&(0, 1000)), again);
+        assert_eq!(solo.host.counters.tcp_timeouts, 0);
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn with_rfc_6675_bytes_or_ranges_behind_it_tell_a_loss_and_time_does_not() {
+    let config = Config {
+        loss_detection: LossDetection::DupAck,
+        tail_loss_probe: false,
+        ..Config::default()
+    };
+    let mut solo = flight_of(config.clone(), SACKS, 8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 3000)]);
+    solo.host.now += ms(60);
+    solo.host.silent();
+    tell(&mut solo, 0, &[(1000, 3000), (4000, 5000)]);
+    assert_eq!(solo.leaving(), [(0, 1000)], "more than two segments' bytes");
+    assert_eq!(info(&solo).lost, 1, "3000 has one behind it");
+    solo.host.finish();
+    let mut solo = flight_of(config, SACKS, 8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(5000, 5900), (6000, 7000)]);
+    solo.host.silent();
+    solo.host.finish();
+}
+
+#[test]
+fn a_lost_tail_is_probed_for_and_mended_without_a_time_out() {
+    // RFC 8985, 7.2 and 7.3: two round trips after the last sign of life.
+    let mut solo = flight(4);
+    solo.host.now += ms(100);
+    tell(&mut solo, 1000, &[]);
+    solo.host.silent();
+    assert_eq!(wait(&mut solo), (202, vec![(3000, 1000)]), "the last again");
+    assert_eq!(solo.host.counters.tcp_tail_probes, 1);
+    solo.host.now += ms(100);
+    tell(&mut solo, 1000, &[(3000, 4000)]);
+    let mended = solo.leaving();
+    assert_eq!(mended[0], (1000, 1000), "the probe's answer shows the losses");
+    solo.host.now += ms(100);
+    tell(&mut solo, 2000, &[(3000, 4000)]);
+    if mended.len() == 1 {
+        assert_eq!(solo.leaving(), [(2000, 1000)]);
+    }
+    tell(&mut solo, 4000, &[]);
+    let i = info(&solo);
+    assert_eq!((solo.host.counters.tcp_timeouts, i.ca_state, i.total_retrans), (0, 0, 3));
+    solo.host.finish();
+}
+
+#[test]
+fn the_probe_is_new_data_where_there_is_some_whatever_the_window_says() {
+    let config = Config { initial_window: 2, ..Config::default() };
+    let mut solo = flight_of(config, SACKS, 2);
+    solo.host.send(&pattern(2000));
+    solo.host.silent();
+    assert_eq!(wait(&mut solo), (202, vec![(2000, 1000)]));
+    // One probe; then the time-out.
+    let (after, again) = wait(&mut solo);
+    assert_eq!((after, again[0]), (300, (0, 1000)));
+    assert_eq!(solo.host.counters.tcp_tail_probes, 1);
+    solo.host.finish();
+}
+
+#[test]
+fn without_the_probe_only_the_time_out_is_left() {
+    let config = Config { tail_loss_probe: false, ..Config::default() };
+    let mut solo = flight_of(config, SACKS, 3);
+    assert_eq!(wait(&mut solo), (300, vec![(0, 1000)]));
+    assert_eq!((solo.host.counters.tcp_tail_probes, solo.host.counters.tcp_timeouts), (0, 1));
+    solo.host.finish();
+}
+
+#[test]
+fn a_loss_that_the_probe_mended_shrinks_the_window_and_a_duplicate_does_not() {
+    // RFC 8985, 7.4.2.
+    for (block, shrinks) in [(None, true), (Some((0, 1000)), false)] {
+        let mut solo = flight(1);
+        let (after, all) = wait(&mut solo);
+        assert_eq!((after, all), (300, vec![(0, 1000)]), "the time-out comes before 400 ms");
+        assert_eq!(solo.host.counters.tcp_timeouts, 0);
+        tell(&mut solo, 1000, &[]);
+        if let Some(block) = block {
+            tell(&mut solo, 1000, &[block]);
+            assert_eq!((solo.host.counters.tcp_dsack_in, info(&solo).dsack_dups), (1, 1));
+        }
+        solo.host.send(&pattern(1000));
+        assert_eq!(solo.leaving(), [(1000, 1000)]);
+        tell(&mut solo, 2000, &[]);
+        assert_eq!(info(&solo).snd_ssthresh == 2, shrinks);
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn a_time_out_that_was_too_early_is_undone_by_what_was_sent_once() {
+    // RFC 5682, 3.1: without timestamps.
+    for frto in [true, false] {
+        let config = Config { tail_loss_probe: false, frto, ..Config::default() };
+        let mut solo = flight_of(config, SACKS, 6);
+        assert_eq!(wait(&mut solo), (300, vec![(0, 1000)]));
+        assert_eq!((info(&solo).snd_cwnd, info(&solo).ca_state), (1, 4));
+        tell(&mut solo, 2000, &[]);
+        let again = solo.leaving();
+        let i = info(&solo);
+        if frto {
+            assert!(again.is_empty(), "{again:?}");
+            assert_eq!((i.snd_cwnd, i.ca_state, i.lost, i.total_retrans), (10, 0, 0, 1));
+            assert_eq!(solo.host.counters.tcp_undone, 1);
+        } else {
+            assert!(!again.is_empty() && i.snd_cwnd < 5);
+        }
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn without_sack_new_data_tells_whether_the_time_out_was_too_early() {
+    // RFC 5682, 2.1: steps 2b, 3a and 3b.
+    for spurious in [true, false] {
+        let mut solo = flight_of(Config::default(), PLAIN, 6);
+        assert_eq!(wait(&mut solo), (300, vec![(0, 1000)]));
+        solo.host.send(&pattern(10_000));
+        solo.host.silent();
+        solo.get_ack(1000);
+        assert_eq!(solo.leaving(), [(6000, 1000), (7000, 1000)], "new data first");
+        if spurious {
+            solo.get_ack(1000);
+            assert_eq!((info(&solo).snd_cwnd, info(&solo).ca_state), (10, 0));
+            assert!(solo.leaving().iter().all(|s| s.0 >= 8000));
+            assert_eq!((info(&solo).total_retrans, solo.host.counters.tcp_undone), (1, 1));
+        } else {
+            solo.get_ack(0);
+            assert_eq!(solo.leaving().first(), Some(&(1000, 1000)));
+            assert_eq!(info(&solo).ca_state, 4);
+        }
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn an_echo_from_before_the_repair_undoes_it() {
+    // RFC 3522 (Eifel).
+    let offer = Offer { time: true, mss: 1012, ..SACKS };
+    for late in [true, false] {
+        let mut solo = flight_of(Config::default(), offer, 8);
+        let old = solo.host.conn().ts_now(solo.host.now);
+        solo.host.now += ms(100);
+        solo.echo = old;
+        tell(&mut solo, 0, &[(1000, 4000)]);
+        assert_eq!(solo.leaving(), [(0, 1000)]);
+        solo.host.now += ms(50);
+        solo.echo = if late { old } else { solo.host.conn().ts_now(solo.host.now) };
+        tell(&mut solo, 4000, &[]);
+        let i = info(&solo);
+        assert_eq!((i.ca_state, i.snd_cwnd >= 10), if late { (0, true) } else { (3, false) });
+        assert_eq!(solo.host.counters.tcp_undone, u64::from(late));
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn a_repair_that_came_twice_was_for_nothing() {
+    // RFC 2883 and 3708: the news comes when recovery is over.
+    let mut solo = flight(8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 4000)]);
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    solo.host.now += ms(10);
+    tell(&mut solo, 8000, &[]);
+    assert_eq!(info(&solo).ca_state, 0);
+    assert!(info(&solo).snd_cwnd < 8);
+    solo.host.now += ms(90);
+    tell(&mut solo, 8000, &[(0, 1000)]);
+    assert_eq!((info(&solo).snd_cwnd, solo.host.counters.tcp_undone), (10, 1));
+    assert_eq!((info(&solo).dsack_dups, info(&solo).reord_seen), (1, 0));
+    // The books are closed when nothing was under way for a while.
+    solo.host.advance(Duration::from_secs(2));
+    assert!(solo.host.conn().cold.recovery.is_none());
+    assert_eq!(solo.host.conn().deadline(), Instant::NEVER);
+    solo.host.finish();
+}
+
+#[test]
+fn what_the_peer_threw_away_is_sent_again() {
+    // RFC 2018, 8: it said that it has 1000 to 5000, and acknowledges 1000.
+    let mut solo = flight(6);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 5000)]);
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    solo.host.now += ms(100);
+    tell(&mut solo, 1000, &[]);
+    assert_eq!(solo.host.conn().held_frames(), 5, "nothing is freed by SACK");
+    let _ = solo.leaving();
+    let (after, again) = wait(&mut solo);
+    assert!(after <= 100 && again[0] == (1000, 1000), "{after} {again:?}");
+    assert_eq!(info(&solo).sacked, 0);
+    solo.host.finish();
+}
+
+#[test]
+fn blocks_outside_of_what_is_outstanding_count_for_nothing() {
+    let mut solo = flight(4);
+    solo.host.now += ms(100);
+    for block in [(1000, 9000), (3000, 2000), (0x7000_0000, 0x7000_1000)] {
+        tell(&mut solo, 0, &[block]);
+    }
+    assert_eq!((info(&solo).sacked, solo.host.counters.tcp_sack_discarded), (0, 3));
+    solo.host.silent();
+    // A part of a segment is not the segment.
+    tell(&mut solo, 0, &[(1001, 2999)]);
+    assert_eq!((info(&solo).sacked, solo.host.conn().held_frames()), (0, 4));
+    solo.host.finish();
+}
+
+#[test]
+fn duplicates_that_come_in_are_reported_first() {
+    // RFC 2883, 4.
+    for on in [true, false] {
+        let config = Config { dsack: on, ..Config::default() };
+        let mut solo = Solo::established(config, SACKS);
+        let at = |n: u32| IRS.wrapping_add(1).wrapping_add(n);
+        let blocks = |o: &Out| -> Vec<(u32, u32)> {
+            o.seg.options.sack.iter().map(|b| (b.left.wrapping_sub(at(0)), b.right.wrapping_sub(at(0)))).collect()
+        };
+        solo.get(PSH, b"");
+        solo.get(ACK | PSH, b"0123456789");
+        let _ = solo.host.out();
+        solo.get_at(-10, ACK, b"01234");
+        let whole = blocks(&solo.host.out_one());
+        assert_eq!(whole, if on { vec![(0, 5)] } else { vec![] });
+        // Once only; then a part of one that goes on.
+        solo.get_at(-5, ACK, b"56789abcde");
+        solo.seq = solo.seq.wrapping_add(5);
+        assert_eq!(blocks(&solo.host.out_one()), if on { vec![(5, 10)] } else { vec![] });
+        // Ahead of a gap: the block that it lies in comes second.
+        solo.get_at(10, ACK, b"XXXXXXXXXX");
+        solo.get_at(40, ACK, b"YYYYYYYYYY");
+        let _ = solo.host.out();
+        solo.get_at(12, ACK, b"XXX");
+        let ahead = blocks(&solo.host.out_one());
+        let expected = [(27, 30), (25, 35), (55, 65)];
+        assert_eq!(ahead, if on { &expected[..] } else { &expected[1..] });
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn hasty_repairs_make_rack_wait_longer_for_a_while() {
+    // RFC 8985, 6.2, step 4: a D-SACK a round trip widens the window.
+    let mut solo = flight(8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    tell(&mut solo, 2000, &[]);
+    assert_eq!(info(&solo).reord_seen, 1);
+    tell(&mut solo, 2000, &[(3000, 4000), (2500, 2600)]);
+    tell(&mut solo, 2000, &[(0, 1000)]);
+    let (after, again) = wait(&mut solo);
+    assert_eq!((after, again[0]), (50, (2000, 1000)), "two quarters of the round trip");
+    solo.host.finish();
+}
+
+#[test]
+fn two_hundred_losses_in_a_window_of_a_thousand_are_mended_in_a_few_round_trips() {
+    let mut config = Config { initial_window: 1000, ..Config::default() };
+    config.options.send_buffer = 4 << 20;
+    config.options.receive_buffer = 4 << 20;
+    let mut pair = Pair::new(config.clone(), config);
+    pair.delay = ms(50);
+    pair.run(ms(200));
+    let mut n = 0;
+    pair.fate = Box::new(move |to_b, seg| {
+        let data = to_b && seg.payload_len > 0;
+        n += u32::from(data);
+        if data && n > 300 && n <= 500 { Fate::Drop } else { Fate::Pass }
+    });
+    let data = pattern(1_448_000);
+    assert_eq!(pair.a.send(&data), data.len());
+    let start = pair.now();
+    while pair.got_b.len() < data.len() {
+        pair.run(ms(10));
+        assert!(pair.now().since(start) < Duration::from_secs(5), "{}", pair.got_b.len());
+    }
+    assert!(pair.got_b == data);
+    let took = pair.now().since(start).as_millis();
+    assert_eq!((pair.a.counters.tcp_timeouts, pair.a.counters.tcp_retransmits), (0, 200));
+    assert!(took <= 400, "{took} ms are more than four round trips");
+    pair.finish();
+}
+
+#[test]
+fn acks_that_are_lost_do_no_harm() {
+    let mut pair = Pair::open(Config::default());
+    let mut n = 0;
+    pair.fate = Box::new(move |to_b, _| {
+        n += 1;
+        if !to_b && n % 3 != 0 { Fate::Drop } else { Fate::Pass }
+    });
+    let data = pattern(100_000);
+    let mut sent = 0;
+    while pair.got_b.len() < data.len() {
+        sent += pair.a.send(&data[sent..]);
+        pair.run(ms(20));
+        assert!(pair.now() < Instant::from_nanos(60_000_000_000));
+    }
+    assert!(pair.got_b == data);
+    assert_eq!(pair.a.counters.tcp_recoveries, 0);
+    pair.finish();
+}
+
+#[test]
+fn a_window_that_was_idle_starts_over_unless_told_not_to() {
+    // RFC 5681, 4.1.
+    for restart_idle in [true, false] {
+        let config = Config { restart_idle, initial_window: 4, ..Config::default() };
+        let mut solo = flight_of(config, SACKS, 4);
+        for i in 1..=4 {
+            tell(&mut solo, i * 1000, &[]);
+        }
+        assert!(info(&solo).snd_cwnd >= 6);
+        solo.host.now += Duration::from_secs(5);
+        solo.host.send(&pattern(10_000));
+        assert_eq!(solo.leaving().len() == 4, restart_idle);
+        solo.host.finish();
+    }
+}
