@@ -158,7 +158,7 @@ impl Stack {
             return Some(core.now);
         }
         let next = core.neighbors.next_deadline().min(core.reassembly.next_deadline());
-        let next = next.min(self.tcp.next_deadline(core));
+        let next = next.min(self.tcp.next_deadline(core.now));
         (next != Instant::NEVER).then_some(next)
     }
 

@@ -115,6 +115,9 @@ pub struct Table {
     pub ports: Ports,
     waits: Waits,
     touched: Vec<u32>,
+    /// How many of them could not send all they had, for want of room: they are
+    /// not to be flushed again at once.
+    stuck: usize,
     /// Connections whose programs found no frame to send with.
     starved: Vec<u32>,
     /// What `touched` is swapped with while it is worked off.
@@ -155,10 +158,11 @@ impl Table {
             ports: Ports::new(core.config.table.ports(core.config.ephemeral_ports), &mut core.rng),
             waits: Waits::default(),
             touched: Vec::new(),
+            stuck: 0,
             starved: Vec::new(),
             flushing: Vec::new(),
             wheel: Wheel::new(core.now),
-            isn: isn::Generator::new(&mut core.rng, core.config.tcp.sequence_base),
+            isn: isn::Generator::new(&mut core.rng),
             cookies: cookies::Cookies::default(),
             fast_opens: fast_open::FastOpens::new(core.config.table.fast_open_keys, keyed),
             book: None,

@@ -10,8 +10,8 @@ use crate::time::{Duration, Instant};
 use crate::wire::ethernet::Mac;
 use core::net::IpAddr;
 
-/// How often the pool is looked at for those that found no frame, and a transmit
-/// queue that was full.
+/// How often it is looked whether there are frames for programs that found none,
+/// and room for connections that found the transmit queue full.
 const HUNGER: Duration = Duration::from_millis(1);
 
 impl Table {
@@ -188,6 +188,7 @@ impl Table {
         for &id in &list {
             self.flush_one(core, id);
         }
+        self.stuck = self.touched.len();
         list.clear();
         self.flushing = list;
     }
@@ -238,16 +239,12 @@ impl Table {
 
     /// When [`Table::timers`] or [`Table::flush`] has something to do;
     /// [`Instant::NEVER`] if nothing.
-    pub(in crate::stack) fn next_deadline(&self, core: &Core) -> Instant {
-        let now = core.now;
-        // With the transmit queue full, asking again does not help: the device makes
-        // room, and whoever drives both asks anew then.
-        let stuck = core.tx.room() == 0 || core.pool.available() == 0;
-        if !self.touched.is_empty() && !stuck {
+    pub(in crate::stack) fn next_deadline(&self, now: Instant) -> Instant {
+        if self.touched.len() > self.stuck {
             return now;
         }
         let mut wheel = self.wheel.next_deadline().unwrap_or(Instant::NEVER);
-        if !self.starved.is_empty() || !self.touched.is_empty() {
+        if !self.starved.is_empty() || self.stuck > 0 {
             // Frames may come back without a packet: transmissions that complete.
             wheel = wheel.min(now + HUNGER);
         }
