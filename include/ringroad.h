@@ -293,9 +293,24 @@ struct rr_sim_config {
     uint8_t tcp_fast_open_key[16];
     // The key before, whose cookies still count. All zeros: none.
     uint8_t tcp_fast_open_old_key[16];
-    // Initial sequence numbers begin here and follow the clock, instead of a
-    // secret. Default: 0, the secret.
-    uint32_t tcp_sequence_base;
+    // How losses are found with SACK: 1 by time (RACK, RFC 8985), 2 by counting
+    // (RFC 6675). Default: 1.
+    uint32_t tcp_loss_detection;
+    // Segments behind a missing one that tell its loss on a path that was not
+    // seen to reorder, 1 to 255. Default: 3.
+    uint32_t tcp_early_reordering;
+    // Switch: a lost tail is probed for (RFC 8985, 7). Default: on.
+    uint32_t tcp_tail_loss_probe;
+    // Switch: time-outs are checked for having been too early (RFC 5682). Default: on.
+    uint32_t tcp_frto;
+    // Switch: duplicates that come in are reported (RFC 2883). Default: on.
+    uint32_t tcp_dsack;
+    // Switch: an idle window starts again at the initial one (RFC 5681, 4.1).
+    // Default: on.
+    uint32_t tcp_restart_idle;
+    // How long a peer is thought to delay the ACK of a single segment, for the
+    // probe of a lost tail. Default: 200 ms.
+    uint64_t tcp_probe_ack_delay_ns;
 };
 
 #ifdef __cplusplus

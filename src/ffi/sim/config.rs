@@ -4,6 +4,7 @@ use crate::errno::Result;
 use crate::ffi::config::{self, Knobs, RR_OFF, RR_ON};
 use crate::stack::tcp::{FastOpenKeys, SynCookies, TableConfig};
 use crate::stack::{Config, Mode};
+use crate::tcp::LossDetection;
 use crate::wire::ethernet::Mac;
 use core::ffi::c_char;
 use core::net::IpAddr;
@@ -193,9 +194,24 @@ pub struct rr_sim_config {
     pub tcp_fast_open_key: [u8; 16],
     /// The key before, whose cookies still count. All zeros: none.
     pub tcp_fast_open_old_key: [u8; 16],
-    /// Initial sequence numbers begin here and follow the clock, instead of a
-    /// secret. Default: 0, the secret.
-    pub tcp_sequence_base: u32,
+    /// How losses are found with SACK: 1 by time (RACK, RFC 8985), 2 by counting
+    /// (RFC 6675). Default: 1.
+    pub tcp_loss_detection: u32,
+    /// Segments behind a missing one that tell its loss on a path that was not
+    /// seen to reorder, 1 to 255. Default: 3.
+    pub tcp_early_reordering: u32,
+    /// Switch: a lost tail is probed for (RFC 8985, 7). Default: on.
+    pub tcp_tail_loss_probe: u32,
+    /// Switch: time-outs are checked for having been too early (RFC 5682). Default: on.
+    pub tcp_frto: u32,
+    /// Switch: duplicates that come in are reported (RFC 2883). Default: on.
+    pub tcp_dsack: u32,
+    /// Switch: an idle window starts again at the initial one (RFC 5681, 4.1).
+    /// Default: on.
+    pub tcp_restart_idle: u32,
+    /// How long a peer is thought to delay the ACK of a single segment, for the
+    /// probe of a lost tail. Default: 200 ms.
+    pub tcp_probe_ack_delay_ns: u64,
 }
 
 /// Bytes of the struct's first version.
@@ -243,6 +259,7 @@ impl Settings {
         c.packets(&mut stack, &mut knobs);
         c.tcp(&mut stack, &mut knobs);
         c.tcp_times(&mut stack, &mut knobs);
+        c.tcp_losses(&mut stack, &mut knobs);
         let (mut frames, mut frame_size, mut max_descriptors) = (8192, 0, 1 << 20);
         knobs.number("frames", c.frames, &mut frames);
         knobs.number("frame_size", c.frame_size, &mut frame_size);
@@ -359,7 +376,6 @@ impl rr_sim_config {
         knobs.number("tcp_frame_reserve", self.tcp_frame_reserve, &mut t.frame_reserve);
         knobs.number("tcp_frames_low", self.tcp_frames_low, &mut t.frames_low);
         knobs.number("tcp_coalesce", self.tcp_coalesce, &mut t.coalesce);
-        t.sequence_base = Some(self.tcp_sequence_base).filter(|base| *base != 0);
     }
 
     fn tcp_attacks(&self, to: &mut TableConfig, knobs: &mut Knobs) {
@@ -379,6 +395,22 @@ impl rr_sim_config {
             let second = (old != [0; 16]).then_some(old);
             to.fast_open_keys = Some(FastOpenKeys { first, second });
         }
+    }
+
+    fn tcp_losses(&self, to: &mut Config, knobs: &mut Knobs) {
+        let t = &mut to.tcp;
+        match self.tcp_loss_detection {
+            0 => {}
+            1 => t.loss_detection = LossDetection::Rack,
+            2 => t.loss_detection = LossDetection::DupAck,
+            n => knobs.wrong("tcp_loss_detection", n, "0, 1 or 2"),
+        }
+        knobs.number("tcp_early_reordering", self.tcp_early_reordering, &mut t.early_reordering);
+        knobs.switch("tcp_tail_loss_probe", self.tcp_tail_loss_probe, &mut t.tail_loss_probe);
+        knobs.switch("tcp_frto", self.tcp_frto, &mut t.frto);
+        knobs.switch("tcp_dsack", self.tcp_dsack, &mut t.dsack);
+        knobs.switch("tcp_restart_idle", self.tcp_restart_idle, &mut t.restart_idle);
+        knobs.time(self.tcp_probe_ack_delay_ns, &mut t.probe_ack_delay);
     }
 
     fn tcp_times(&self, to: &mut Config, knobs: &mut Knobs) {
@@ -444,14 +476,21 @@ mod tests {
             c.tcp_min_rto_ns = 7;
             c.tcp_syn_retries = 2;
             c.fragment_frames = 9;
-            c.tcp_sequence_base = 5;
+            (c.tcp_loss_detection, c.tcp_early_reordering) = (2, 7);
+            (c.tcp_tail_loss_probe, c.tcp_frto) = (RR_OFF, RR_OFF);
+            (c.tcp_dsack, c.tcp_restart_idle) = (RR_OFF, RR_OFF);
+            c.tcp_probe_ack_delay_ns = 11;
         })
         .unwrap();
         assert_eq!((s.stack.raw_ip, s.stack.mtu, s.stack.addresses.len()), (true, 9000, 2));
         assert_eq!(s.stack.gateway, Some("10.0.0.254".parse().unwrap()));
         assert_eq!((s.stack.mode, s.stack.tcp.options.sack), (Mode::Shared, false));
         assert_eq!((s.stack.tcp.min_rto.as_nanos(), s.stack.tcp.syn_retries), (7, 2));
-        assert_eq!((s.stack.fragment.max_frames, s.stack.tcp.sequence_base), (9, Some(5)));
+        assert_eq!(s.stack.fragment.max_frames, 9);
+        let t = &s.stack.tcp;
+        assert_eq!((t.loss_detection, t.early_reordering), (LossDetection::DupAck, 7));
+        assert!(!t.tail_loss_probe && !t.frto && !t.dsack && !t.restart_idle);
+        assert_eq!(t.probe_ack_delay.as_nanos(), 11);
         assert!(s.frame_size >= 9064);
     }
 
@@ -466,6 +505,7 @@ mod tests {
         assert!(refused(|c| c.gateway = c"router".as_ptr()));
         assert!(refused(|c| c.ttl = 256));
         assert!(refused(|c| c.tcp_sack = 3));
+        assert!(refused(|c| c.tcp_loss_detection = 3));
         assert!(refused(|c| c.frame_size = 1000));
         assert!(refused(|c| c.ephemeral_first = 61_000));
     }
