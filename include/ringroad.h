@@ -311,6 +311,9 @@ struct rr_sim_config {
     // How long a peer is thought to delay the ACK of a single segment, for the
     // probe of a lost tail. Default: 200 ms.
     uint64_t tcp_probe_ack_delay_ns;
+    // Initial sequence numbers begin here and follow the clock, instead of a
+    // secret. Default: 0, the secret.
+    uint32_t tcp_sequence_base;
 };
 
 #ifdef __cplusplus

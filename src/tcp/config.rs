@@ -92,6 +92,10 @@ pub enum LossDetection {
     Rack,
     /// By counting what arrived behind it (RFC 6675).
     DupAck,
+    /// Takes the place of RFC 6528's secret in initial sequence numbers: the
+    /// first is this, later ones follow the clock. For simulation, where numbers
+    /// are to be known or near 2^32; strangers could guess them. Default: none.
+    pub sequence_base: Option<u32>,
 }
 
 /// What can differ from connection to connection.
@@ -167,6 +171,7 @@ impl Default for Config {
             frto: true,
             dsack: true,
             restart_idle: true,
+            sequence_base: None,
         }
     }
 }

@@ -23,12 +23,15 @@ pub struct Initial {
 #[derive(Clone, Debug)]
 pub struct Generator {
     key: [u8; 16],
+    /// Takes F's place in sequence numbers.
+    base: Option<u32>,
 }
 
 impl Generator {
-    /// A generator with a secret of its own.
-    pub fn new(rng: &mut Rng) -> Self {
-        Self { key: rng.key() }
+    /// A generator with a secret of its own; with `base` sequence numbers begin
+    /// there and follow the clock alone.
+    pub fn new(rng: &mut Rng, base: Option<u32>) -> Self {
+        Self { key: rng.key(), base }
     }
 
     /// The start of a connection between these two at this time.
@@ -43,7 +46,8 @@ impl Generator {
         }
         let f = hash.finish();
         let m = (now.as_nanos() / 4_000) as u32;
-        Initial { iss: m.wrapping_add(f as u32), ts_offset: (f >> 32) as u32 }
+        let first = self.base.unwrap_or(f as u32);
+        Initial { iss: m.wrapping_add(first), ts_offset: (f >> 32) as u32 }
     }
 }
 
@@ -54,7 +58,7 @@ mod tests {
 
     #[test]
     fn numbers_follow_the_clock_for_one_pair_and_differ_between_pairs() {
-        let generator = Generator::new(&mut Rng::new(3));
+        let generator = Generator::new(&mut Rng::new(3), None);
         let at = |ms, port| {
             let now = Instant::ZERO + Duration::from_millis(ms);
             let local = SocketAddr::from(([10, 0, 0, 1], port));
@@ -64,11 +68,19 @@ mod tests {
         assert_eq!(b.iss.wrapping_sub(a.iss), 1000);
         assert_eq!(a.ts_offset, b.ts_offset);
         assert_ne!(a, at(0, 1001));
-        let other = Generator::new(&mut Rng::new(4));
+        let other = Generator::new(&mut Rng::new(4), None);
         let ends = SocketAddr::from(([10, 0, 0, 1], 1000));
         assert_ne!(
             a,
             other.initial(Instant::ZERO, ends, SocketAddr::from(([10, 0, 0, 2], 80)))
         );
+    }
+    #[test]
+    fn with_a_base_numbers_are_known() {
+        let generator = Generator::new(&mut Rng::new(3), Some(u32::MAX));
+        let ends = ([10, 0, 0, 1], 1000).into();
+        let at = |us| generator.initial(Instant::ZERO + Duration::from_micros(us), ends, ends);
+        assert_eq!((at(0).iss, at(8).iss), (u32::MAX, 1));
+        assert_eq!(at(0).ts_offset, at(8).ts_offset);
     }
 }

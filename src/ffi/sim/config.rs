@@ -212,6 +212,9 @@ pub struct rr_sim_config {
     /// How long a peer is thought to delay the ACK of a single segment, for the
     /// probe of a lost tail. Default: 200 ms.
     pub tcp_probe_ack_delay_ns: u64,
+    /// Initial sequence numbers begin here and follow the clock, instead of a
+    /// secret. Default: 0, the secret.
+    pub tcp_sequence_base: u32,
 }
 
 /// Bytes of the struct's first version.
@@ -376,6 +379,7 @@ impl rr_sim_config {
         knobs.number("tcp_frame_reserve", self.tcp_frame_reserve, &mut t.frame_reserve);
         knobs.number("tcp_frames_low", self.tcp_frames_low, &mut t.frames_low);
         knobs.number("tcp_coalesce", self.tcp_coalesce, &mut t.coalesce);
+        t.sequence_base = Some(self.tcp_sequence_base).filter(|base| *base != 0);
     }
 
     fn tcp_attacks(&self, to: &mut TableConfig, knobs: &mut Knobs) {
@@ -480,17 +484,18 @@ mod tests {
             (c.tcp_tail_loss_probe, c.tcp_frto) = (RR_OFF, RR_OFF);
             (c.tcp_dsack, c.tcp_restart_idle) = (RR_OFF, RR_OFF);
             c.tcp_probe_ack_delay_ns = 11;
+            c.tcp_sequence_base = 5;
         })
         .unwrap();
         assert_eq!((s.stack.raw_ip, s.stack.mtu, s.stack.addresses.len()), (true, 9000, 2));
         assert_eq!(s.stack.gateway, Some("10.0.0.254".parse().unwrap()));
         assert_eq!((s.stack.mode, s.stack.tcp.options.sack), (Mode::Shared, false));
         assert_eq!((s.stack.tcp.min_rto.as_nanos(), s.stack.tcp.syn_retries), (7, 2));
-        assert_eq!(s.stack.fragment.max_frames, 9);
         let t = &s.stack.tcp;
         assert_eq!((t.loss_detection, t.early_reordering), (LossDetection::DupAck, 7));
         assert!(!t.tail_loss_probe && !t.frto && !t.dsack && !t.restart_idle);
         assert_eq!(t.probe_ack_delay.as_nanos(), 11);
+        assert_eq!((s.stack.fragment.max_frames, s.stack.tcp.sequence_base), (9, Some(5)));
         assert!(s.frame_size >= 9064);
     }
 

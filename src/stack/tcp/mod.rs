@@ -162,7 +162,7 @@ impl Table {
             starved: Vec::new(),
             flushing: Vec::new(),
             wheel: Wheel::new(core.now),
-            isn: isn::Generator::new(&mut core.rng),
+            isn: isn::Generator::new(&mut core.rng, core.config.tcp.sequence_base),
             cookies: cookies::Cookies::default(),
             fast_opens: fast_open::FastOpens::new(core.config.table.fast_open_keys, keyed),
             book: None,
