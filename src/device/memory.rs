@@ -26,12 +26,11 @@
 
 mod link;
 
-pub use link::{Filter, Impairments, LinkCounts};
+pub use link::{Filter, Impairments, Link, LinkCounts};
 
 use super::{Capabilities, Device};
 use crate::frame::{Batch, Packet, Pool, TxDesc, TxQueue};
 use crate::time::{Duration, Instant};
-use link::Link;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,11 +1,36 @@
-//! The programs: one for each end of a connection.
+//! The programs: one for each end of a connection. What they send, read and see
+//! is in `transfer`; here is when they run, and how they begin and end.
 
-use crate::scenario::{End, SidePlan};
+use crate::draw::Draw;
+use crate::side_plan::{Drive, End, Setting, SidePlan};
 use ringroad::errno::Errno;
+use ringroad::frame::Frame;
 use ringroad::socket::linux::*;
-use ringroad::socket::{Handle, Sockets};
-use ringroad::time::Instant;
+use ringroad::socket::{Handle, Readiness, Sockets};
+use ringroad::time::{Duration, Instant};
 use std::net::SocketAddr;
+
+/// What a program works with while it runs.
+pub struct Context<'a> {
+    pub sockets: &'a mut Sockets,
+    pub now: Instant,
+    /// The host's epoll set, and what the program is called there.
+    pub epoll: Handle,
+    pub token: u64,
+    pub scratch: &'a mut Scratch,
+}
+
+/// Buffers that all programs use.
+pub struct Scratch {
+    pub data: Vec<u8>,
+    pub expected: Vec<u8>,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self { data: vec![0; 1 << 17], expected: vec![0; 1 << 17] }
+    }
+}
 
 /// One end of a connection, and what the program there knows.
 #[derive(Debug)]
@@ -15,6 +40,7 @@ pub struct Program {
     pub role: usize,
     pub host: usize,
     pub plan: SidePlan,
+    pub draw: Draw,
     pub handle: Option<Handle>,
     /// Set while `connect` has not ended.
     pub connecting: Option<SocketAddr>,
@@ -24,26 +50,30 @@ pub struct Program {
     pub finished: bool,
     pub eof: bool,
     pub aborted: bool,
+    /// It closed before the peer's end was read.
+    pub closed_early: bool,
+    /// Its host restarted.
+    pub killed: bool,
     pub error: Option<Errno>,
-    /// When it reads again, while it pauses.
-    pub pause: Option<Instant>,
-}
-
-/// Byte number `at` of what this end of the connection sends.
-fn byte(conn: usize, role: usize, at: u64) -> u8 {
-    let mut x = (conn as u64) << 40 ^ (role as u64) << 36 ^ (at / 8);
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x >> (at % 8 * 8)) as u8
+    /// When it reads and writes again, while it pauses.
+    pub read_pause: Option<Instant>,
+    pub write_pause: Option<Instant>,
+    /// Frames that it was lent, and when it gives them back.
+    pub lent: Vec<(Frame, Instant)>,
+    /// What it asked epoll for last.
+    pub interest: u32,
+    pub began: Instant,
+    pub ended: Instant,
 }
 
 impl Program {
-    pub fn new(conn: usize, role: usize, host: usize, plan: &SidePlan, handle: Handle) -> Self {
+    pub fn new(conn: usize, role: usize, host: usize, plan: &SidePlan, handle: Handle, seed: u64) -> Self {
         Self {
             conn,
             role,
             host,
             plan: plan.clone(),
+            draw: Draw::new(seed ^ (conn as u64) << 33 ^ (role as u64) << 32 ^ 0x5eed),
             handle: Some(handle),
             connecting: None,
             sent: 0,
@@ -51,79 +81,155 @@ impl Program {
             finished: false,
             eof: false,
             aborted: false,
+            closed_early: false,
+            killed: false,
             error: None,
-            pause: None,
+            read_pause: None,
+            write_pause: None,
+            lent: Vec::new(),
+            interest: 0,
+            began: Instant::ZERO,
+            ended: Instant::NEVER,
         }
     }
 
-    /// Sets the socket's options by the plan.
-    pub fn set_options(&self, sockets: &mut Sockets) {
-        let Some(h) = self.handle else { return };
-        let mut set = |level, name, value: i32| {
-            sockets.set_option(h, level, name, &value.to_ne_bytes()).expect("an option");
-        };
-        set(IPPROTO_TCP, TCP_NODELAY, self.plan.nodelay.into());
-        set(IPPROTO_TCP, TCP_CORK, self.plan.cork.into());
-        if self.plan.keepalive {
-            set(SOL_SOCKET, SO_KEEPALIVE, 1);
-            set(IPPROTO_TCP, TCP_KEEPIDLE, 20);
-            set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
-            set(IPPROTO_TCP, TCP_KEEPCNT, 6);
-        }
-        if let Some(bytes) = self.plan.send_buffer {
-            set(SOL_SOCKET, SO_SNDBUF, bytes);
-        }
-        if let Some(bytes) = self.plan.receive_buffer {
-            set(SOL_SOCKET, SO_RCVBUF, bytes);
-        }
+    /// What names the stream of bytes that one end sends.
+    pub fn stream(&self, role: usize) -> u64 {
+        (self.conn as u64) << 40 ^ (role as u64) << 36
     }
 
     pub fn is_done(&self) -> bool {
         self.handle.is_none()
     }
 
-    /// Does all that can be done now.
-    pub fn advance(&mut self, sockets: &mut Sockets, now: Instant) {
+    pub fn wants_to_read(&self) -> bool {
+        !self.eof && self.read_pause.is_none()
+    }
+
+    pub fn wants_to_write(&self) -> bool {
+        self.sent < self.plan.send && self.write_pause.is_none()
+    }
+
+    /// Sets the socket's options by the plan.
+    pub fn set_options(&self, sockets: &mut Sockets) {
         let Some(h) = self.handle else { return };
-        if !self.connected(sockets, h) || self.abort(sockets, h) {
-            return;
+        for setting in &self.plan.settings {
+            set(sockets, h, *setting);
         }
-        self.write(sockets, h);
-        if self.is_done() || self.abort(sockets, h) {
-            return;
+        if let End::Linger(seconds) = self.plan.end {
+            let linger = [1i32.to_ne_bytes(), seconds.to_ne_bytes()].concat();
+            sockets.set_option(h, SOL_SOCKET, SO_LINGER, &linger).expect("SO_LINGER");
         }
-        self.read(sockets, h, now);
-        if self.is_done() || self.abort(sockets, h) {
-            return;
-        }
-        if self.finished && self.eof {
-            self.close(sockets, h);
+        if let Some(name) = self.plan.congestion {
+            let known = ringroad::tcp::Algorithm::from_name(name).is_some();
+            let done = sockets.set_option(h, IPPROTO_TCP, TCP_CONGESTION, name.as_bytes());
+            assert_eq!(done.is_ok(), known, "TCP_CONGESTION {name}: {done:?}");
         }
     }
 
-    fn close(&mut self, sockets: &mut Sockets, h: Handle) {
+    /// Enters the host's epoll set.
+    pub fn enroll(&mut self, c: &mut Context) {
+        let Some(h) = self.handle else { return };
+        self.interest = match self.plan.drive {
+            Drive::Always => return,
+            Drive::Edge => EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+            Drive::Level => EPOLLIN | EPOLLOUT | EPOLLRDHUP,
+            Drive::OneShot => EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLONESHOT,
+        };
+        c.sockets.epoll_ctl(c.epoll, EPOLL_CTL_ADD, h, self.interest, c.token).expect("EPOLL_CTL_ADD");
+    }
+
+    /// Asks epoll for what it waits for from now on.
+    fn ask(&mut self, c: &mut Context) {
+        let Some(h) = self.handle else { return };
+        let mut events = 0;
+        if self.wants_to_read() {
+            events |= EPOLLIN | EPOLLRDHUP;
+        }
+        if self.wants_to_write() || self.connecting.is_some() {
+            events |= EPOLLOUT;
+        }
+        match self.plan.drive {
+            Drive::Always | Drive::Edge => return,
+            Drive::Level if events == self.interest => return,
+            Drive::Level => {}
+            // Asked for nothing, it would still be told of hang-ups.
+            Drive::OneShot if events == 0 => return self.interest = 0,
+            Drive::OneShot => events |= EPOLLONESHOT,
+        }
+        self.interest = events;
+        c.sockets.epoll_ctl(c.epoll, EPOLL_CTL_MOD, h, events, c.token).expect("EPOLL_CTL_MOD");
+    }
+
+    /// Runs: epoll reported it with these events, its pause is over, or its host
+    /// did something (then there are none).
+    pub fn advance(&mut self, c: &mut Context, events: u32) {
+        if events & (EPOLLERR | EPOLLHUP) != 0 {
+            // Nothing more comes or goes: a pause would only be woken again.
+            (self.read_pause, self.write_pause) = (None, None);
+        }
+        self.end_pauses(c.now);
+        self.release(c, false);
+        self.work(c);
+        if self.is_done() {
+            self.ended = self.ended.min(c.now);
+            self.release(c, true);
+        } else {
+            self.ask(c);
+        }
+    }
+
+    fn work(&mut self, c: &mut Context) {
+        let Some(h) = self.handle else { return };
+        if !self.connected(c, h) || self.abort(c.sockets, h) {
+            return;
+        }
+        let write_first = self.draw.one_in(2);
+        for writing in [write_first, !write_first] {
+            if writing { self.write(c, h) } else { self.read(c, h) }
+            if self.is_done() || self.abort(c.sockets, h) {
+                return;
+            }
+            self.change(c.sockets, h);
+        }
+        self.finish(c, h);
+    }
+
+    fn end_pauses(&mut self, now: Instant) {
+        let over = |pause: Option<Instant>| pause.filter(|until| *until > now);
+        (self.read_pause, self.write_pause) = (over(self.read_pause), over(self.write_pause));
+    }
+
+    pub fn close(&mut self, sockets: &mut Sockets, h: Handle) {
         sockets.close(h).expect("close of an open handle");
         self.handle = None;
     }
 
-    fn fail(&mut self, sockets: &mut Sockets, h: Handle, error: Errno) {
+    pub fn fail(&mut self, c: &mut Context, h: Handle, error: Errno) {
         self.error = Some(error);
-        self.close(sockets, h);
+        self.after_the_end(c, h);
+        self.close(c.sockets, h);
     }
 
-    fn connected(&mut self, sockets: &mut Sockets, h: Handle) -> bool {
+    fn connected(&mut self, c: &mut Context, h: Handle) -> bool {
         let Some(peer) = self.connecting else { return true };
-        match sockets.connect(h, peer) {
-            Err(Errno::EALREADY) => return false,
+        let ready = c.sockets.readiness(h);
+        match c.sockets.connect(h, peer) {
+            Err(Errno::EALREADY) => {
+                assert!(!ready.contains(Readiness::OUT), "{}: ready, but not connected", self.name());
+                return false;
+            }
             Ok(()) | Err(Errno::EISCONN) => self.connecting = None,
-            Err(error) => self.fail(sockets, h, error),
+            Err(error) => {
+                self.error = Some(error);
+                self.close(c.sockets, h);
+            }
         }
         !self.is_done()
     }
 
     fn abort(&mut self, sockets: &mut Sockets, h: Handle) -> bool {
-        let End::Abort(at) = self.plan.end else { return false };
-        if self.sent + self.received < at {
+        if !self.abort_is_due() {
             return false;
         }
         let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
@@ -133,66 +239,107 @@ impl Program {
         true
     }
 
-    fn write(&mut self, sockets: &mut Sockets, h: Handle) {
-        while self.sent < self.plan.send {
-            let len = (self.plan.send - self.sent).min(self.plan.write_chunk as u64);
-            let data: Vec<u8> =
-                (self.sent..self.sent + len).map(|at| byte(self.conn, self.role, at)).collect();
-            match sockets.send(h, &data, MSG_NOSIGNAL) {
-                Ok(n) => {
-                    assert!(n > 0 && n <= data.len(), "send said {n} of {}", data.len());
-                    self.sent += n as u64;
-                }
-                Err(Errno::EAGAIN) => return,
-                Err(error) => return self.fail(sockets, h, error),
-            }
-            if matches!(self.plan.end, End::Abort(at) if self.sent + self.received >= at) {
-                return;
-            }
-        }
-        match self.plan.end {
-            End::Shutdown | End::Abort(_) if !self.finished => {
-                if let Err(error) = sockets.shutdown(h, SHUT_WR) {
-                    return self.fail(sockets, h, error);
-                }
-                self.finished = true;
-            }
-            End::Close => {
-                self.finished = true;
-                self.close(sockets, h);
-            }
-            _ => {}
+    pub fn abort_is_due(&self) -> bool {
+        matches!(self.plan.end, End::Abort(at) if self.sent + self.received >= at)
+    }
+
+    /// Sets the options whose time has come.
+    fn change(&mut self, sockets: &mut Sockets, h: Handle) {
+        while let Some((at, setting)) = self.plan.changes.last().copied()
+            && at <= self.sent + self.received
+        {
+            self.plan.changes.pop();
+            set(sockets, h, setting);
         }
     }
 
-    fn read(&mut self, sockets: &mut Sockets, h: Handle, now: Instant) {
-        if self.pause.is_some_and(|until| until <= now) {
-            self.pause = None;
+    /// The last byte was written: what comes then.
+    fn finish(&mut self, c: &mut Context, h: Handle) {
+        if self.sent == self.plan.send && !self.finished {
+            if self.plan.end == End::Close {
+                self.finished = true;
+                self.closed_early = !self.eof;
+                return self.close(c.sockets, h);
+            }
+            if let Err(error) = c.sockets.shutdown(h, SHUT_WR) {
+                return self.fail(c, h, error);
+            }
+            self.finished = true;
+            let refused = c.sockets.send(h, b"x", MSG_NOSIGNAL);
+            assert!(refused.is_err(), "{}: send after shutdown: {refused:?}", self.name());
         }
-        let mut buffer = vec![0; self.plan.read_chunk];
-        while !self.eof && self.pause.is_none() {
-            match sockets.recv(h, &mut buffer, 0) {
-                Ok(0) => self.eof = true,
-                Ok(n) => self.check(&buffer[..n], now),
-                Err(Errno::EAGAIN) => return,
-                Err(error) => return self.fail(sockets, h, error),
+        if self.finished && self.eof {
+            self.close(c.sockets, h);
+        }
+    }
+
+    /// Gives back the lent frames whose time has come, or all.
+    fn release(&mut self, c: &mut Context, all: bool) {
+        let mut i = 0;
+        while i < self.lent.len() {
+            if !all && self.lent[i].1 > c.now {
+                i += 1;
+                continue;
+            }
+            let (frame, _) = self.lent.swap_remove(i);
+            match self.handle {
+                Some(h) => c.sockets.zc_release(h, frame).expect("a frame that was lent"),
+                // The socket is closed: the frame is taken all the same.
+                None => drop(c.sockets.zc_release(Handle::from_raw(u64::MAX), frame)),
             }
         }
     }
 
-    fn check(&mut self, data: &[u8], now: Instant) {
-        for (at, got) in (self.received..).zip(data) {
-            let expected = byte(self.conn, 1 - self.role, at);
-            assert_eq!(*got, expected, "connection {} role {}: byte {at}", self.conn, self.role);
-        }
-        self.received += data.len() as u64;
-        if self.plan.read_pause.as_nanos() > 0 {
-            self.pause = Some(now + self.plan.read_pause);
+    /// The host stopped: nothing can be given back or closed.
+    pub fn kill(&mut self, now: Instant) {
+        if !self.is_done() {
+            (self.killed, self.handle, self.ended) = (true, None, now);
+            self.lent.clear();
         }
     }
 
     /// When it wants to run again, whatever happens.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.is_done() { None } else { self.pause }
+        if self.is_done() {
+            return None;
+        }
+        let lent = self.lent.iter().map(|(_, due)| *due).min();
+        [self.read_pause, self.write_pause, lent].into_iter().flatten().min()
     }
+
+    /// Fails where the program could do what it waits for, and nobody told it:
+    /// all events were taken, and the program did all it could.
+    pub fn check_not_forgotten(&mut self, c: &mut Context) {
+        let Some(h) = self.handle else { return };
+        if self.plan.drive == Drive::Always || self.interest & !EPOLLONESHOT == 0 {
+            return;
+        }
+        let ready = c.sockets.readiness(h);
+        if self.connecting.is_some() {
+            let news = ready.intersects(Readiness::OUT | Readiness::ERR | Readiness::HUP);
+            assert!(!news, "{}: connected or failed ({ready:?}), and not told", self.name());
+            return;
+        }
+        if self.wants_to_write() {
+            assert!(!ready.contains(Readiness::OUT), "{}: can write, and was not told", self.name());
+        }
+        if self.wants_to_read() {
+            let peeked = c.sockets.recv(h, &mut c.scratch.data[..1], MSG_PEEK);
+            assert_eq!(peeked, Err(Errno::EAGAIN), "{}: can read, and was not told", self.name());
+        }
+    }
+
+    pub fn name(&self) -> String {
+        let side = if self.role == 0 { "client" } else { "server" };
+        format!("connection {} {side} on host {}", self.conn, self.host)
+    }
+
+    /// A time from now, for a pause.
+    pub fn later(now: Instant, pause: Duration) -> Option<Instant> {
+        (pause > Duration::ZERO).then(|| now + pause)
+    }
+}
+
+fn set(sockets: &mut Sockets, h: Handle, (level, name, value): Setting) {
+    sockets.set_option(h, level, name, &value.to_ne_bytes()).expect("an option");
 }

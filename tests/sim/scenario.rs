@@ -1,82 +1,24 @@
 //! What happens in a run, drawn from its seed.
 
-use ringroad::device::memory::{Impairments, WireConfig};
-use ringroad::rng::Rng;
-use ringroad::stack::{Config, Mode};
+use crate::draw::Draw;
+use crate::features::{Class, Features, Has};
+use crate::host_plan::{self, HostPlan};
+use crate::net::{NetConfig, Shape};
+use crate::side_plan::{self, SidePlan};
+use ringroad::device::memory::Impairments;
 use ringroad::time::{Duration, Instant};
-use ringroad::wire::ethernet::Mac;
 use std::net::Ipv4Addr;
-
-/// Kinds of scenarios.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Nothing goes wrong.
-    Perfect,
-    /// Up to a few percent of everything.
-    Bad,
-    /// Up to 15 percent of everything.
-    Terrible,
-    /// A bottleneck with little room before it.
-    Slow,
-    /// Pools that run dry.
-    FewFrames,
-    /// Programs close early and abort.
-    Aborts,
-    /// Nothing passes for some seconds.
-    Cut,
-    /// From some time on nothing passes.
-    CutForEver,
-    /// Many small connections.
-    Many,
-}
-
-/// How a program learns that a socket is ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drive {
-    /// It tries at every step.
-    Always,
-    /// It waits for level-triggered epoll events.
-    Level,
-    /// It waits for edge-triggered epoll events.
-    Edge,
-}
-
-/// How a side ends its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// `shutdown` after the last byte, `close` after the peer's end.
-    Shutdown,
-    /// `close` after the last byte, whatever the peer does.
-    Close,
-    /// SO_LINGER zero and `close`, once this many bytes went either way.
-    Abort(u64),
-}
-
-/// What one side of a connection does.
-#[derive(Clone, Debug)]
-pub struct SidePlan {
-    pub send: u64,
-    pub end: End,
-    /// Bytes in a call of `send`, at most.
-    pub write_chunk: usize,
-    /// Bytes in a call of `recv`, at most.
-    pub read_chunk: usize,
-    /// Time from one `recv` to the next.
-    pub read_pause: Duration,
-    pub nodelay: bool,
-    pub cork: bool,
-    pub keepalive: bool,
-    pub send_buffer: Option<i32>,
-    pub receive_buffer: Option<i32>,
-}
 
 /// A connection.
 #[derive(Clone, Debug)]
 pub struct ConnPlan {
     pub start: Instant,
-    /// Which host connects, and to which.
+    /// Which host connects, to which, and to which of its listeners.
     pub client: usize,
     pub server: usize,
+    pub listener: usize,
+    /// The client's port, where it chooses one.
+    pub bind: Option<u16>,
     /// What the client does, and what the server does.
     pub sides: [SidePlan; 2],
 }
@@ -86,207 +28,271 @@ pub struct ConnPlan {
 pub struct DatagramPlan {
     pub at: Instant,
     pub from: usize,
+    pub to: usize,
     pub len: usize,
+}
+
+/// Something that happens to the network or a host.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// Nothing passes between the hosts in this set and the others.
+    Part(u64),
+    /// Nothing passes at all.
+    Cut,
+    /// Everything passes again.
+    Mend,
+    /// A host stops where it is, and begins again with another seed.
+    Restart(usize),
+    /// A host that is down until then begins again.
+    Begin(usize),
+    CloseListener(usize, usize),
+    OpenListener(usize, usize),
+    /// The host has its address no more, or has it again.
+    Address(usize, bool),
+    Mtu(usize, usize),
+    /// The host reaches another by a gateway, or again directly.
+    Route(usize, usize, Option<usize>),
+    /// A gateway's packet size changes, and whether it tells.
+    Gateway(usize, usize, bool),
+}
+
+#[derive(Clone, Debug)]
+pub struct Happening {
+    pub at: Instant,
+    pub what: What,
 }
 
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub class: Class,
-    pub drive: Drive,
-    pub wire: WireConfig,
+    pub features: Features,
+    pub net: NetConfig,
+    /// Time from one turn of a worker to its next.
+    pub turn: Duration,
     /// What happens to what each host sends.
-    pub impairments: [Impairments; 2],
-    pub hosts: [Config; 2],
-    pub frames: [u32; 2],
+    pub impairments: Vec<Impairments>,
+    pub shapes: Vec<Shape>,
+    pub hosts: Vec<HostPlan>,
+    pub gateways: Vec<(usize, bool)>,
     pub connections: Vec<ConnPlan>,
     pub datagrams: Vec<DatagramPlan>,
-    /// When the wire is cut, and when it is whole again.
-    pub cut: Option<(Instant, Instant)>,
+    pub happenings: Vec<Happening>,
 }
 
-pub const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
+pub fn address(host: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, 1 + host as u8)
+}
 
-/// Draws from a generator.
-struct Draw(Rng);
+pub fn mac(host: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 0, 0x0a + host as u8]
+}
 
-impl Draw {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0.next_u64() % n.max(1)
-    }
-
-    fn between(&mut self, from: u64, to: u64) -> u64 {
-        from + self.below(to - from + 1)
-    }
-
-    /// True once in `n` times.
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// Up to `2^bits`, small values as likely as large ones.
-    fn spread(&mut self, bits: u64) -> u64 {
-        let bits = self.between(0, bits);
-        self.below(1 << bits)
-    }
-
-    fn probability(&mut self, most: f64) -> f64 {
-        if self.one_in(3) { 0.0 } else { self.below(1000) as f64 / 1000.0 * most }
-    }
-
-    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize]
-    }
-
-    fn millis(&mut self, most: u64) -> Duration {
-        Duration::from_micros(self.below(most * 1000 + 1))
-    }
+fn time(d: &mut Draw, from: u64, most: u64) -> Instant {
+    Instant::ZERO + Duration::from_millis(from) + d.millis(most)
 }
 
 impl Scenario {
     pub fn new(class: Class, seed: u64) -> Self {
-        let mut d = Draw(Rng::new(seed.wrapping_mul(2) ^ (class as u64) << 32));
-        let raw_ip = d.one_in(4);
+        let mut d = Draw::new(seed.wrapping_mul(31) ^ (class as u64) << 40);
+        let features = Features::draw(class, &mut d);
+        let has = features.has;
+        let hosts = if has.contains(Has::HOSTS) { d.between(3, 8) as usize } else { 2 };
         let mtu = d.pick(&[1500, 1500, 1500, 1280, 576]);
-        let frames = match class {
-            Class::FewFrames => [d.between(160, 400) as u32, d.between(160, 400) as u32],
-            _ => [4096, 4096],
-        };
-        let wire = WireConfig {
-            mtu,
-            completion_delay: if d.one_in(3) { d.millis(3) } else { Duration::ZERO },
-            tx_ring: d.pick(&[2048, 64, 5]),
-            fill: frames[0].min(frames[1]).min(256) as usize / 4,
-            headroom: d.pick(&[0, 256]),
-            ..Default::default()
-        };
-        let impairments = [impairments(class, &mut d), impairments(class, &mut d)];
-        let hosts = [host(0, raw_ip, mtu, class, &mut d), host(1, raw_ip, mtu, class, &mut d)];
-        let count = match class {
-            Class::Many => d.between(30, 120),
-            Class::FewFrames => d.between(1, 4),
+        let frames = if has.contains(Has::FEW_FRAMES) { d.between(160, 400) as u32 } else { 2048 };
+        let frames = if has.contains(Has::BIG) { 8192 } else { frames };
+        let net = network(&features, mtu, frames, &mut d);
+        let turn = if has.contains(Has::LATE_WORKER) { d.pick(&[200, 1000, 3000]) } else { d.pick(&[20, 20, 5]) };
+        let count = match has {
+            _ if has.contains(Has::MANY) => d.between(30, 120),
+            _ if has.contains(Has::FEW_FRAMES) => d.between(1, 4),
+            _ if has.contains(Has::BIG) => d.between(1, 2),
             _ => d.between(1, 8),
         };
-        let connections = (0..count).map(|_| connection(class, &mut d)).collect();
-        let datagrams = match class {
-            Class::CutForEver | Class::FewFrames => 0,
-            _ => d.below(30),
+        let budget = &mut budget(class, &features, &mut d);
+        let mut connections: Vec<_> =
+            (0..count).map(|n| connection(&features, n as u16, hosts, budget, &mut d)).collect();
+        connections.sort_by_key(|c| c.start);
+        let datagrams = if has.contains(Has::DATAGRAMS) { d.below(30) } else { 0 };
+        let mut datagrams: Vec<_> = (0..datagrams).map(|_| datagram(hosts, &mut d)).collect();
+        datagrams.sort_by_key(|d| d.at);
+        let mut scenario = Self {
+            class,
+            features,
+            net,
+            turn: Duration::from_micros(turn),
+            impairments: (0..hosts).map(|_| impairments(&features, &mut d)).collect(),
+            shapes: (0..hosts).map(|_| shape(&features, &mut d)).collect(),
+            hosts: (0..hosts).map(|n| host_plan::draw(n, &features, mtu, frames, &mut d)).collect(),
+            gateways: Vec::new(),
+            connections,
+            datagrams,
+            happenings: Vec::new(),
         };
-        let datagrams = (0..datagrams)
-            .map(|_| DatagramPlan {
-                at: Instant::ZERO + d.millis(3000),
-                from: d.below(2) as usize,
-                len: 8 + d.spread(12) as usize,
-            })
-            .collect();
-        let cut = match class {
-            Class::Cut => {
-                let from = Instant::ZERO + d.millis(1000);
-                Some((from, from + d.millis(20_000)))
+        scenario.draw_happenings(&mut d);
+        scenario
+    }
+
+    fn draw_happenings(&mut self, d: &mut Draw) {
+        let has = self.features.has;
+        if has.contains(Has::CUT) {
+            let what = if d.one_in(2) { What::Cut } else { What::Part(d.below(1 << self.hosts.len())) };
+            let at = time(d, 0, 1500);
+            self.happen(at, what);
+            let end = at + d.millis(20_000);
+            self.happen(end, What::Mend);
+        }
+        if has.contains(Has::CUT_FOR_EVER) {
+            let at = time(d, 0, 500);
+            self.happen(at, What::Cut);
+        }
+        for _ in 0..d.between(1, 3) {
+            self.upheaval(d);
+        }
+        if has.contains(Has::GATEWAYS) {
+            self.routes(d);
+        }
+        self.happenings.sort_by_key(|h| h.at);
+    }
+
+    fn happen(&mut self, at: Instant, what: What) {
+        self.happenings.push(Happening { at, what });
+    }
+
+    /// One each of the features that change a host.
+    fn upheaval(&mut self, d: &mut Draw) {
+        let has = self.features.has;
+        let host = d.below(self.hosts.len() as u64) as usize;
+        let at = time(d, 0, 3000);
+        let later = at + d.millis(10_000);
+        if has.contains(Has::RESTARTS) {
+            self.happen(at, What::Restart(host));
+            let back = if d.one_in(2) { at + Duration::from_millis(1) } else { later };
+            self.happen(back, What::Begin(host));
+        }
+        if has.contains(Has::REOPENED) {
+            let listener = d.below(self.hosts[host].listeners.len() as u64) as usize;
+            self.happen(at, What::CloseListener(host, listener));
+            self.happen(later, What::OpenListener(host, listener));
+        }
+        if has.contains(Has::ADDRESSES) {
+            self.happen(at, What::Address(host, false));
+            self.happen(later, What::Address(host, true));
+        }
+        if has.contains(Has::MTU) {
+            let mtu = self.hosts[host].config.mtu;
+            let small = d.between(400, mtu as u64) as usize;
+            self.happen(at, What::Mtu(host, small));
+            self.happen(later, What::Mtu(host, mtu));
+        }
+    }
+
+    /// Two gateways, and routes that go over one, the other, or neither.
+    fn routes(&mut self, d: &mut Draw) {
+        let mtu = self.hosts[0].config.mtu as u64;
+        for _ in 0..2 {
+            let mtu = if d.one_in(2) { mtu } else { d.between(552.min(mtu), mtu) };
+            self.gateways.push((mtu as usize, false));
+        }
+        for _ in 0..d.between(1, 8) {
+            let (at, number) = (time(d, 0, 2500), d.below(2) as usize);
+            if d.one_in(4) {
+                let mtu = d.between(552.min(mtu), mtu) as usize;
+                self.happen(at, What::Gateway(number, mtu, false));
+                continue;
             }
-            Class::CutForEver => Some((Instant::ZERO + d.millis(500), Instant::NEVER)),
-            _ => None,
-        };
-        let drive = d.pick(&[Drive::Always, Drive::Level, Drive::Edge]);
-        Self { class, drive, wire, impairments, hosts, frames, connections, datagrams, cut }
-    }
-
-    /// True where a connection whose programs behave may still fail.
-    pub fn unfair(&self) -> bool {
-        matches!(self.class, Class::CutForEver)
+            let host = d.below(self.hosts.len() as u64) as usize;
+            let to = (host + 1 + d.below(self.hosts.len() as u64 - 1) as usize) % self.hosts.len();
+            let over = if d.one_in(3) { None } else { Some(number) };
+            self.happen(at, What::Route(host, to, over));
+        }
     }
 }
 
-fn impairments(class: Class, d: &mut Draw) -> Impairments {
-    let most = match class {
-        Class::Perfect => return Impairments { delay: d.millis(2), ..Default::default() },
-        Class::Slow => {
-            return Impairments {
-                delay: d.millis(20),
-                bytes_per_second: d.between(50_000, 5_000_000),
-                queue_bytes: d.between(4, 100) as usize * 1600,
-                ..Default::default()
-            };
-        }
-        Class::Terrible => 0.15,
-        Class::Bad | Class::Aborts | Class::Many => 0.04,
-        Class::FewFrames | Class::Cut | Class::CutForEver => 0.01,
-    };
+/// Bytes that all connections together may send.
+fn budget(class: Class, features: &Features, d: &mut Draw) -> u64 {
+    match class {
+        // Now and then a hundred megabytes.
+        _ if features.has.contains(Has::BIG) => if d.one_in(40) { 100 << 20 } else { d.between(1 << 20, 6 << 20) },
+        Class::Many => 200 << 10,
+        Class::Terrible | Class::FewFrames => 200 << 10,
+        _ if features.has.contains(Has::SMALL_SEGMENTS) => 200 << 10,
+        _ => 1 << 20,
+    }
+}
+
+fn network(features: &Features, mtu: usize, frames: u32, d: &mut Draw) -> NetConfig {
+    let has = features.has;
+    let few = has.contains(Has::SMALL_RINGS);
+    NetConfig {
+        raw_ip: has.contains(Has::RAW_IP),
+        max_len: mtu + 18,
+        completion_delay: if has.contains(Has::SLOW_COMPLETIONS) { d.millis(3) } else { Duration::ZERO },
+        tx_ring: if few { d.pick(&[64, 5, 1]) } else { 2048 },
+        rx_ring: if few { d.pick(&[256, 32]) } else { 2048 },
+        fill: if few { d.pick(&[64, 8]) } else { frames.min(256) as usize / 4 },
+        headroom: d.pick(&[0, 256]),
+        capture: 300,
+    }
+}
+
+fn impairments(features: &Features, d: &mut Draw) -> Impairments {
+    let (has, most) = (features.has, features.damage);
+    let mut p = |feature, most| if has.contains(feature) { d.probability(most) } else { 0.0 };
+    let (loss, duplicate, reorder) = (p(Has::LOSS, most), p(Has::DUPLICATE, most), p(Has::REORDER, most));
+    let (corrupt, truncate) = (p(Has::CORRUPT, most / 2.0), p(Has::TRUNCATE, most / 4.0));
+    let rate = has.contains(Has::RATE);
+    let delay = d.pick(&[1, 20, 20, 100]);
     Impairments {
-        loss: d.probability(most),
-        duplicate: d.probability(most),
-        reorder: d.probability(most),
+        loss,
+        duplicate,
+        reorder,
         reorder_by: d.millis(20) + Duration::from_micros(1),
-        corrupt: d.probability(most / 2.0),
-        truncate: d.probability(most / 4.0),
-        delay: d.millis(20),
-        jitter: if d.one_in(2) { d.millis(5) } else { Duration::ZERO },
-        ..Default::default()
+        corrupt,
+        truncate,
+        delay: if has.contains(Has::DELAY) { d.millis(delay) } else { Duration::ZERO },
+        jitter: if has.contains(Has::JITTER) { d.millis(5) } else { Duration::ZERO },
+        bytes_per_second: if rate { d.between(50_000, 5_000_000) } else { 0 },
+        queue_bytes: if rate { d.between(4, 100) as usize * 1600 } else { 1 << 20 },
     }
 }
 
-fn host(n: usize, raw_ip: bool, mtu: usize, class: Class, d: &mut Draw) -> Config {
-    let mut config = Config {
-        mode: Mode::Owned,
-        addresses: vec![(ADDRESSES[n].into(), 24)],
-        mac: Mac([2, 0, 0, 0, 0, 0x0a + n as u8]),
-        mtu,
-        raw_ip,
-        transmit_queue: d.pick(&[4096, 256, 32]),
-        ..Default::default()
-    };
-    let options = &mut config.tcp.options;
-    options.timestamps = !d.one_in(5);
-    options.sack = !d.one_in(5);
-    options.window_scaling = !d.one_in(5);
-    config.tcp.initial_window = d.pick(&[10, 10, 2, 1]);
-    if class == Class::FewFrames {
-        config.tcp.frame_reserve = 16;
-        config.tcp.frames_low = 48;
-    }
-    config
-}
-
-fn side(class: Class, d: &mut Draw) -> SidePlan {
-    let most = match class {
-        Class::Many => 12,
-        Class::Terrible | Class::FewFrames => 16,
-        Class::Slow => 17,
-        _ => 18,
-    };
-    let send = d.spread(most);
-    let end = match class {
-        Class::Aborts => match d.below(4) {
-            0 => End::Close,
-            1 => End::Abort(d.spread(most)),
-            _ => End::Shutdown,
-        },
-        _ => End::Shutdown,
-    };
-    let slow = d.one_in(6);
-    SidePlan {
-        send,
-        end,
-        write_chunk: 1 + d.spread(16) as usize,
-        read_chunk: if slow { 100 + d.spread(12) as usize } else { 65_536 },
-        read_pause: if slow { d.millis(60) } else { Duration::ZERO },
-        nodelay: d.one_in(2),
-        cork: d.one_in(8),
-        keepalive: matches!(class, Class::Aborts | Class::CutForEver) || d.one_in(4),
-        send_buffer: d.one_in(4).then(|| 4096 << d.below(5)),
-        receive_buffer: d.one_in(4).then(|| 4096 << d.below(5)),
+fn shape(features: &Features, d: &mut Draw) -> Shape {
+    let has = features.has;
+    let longest = d.millis(300) + Duration::from_millis(1);
+    // The wire is whole most of the time.
+    let bursts = (longest.saturating_mul(d.between(4, 40)), longest);
+    Shape {
+        bursts: has.contains(Has::BURSTS).then_some(bursts),
+        mark: if has.contains(Has::MARKS) { d.pick(&[0.01, 0.1, 0.5]) } else { 0.0 },
     }
 }
 
-fn connection(class: Class, d: &mut Draw) -> ConnPlan {
-    let client = d.below(2) as usize;
-    let server = if d.one_in(10) { client } else { 1 - client };
-    let mut sides = [side(class, d), side(class, d)];
-    for side in &mut sides {
-        // Slow readers of much data take for ever; that is no hang.
-        if side.read_pause > Duration::ZERO {
-            side.read_chunk = side.read_chunk.max(1000);
-        }
+fn connection(features: &Features, n: u16, hosts: usize, budget: &mut u64, d: &mut Draw) -> ConnPlan {
+    let has = features.has;
+    let client = d.below(hosts as u64) as usize;
+    let other = (client + 1 + d.below(hosts as u64 - 1) as usize) % hosts;
+    let own = has.contains(Has::LOOPBACK) && d.one_in(3);
+    let listener = d.below(host_plan::LISTENERS as u64) as usize;
+    let mut side = |budget: &mut u64| {
+        let most = if has.contains(Has::MANY) { 1 << 12 } else { *budget };
+        let side = side_plan::draw(features, most, d);
+        *budget = budget.saturating_sub(side.send).max(1000);
+        side
+    };
+    let sides = [side(budget), side(budget)];
+    ConnPlan {
+        start: time(d, 0, 2000),
+        client,
+        server: if own { client } else { other },
+        listener,
+        bind: (has.contains(Has::BOUND) && d.one_in(2)).then_some(20_000 + n),
+        sides,
     }
-    ConnPlan { start: Instant::ZERO + d.millis(2000), client, server, sides }
+}
+
+fn datagram(hosts: usize, d: &mut Draw) -> DatagramPlan {
+    let from = d.below(hosts as u64) as usize;
+    let to = (from + 1 + d.below(hosts as u64 - 1) as usize) % hosts;
+    DatagramPlan { at: time(d, 0, 3000), from, to, len: 8 + d.spread(12) as usize }
 }

@@ -91,10 +91,13 @@ struct Flight {
     bytes: Vec<u8>,
 }
 
-/// One direction of a wire.
-pub(super) struct Link {
-    pub(super) impairments: Impairments,
-    pub(super) counts: LinkCounts,
+/// One direction of a wire. A [`Wire`](super::Wire) has two; who builds a network
+/// of another shape takes as many as it needs.
+pub struct Link {
+    /// What happens to packets from now on.
+    pub impairments: Impairments,
+    /// What became of them so far.
+    pub counts: LinkCounts,
     pub(super) filter: Option<Filter>,
     /// Packets that wait at the far end, at most.
     pub(super) ring: usize,
@@ -111,7 +114,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(impairments: Impairments, seed: u64, ring: usize, max_len: usize) -> Self {
+    /// A link with nothing on it. `ring`: packets that wait at its far end, at most;
+    /// `max_len`: bytes in a packet, at most.
+    pub fn new(impairments: Impairments, seed: u64, ring: usize, max_len: usize) -> Self {
         Self {
             impairments,
             counts: LinkCounts::default(),
@@ -137,12 +142,12 @@ impl Link {
     }
 
     /// An empty buffer, used before where there is one.
-    pub(super) fn buffer(&mut self) -> Vec<u8> {
+    pub fn buffer(&mut self) -> Vec<u8> {
         self.spare.pop().unwrap_or_default()
     }
 
     /// Keeps a buffer for later use.
-    pub(super) fn recycle(&mut self, mut bytes: Vec<u8>) {
+    pub fn recycle(&mut self, mut bytes: Vec<u8>) {
         if self.spare.len() < 256 {
             bytes.clear();
             self.spare.push(bytes);
@@ -150,7 +155,7 @@ impl Link {
     }
 
     /// Puts a packet on the wire.
-    pub(super) fn send(&mut self, now: Instant, mut bytes: Vec<u8>) {
+    pub fn send(&mut self, now: Instant, mut bytes: Vec<u8>) {
         self.counts.sent += 1;
         if bytes.len() > self.max_len {
             self.counts.too_large += 1;
@@ -227,20 +232,20 @@ impl Link {
     }
 
     /// The oldest packet that has arrived, left in place.
-    pub(super) fn peek(&mut self, now: Instant) -> Option<&[u8]> {
+    pub fn peek(&mut self, now: Instant) -> Option<&[u8]> {
         let Reverse(flight) = self.flights.peek()?;
         (flight.arrives <= now).then_some(flight.bytes.as_slice())
     }
 
     /// Takes what [`Link::peek`] showed.
-    pub(super) fn pop(&mut self) -> Option<Vec<u8>> {
+    pub fn pop(&mut self) -> Option<Vec<u8>> {
         let Reverse(flight) = self.flights.pop()?;
         self.counts.delivered += 1;
         Some(flight.bytes)
     }
 
     /// Drops the newest of what has arrived and nobody took, beyond the ring's bound.
-    pub(super) fn bound(&mut self, now: Instant) {
+    pub fn bound(&mut self, now: Instant) {
         if self.flights.len() <= self.ring {
             return;
         }
@@ -260,12 +265,12 @@ impl Link {
     }
 
     /// When the next packet arrives.
-    pub(super) fn next_arrival(&self) -> Option<Instant> {
+    pub fn next_arrival(&self) -> Option<Instant> {
         self.flights.peek().map(|f| f.0.arrives)
     }
 
     /// Packets on the way or waiting at the far end.
-    pub(super) fn in_flight(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.flights.len()
     }
 }
