@@ -87,7 +87,7 @@ impl Sockets {
         let core = &mut self.stack.core;
         let frame = match socket.kind {
             Kind::Stream(conn) => {
-                if !self.stack.tcp.conn(conn).state().can_send() {
+                if !self.stack.tcp.conn(conn).may_send() {
                     self.tcp_send(h, &[], 0)?;
                     return Err(Errno::EAGAIN);
                 }
@@ -123,7 +123,7 @@ impl Sockets {
         let sent = match socket.kind {
             Kind::Stream(conn) => {
                 let state = self.stack.tcp.conn(conn).state();
-                if !state.can_send() {
+                if !self.stack.tcp.conn(conn).may_send() {
                     let error = self.tcp_send(h, &[], 0).err();
                     let error = error.unwrap_or(if state == State::SynSent {
                         Errno::EAGAIN

@@ -82,6 +82,10 @@ pub struct Config {
     /// A window that was not used for an RTO starts again at the initial one
     /// (RFC 5681, 4.1). Default on.
     pub restart_idle: bool,
+    /// Takes the place of RFC 6528's secret in initial sequence numbers: the
+    /// first is this, later ones follow the clock. For simulation, where numbers
+    /// are to be known or near 2^32; strangers could guess them. Default: none.
+    pub sequence_base: Option<u32>,
 }
 
 /// How losses are found by SACK blocks.
@@ -92,10 +96,6 @@ pub enum LossDetection {
     Rack,
     /// By counting what arrived behind it (RFC 6675).
     DupAck,
-    /// Takes the place of RFC 6528's secret in initial sequence numbers: the
-    /// first is this, later ones follow the clock. For simulation, where numbers
-    /// are to be known or near 2^32; strangers could guess them. Default: none.
-    pub sequence_base: Option<u32>,
 }
 
 /// What can differ from connection to connection.

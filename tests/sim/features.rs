@@ -74,6 +74,12 @@ bitflags! {
         const KEEPALIVE = 1 << 44;
         /// Listeners whose program is slow to accept.
         const SLOW_ACCEPT = 1 << 45;
+        /// Listeners that answer with SYN cookies, or that never do.
+        const COOKIES = 1 << 46;
+        /// Opens with data in the SYN.
+        const FAST_OPEN = 1 << 47;
+        /// Listeners that wait for data.
+        const DEFERRED = 1 << 48;
     }
 }
 

@@ -17,6 +17,8 @@ use std::net::{IpAddr, SocketAddr};
 const UDP_PORT: u16 = 5000;
 /// What listeners are called in the epoll set: from here up.
 pub const LISTENERS: u64 = 1 << 40;
+/// In the timers, in a program's place: a listener may accept again.
+pub const NOBODY: usize = usize::MAX;
 /// Bytes of a frame.
 const FRAME: u16 = 2048;
 
@@ -91,6 +93,9 @@ impl Host {
         self.sockets.set_option(h, SOL_SOCKET, SO_REUSEADDR, &on).expect("SO_REUSEADDR");
         let any: IpAddr = [0, 0, 0, 0].into();
         self.sockets.bind(h, SocketAddr::new(any, plan.port)).expect("bind");
+        for (name, value) in [(TCP_FASTOPEN, plan.fast_open), (TCP_DEFER_ACCEPT, plan.defer)] {
+            self.sockets.set_option(h, IPPROTO_TCP, name, &value.to_ne_bytes()).expect("an option");
+        }
         self.sockets.listen(h, plan.backlog).expect("listen");
         let token = LISTENERS + i as u64;
         self.sockets.epoll_ctl(self.epoll, EPOLL_CTL_ADD, h, EPOLLIN | EPOLLET, token).expect("EPOLL_CTL_ADD");
@@ -112,8 +117,7 @@ impl Host {
         }
         let timer = self.timers.peek().map(|t| t.0.0);
         let stack = if self.down { None } else { self.sockets.next_deadline() };
-        let accept = self.accept_after.iter().copied().find(|at| *at > now);
-        [timer, stack, accept, net.next_event(self.n)].into_iter().flatten().min()
+        [timer, stack, net.next_event(self.n)].into_iter().flatten().min()
     }
 
     /// True where the stack's timers have something to do.
@@ -171,6 +175,7 @@ impl Host {
                 let pause = self.plan.listeners[i].pause;
                 if pause > Duration::ZERO {
                     self.accept_after[i] = now + pause;
+                    self.timers.push(Reverse((now + pause, NOBODY)));
                 }
                 Some(accepted)
             }

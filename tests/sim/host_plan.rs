@@ -3,6 +3,7 @@
 use crate::draw::Draw;
 use crate::features::{Features, Has};
 use crate::scenario::{address, mac};
+use ringroad::stack::tcp::SynCookies;
 use ringroad::stack::{Config, Mode};
 use ringroad::tcp;
 use ringroad::time::Duration;
@@ -17,6 +18,9 @@ pub struct ListenerPlan {
     pub backlog: i32,
     /// Time from one `accept` to the next.
     pub pause: Duration,
+    /// TCP_FASTOPEN and TCP_DEFER_ACCEPT as they are set.
+    pub fast_open: i32,
+    pub defer: i32,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +61,10 @@ pub fn draw(n: usize, features: &Features, mtu: usize, frames: u32, d: &mut Draw
         config.tcp.syn_retries = d.between(1, 4) as u8;
         config.tcp.synack_retries = d.between(1, 4) as u8;
     }
+    if has.contains(Has::COOKIES) {
+        config.table.syn_cookies = d.pick(&[SynCookies::Always, SynCookies::Auto, SynCookies::Off]);
+    }
+    config.table.fast_open_server = has.contains(Has::FAST_OPEN);
     if has.contains(Has::WRAP) {
         // Before 2^32 by as much as the clock of 4 us goes in a few seconds and a
         // few hundred kilobytes of data.
@@ -67,6 +75,8 @@ pub fn draw(n: usize, features: &Features, mtu: usize, frames: u32, d: &mut Draw
         port: 80 + i as u16,
         backlog: if has.contains(Has::SMALL_TABLES) { d.between(0, 4) as i32 } else { 256 },
         pause: if slow && d.one_in(2) { d.millis(500) } else { Duration::ZERO },
+        fast_open: if has.contains(Has::FAST_OPEN) { d.pick(&[0, 1, 16]) } else { 0 },
+        defer: if has.contains(Has::DEFERRED) { d.below(5) as i32 } else { 0 },
     };
     let listeners = (0..LISTENERS).map(|i| listener(i, d)).collect();
     HostPlan { config, frames, listeners, wait: d.pick(&[1, 3, 64, 1024]) }
@@ -93,6 +103,7 @@ fn protocol(tcp: &mut tcp::Config, has: Has, d: &mut Draw) {
 fn small_tables(config: &mut Config, d: &mut Draw) {
     config.neighbor.max_entries = d.between(2, 12) as usize;
     config.neighbor.max_queue = d.between(1, 4) as usize;
+    config.table.syn_cookies = SynCookies::Off;
     config.table.max_half_open = d.between(1, 4) as usize;
     config.table.max_time_wait = d.between(1, 4) as usize;
     config.tcp.out_of_order_segments = d.between(1, 16) as u32;

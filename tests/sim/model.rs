@@ -29,11 +29,14 @@ bitflags! {
         const TABLE = 1 << 6;
         /// Its timers are so short that a bad wire or a pause may end it.
         const IMPATIENT = 1 << 7;
+        /// A SYN cookie takes only the segment after the SYN: if another comes first,
+        /// the connection is reset.
+        const COOKIE = 1 << 8;
     }
 }
 
 /// Each cause with the errors that a program may see of it.
-const ALLOWED: [(Cause, &[Errno]); 8] = {
+const ALLOWED: [(Cause, &[Errno]); 9] = {
     use Errno::*;
     [
         (Cause::ABORTED, &[ECONNRESET, EPIPE, ECONNREFUSED]),
@@ -44,6 +47,7 @@ const ALLOWED: [(Cause, &[Errno]); 8] = {
         (Cause::ADDRESS, &[EHOSTUNREACH, ENETUNREACH, EADDRNOTAVAIL, ETIMEDOUT, ECONNRESET, EPIPE]),
         (Cause::TABLE, &[ENOBUFS, ETIMEDOUT, EHOSTUNREACH, ECONNRESET, EPIPE]),
         (Cause::IMPATIENT, &[ETIMEDOUT, ECONNRESET, EPIPE]),
+        (Cause::COOKIE, &[ECONNRESET, EPIPE, ECONNREFUSED]),
     ]
 };
 
@@ -60,7 +64,9 @@ pub fn general(features: &Features) -> Cause {
     let has = features.has;
     let mut causes = Cause::empty();
     causes.set(Cause::LOSSY, features.lossy());
-    causes.set(Cause::TABLE, has.contains(Has::SMALL_TABLES));
+    causes.set(Cause::TABLE, has.intersects(Has::SMALL_TABLES | Has::COOKIES | Has::FAST_OPEN));
+    let reordered = features.lossy() || has.intersects(Has::REORDER | Has::DUPLICATE | Has::GATEWAYS | Has::MTU);
+    causes.set(Cause::COOKIE, has.contains(Has::COOKIES) && reordered);
     let trouble = features.lossy() || has.intersects(Has::LONG_PAUSES | Has::MTU | Has::GATEWAYS);
     let silence = Has::CUT | Has::ADDRESSES | Has::BURSTS | Has::GATEWAYS | Has::MTU;
     let short = has.contains(Has::IMPATIENT) && (trouble || has.intersects(Has::DELAY | Has::LATE_WORKER | Has::SLOW_COMPLETIONS | Has::READ_PAUSES | Has::SLOW_ACCEPT | Has::JITTER | Has::REORDER));
@@ -137,9 +143,9 @@ impl Verdict<'_> {
     }
 
     /// How long it may take at most: the pauses of its programs, twenty bytes a
-    /// millisecond, and half an hour of time-outs that double.
+    /// millisecond, and two hours of time-outs that double.
     fn patience(&self) -> Duration {
-        let mut ms = 1_800_000;
+        let mut ms = 7_200_000;
         for side in &self.plan.sides {
             let calls = |chunk: usize| side.send.max(self.plan.sides[0].send) / chunk.max(1) as u64 + 1;
             ms += side.stop.map_or(0, |(_, pause)| pause.as_millis());

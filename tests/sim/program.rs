@@ -1,12 +1,12 @@
 //! The programs: one for each end of a connection. What they send, read and see
 //! is in `transfer`; here is when they run, and how they begin and end.
 
-use crate::draw::Draw;
+use crate::draw::{Draw, fill};
 use crate::side_plan::{Drive, End, Setting, SidePlan};
 use ringroad::errno::Errno;
 use ringroad::frame::Frame;
 use ringroad::socket::linux::*;
-use ringroad::socket::{Handle, Readiness, Sockets};
+use ringroad::socket::{Handle, Readiness, SendMeta, Sockets};
 use ringroad::time::{Duration, Instant};
 use std::net::SocketAddr;
 
@@ -124,6 +124,28 @@ impl Program {
             let known = ringroad::tcp::Algorithm::from_name(name).is_some();
             let done = sockets.set_option(h, IPPROTO_TCP, TCP_CONGESTION, name.as_bytes());
             assert_eq!(done.is_ok(), known, "TCP_CONGESTION {name}: {done:?}");
+        }
+    }
+
+    /// Begins to connect; with its first data where the plan says so.
+    pub fn open(&mut self, sockets: &mut Sockets, h: Handle, peer: SocketAddr, now: Instant) {
+        self.connecting = Some(peer);
+        let len = self.plan.send.min(self.plan.write_chunk as u64).min(4000) as usize;
+        let begun = if self.plan.early && len > 0 {
+            let mut data = vec![0; len];
+            fill(self.stream(self.role), 0, &mut data);
+            let meta = SendMeta::default();
+            let begun = sockets.send_to(h, &data, MSG_FASTOPEN | MSG_NOSIGNAL, Some(peer), &meta);
+            begun.map(|n| self.sent = n as u64)
+        } else {
+            sockets.connect(h, peer)
+        };
+        if let Err(error) = begun
+            && error != Errno::EINPROGRESS
+        {
+            self.error = Some(error);
+            self.close(sockets, h);
+            self.ended = now;
         }
     }
 

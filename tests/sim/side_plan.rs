@@ -52,6 +52,8 @@ pub struct SidePlan {
     pub stop: Option<(u64, Duration)>,
     /// Whether it lends frames, and how long it keeps them.
     pub lend: Option<Duration>,
+    /// Whether a client opens with its first data.
+    pub early: bool,
     /// Whether it sends lent frames.
     pub alloc: bool,
     /// Whether it uses peeks, vectors and MSG_MORE.
@@ -92,6 +94,7 @@ pub fn draw(features: &Features, most: u64, d: &mut Draw) -> SidePlan {
         write_pause: if slow_writer { d.millis(60) } else { Duration::ZERO },
         stop: stops.then(|| (d.spread(bits), d.millis(90_000))),
         lend: (has.contains(Has::ZERO_COPY) && d.one_in(2)).then(|| if d.one_in(2) { Duration::ZERO } else { d.millis(30) }),
+        early: has.contains(Has::FAST_OPEN) && d.one_in(2),
         alloc: has.contains(Has::ZERO_COPY) && d.one_in(2),
         flags: has.contains(Has::FLAGS) && d.one_in(2),
         settings: settings(has, d),
@@ -115,7 +118,7 @@ fn settings(has: Has, d: &mut Draw) -> Vec<Setting> {
     let mut set = |level, name, value| all.push((level, name, value));
     // Without it, who waits for a peer that is gone waits for ever.
     let gone = Has::RESTARTS | Has::CUT_FOR_EVER | Has::ADDRESSES | Has::ABORTS | Has::EARLY_CLOSE | Has::IMPATIENT;
-    if has.intersects(gone | Has::KEEPALIVE | Has::REOPENED | Has::SMALL_TABLES) {
+    if has.intersects(gone | Has::KEEPALIVE | Has::REOPENED | Has::SMALL_TABLES | Has::COOKIES | Has::FAST_OPEN) {
         let quick = has.contains(Has::IMPATIENT) && d.one_in(2);
         set(SOL_SOCKET, SO_KEEPALIVE, 1);
         set(IPPROTO_TCP, TCP_KEEPIDLE, if quick { 1 } else { 20 });

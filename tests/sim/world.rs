@@ -1,15 +1,14 @@
 //! Hosts, the network between them, and the passing of time.
 
-use crate::features::Class;
+use crate::features::{Class, Has};
 use crate::gateway::Gateway;
-use crate::host::{Host, LISTENERS};
+use crate::host::{Host, LISTENERS, NOBODY};
 use crate::model::{self, Cause, Record, Verdict};
 use crate::net::{Net, NetConfig};
 use crate::program::{Context, Program, Scratch};
 use crate::report::{Report, alone};
 use crate::scenario::{Scenario, address, mac};
 use crate::side_plan::Drive;
-use ringroad::errno::Errno;
 use ringroad::socket::EpollEvent;
 use ringroad::socket::linux::*;
 use ringroad::time::Instant;
@@ -197,15 +196,7 @@ impl World {
         }
         let port = host.plan.listeners[plan.listener].port;
         let peer = SocketAddr::new(address(plan.server).into(), port);
-        program.connecting = Some(peer);
-        match sockets.connect(h, peer) {
-            Ok(()) | Err(Errno::EINPROGRESS) => {}
-            Err(error) => {
-                program.error = Some(error);
-                program.close(sockets, h);
-                program.ended = self.now;
-            }
-        }
+        program.open(sockets, h, peer, self.now);
         if !program.is_done() {
             let own = sockets.local_addr(h).expect("a connecting socket is bound").port();
             self.numbers.entry((plan.client, plan.server, own, port)).or_default().push(number);
@@ -227,17 +218,17 @@ impl World {
     /// them got anywhere.
     fn run_programs(&mut self, n: usize) -> bool {
         let before = self.progress(n);
-        for i in 0..self.hosts[n].listeners.len() {
-            self.accept(n, i);
-        }
         self.hosts[n].receive_datagrams(&mut self.scratch.data);
         while let Some(timer) = self.hosts[n].timers.peek()
             && timer.0.0 <= self.now
         {
             let (_, i) = self.hosts[n].timers.pop().expect("it was there").0;
-            if self.programs[i].deadline().is_some_and(|at| at <= self.now) {
+            if i != NOBODY && self.programs[i].deadline().is_some_and(|at| at <= self.now) {
                 self.advance(i, 0);
             }
+        }
+        for i in 0..self.hosts[n].listeners.len() {
+            self.accept(n, i);
         }
         let programs = std::mem::take(&mut self.hosts[n].programs);
         for i in &programs {
@@ -295,7 +286,12 @@ impl World {
             let candidates = &self.numbers[&(client, n, peer.port(), port)];
             let fresh = |c: &&usize| self.records[**c].programs[1].is_none();
             let Some(&number) = candidates.iter().rev().find(fresh) else {
-                panic!("a connection of {peer} was accepted twice");
+                // A copy of a SYN with data opens once more (RFC 7413, 6.3.1), and so
+                // does one of an ACK that brings a cookie.
+                let again = Has::FAST_OPEN | Has::COOKIES;
+                assert!(self.scenario.features.has.intersects(again), "a connection of {peer} was accepted twice");
+                self.hosts[n].sockets.close(h).expect("close");
+                continue;
             };
             let plan = &self.scenario.connections[number].sides[1];
             let mut program = Program::new(number, 1, n, plan, h, self.seed);
