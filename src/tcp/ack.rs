@@ -190,7 +190,7 @@ impl Connection {
             self.cold.stalled = Instant::NEVER;
         }
         if window == 0 {
-            if self.cold.mode == Mode::Retransmit {
+            if matches!(self.cold.mode, Mode::Retransmit | Mode::Probe | Mode::Reorder) {
                 self.cold.mode = Mode::Persist;
             }
             return;

@@ -18,6 +18,9 @@ pub(super) enum Insert {
     Full,
 }
 
+/// Ranges whose order of growth is remembered.
+const RECENT: usize = 16;
+
 /// The queue of one connection, there only while there is a gap.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
@@ -27,7 +30,9 @@ pub(super) struct Assembler {
     ranges: BTreeMap<Seq, u32>,
     /// A sequence number in each of the ranges that grew last, newest first
     /// (RFC 2018, 4).
-    recent: ArrayVec<u32, 4>,
+    recent: ArrayVec<u32, RECENT>,
+    /// How many of them, from the front, no ACK has told yet.
+    untold: usize,
     /// The peer's FIN, ahead of a gap.
     pub fin: Option<u32>,
 }
@@ -89,11 +94,7 @@ impl Assembler {
         if !seq::lt(s.0, right) {
             return None;
         }
-        self.recent.retain(|r| seq::lt(*r, s.0) || seq::ge(*r, e));
-        if self.recent.is_full() {
-            self.recent.pop();
-        }
-        self.recent.insert(0, s.0);
+        self.renew(s.0, e);
         Some((seq::max(left, s.0), if seq::lt(e, right) { e } else { right }))
     }
 
@@ -114,11 +115,23 @@ impl Assembler {
             self.ranges.remove(&s);
         }
         self.ranges.insert(Seq(left), right);
-        self.recent.retain(|r| seq::lt(*r, left) || seq::ge(*r, right));
+        self.renew(left, right);
+    }
+
+    /// The range `left..right` comes first, and is to be told.
+    fn renew(&mut self, left: u32, right: u32) {
+        let (mut at, mut untold, before) = (0, 0, self.untold);
+        self.recent.retain(|r| {
+            let other = seq::lt(*r, left) || seq::ge(*r, right);
+            untold += usize::from(other && at < before);
+            at += 1;
+            other
+        });
         if self.recent.is_full() {
             self.recent.pop();
         }
         self.recent.insert(0, left);
+        self.untold = (untold + 1).min(RECENT);
     }
 
     /// Takes the frame that goes on at `next`, if it is there; what lies before
@@ -160,6 +173,11 @@ impl Assembler {
 
     /// The blocks to announce: first the range that grew last (RFC 2018, 4).
     pub fn blocks(&self) -> ArrayVec<SackBlock, 4> {
+        self.recent_blocks().into_iter().take(4).collect()
+    }
+
+    /// The ranges that grew last, the last first.
+    pub fn recent_blocks(&self) -> ArrayVec<SackBlock, RECENT> {
         let mut blocks = ArrayVec::new();
         for r in &self.recent {
             if let Some((&s, &e)) = self.ranges.range(..=Seq(*r)).next_back()
@@ -172,6 +190,12 @@ impl Assembler {
             }
         }
         blocks
+    }
+
+    /// How many of [`Self::recent_blocks`] no ACK has told yet. From now on they
+    /// count as told.
+    pub fn tell(&mut self) -> usize {
+        core::mem::take(&mut self.untold).min(self.recent.len())
     }
 
     /// Gives all frames back.

@@ -340,35 +340,56 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends the ACK that is due: one, or one for each segment out of order to a
-    /// peer that has no SACK (RFC 5681, 4.2). A keepalive probe is an ACK for a
+    /// Sends the ACK that is due: one, with SACK as many as tell all that is new,
+    /// without it one for each segment out of order (RFC 5681, 4.2). A keepalive probe is an ACK for a
     /// byte that was acknowledged long ago (RFC 9293, 3.8.4).
     pub(super) fn send_acks(&mut self, env: &mut Env) -> Sent {
         let h = &self.hot;
-        let sack = h.bits.contains(Bits::SACK);
-        let copies = if sack { 1 } else { h.dup_out.max(1) };
         let mut bytes = sack::Bytes::new();
         if h.bits.contains(Bits::TIMESTAMPS) {
             let _ = bytes.try_extend_from_slice(&timestamp_option(self.ts_now(env.now), h.ts_recent));
         }
-        if sack {
-            // A duplicate is reported first (RFC 2883, 4).
-            let mut blocks: arrayvec::ArrayVec<SackBlock, 5> = self.dsack_due().into_iter().collect();
-            blocks.extend(self.recv.ahead.iter().flat_map(|ahead| ahead.blocks()));
-            sack::write(&mut bytes, &blocks);
+        if h.bits.contains(Bits::SACK) {
+            let gap = h.bits.intersects(Bits::GAP | Bits::DSACK);
+            if gap && h.bits.contains(Bits::ACK_NOW) {
+                self.send_sacks(env, &mut bytes)?;
+            }
         }
+        let h = &self.hot;
         if h.bits.contains(Bits::ACK_NOW) {
+            let copies = if h.bits.contains(Bits::SACK) { 1 } else { h.dup_out.max(1) };
             for _ in 0..copies {
                 self.send_ack(env, self.acceptable_seq(), &bytes)?;
                 self.hot.dup_out = self.hot.dup_out.saturating_sub(1);
             }
-            self.hot.bits -= Bits::DSACK;
         }
         if self.hot.bits.contains(Bits::KEEP_DUE) {
             self.send_ack(env, self.hot.snd_una.wrapping_sub(1), &bytes)?;
             self.hot.bits -= Bits::KEEP_DUE;
         }
         self.hot.dup_out = 0;
+        Ok(())
+    }
+
+    /// Sends the ACKs that tell of a gap: one, or as many as hold all the ranges
+    /// that grew in this batch, the newest in the last of them. A duplicate is
+    /// reported first (RFC 2018, 4; RFC 2883, 4).
+    #[cold]
+    fn send_sacks(&mut self, env: &mut Env, options: &mut sack::Bytes) -> Sent {
+        let mut blocks: arrayvec::ArrayVec<SackBlock, 17> = self.dsack_due().into_iter().collect();
+        let mut untold = blocks.len();
+        if let Some(ahead) = &mut self.recv.ahead {
+            blocks.extend(ahead.recent_blocks());
+            untold += ahead.tell();
+        }
+        let room = (options.remaining_capacity().saturating_sub(4) / 8).max(1);
+        let base = options.len();
+        for n in (0..untold.min(blocks.len()).div_ceil(room).max(1)).rev() {
+            options.truncate(base);
+            sack::write(options, &blocks[n * room..]);
+            self.send_ack(env, self.acceptable_seq(), options)?;
+        }
+        self.hot.bits -= Bits::DSACK;
         Ok(())
     }
 

@@ -378,6 +378,27 @@ fn duplicates_that_come_in_are_reported_first() {
 }
 
 #[test]
+fn a_batch_with_many_gaps_is_told_whole() {
+    // RFC 2018, 4: else the sender takes for lost what only was not told.
+    let mut solo = Solo::established(Config::default(), SACKS);
+    for i in 1..=10 {
+        solo.get_at(i * 20, ACK, b"0123456789");
+    }
+    let all = solo.host.out();
+    assert_eq!(all.len(), 3, "four blocks each");
+    let at = |n: u32| IRS.wrapping_add(1).wrapping_add(n);
+    for i in 1..=10u32 {
+        let block = SackBlock { left: at(i * 20), right: at(i * 20 + 10) };
+        assert!(all.iter().any(|o| o.seg.options.sack.contains(&block)), "{i}");
+    }
+    assert_eq!(all[2].seg.options.sack[0].left, at(200), "the newest first, in the last");
+    // Nothing new to tell: one ACK.
+    solo.get_at(60, ACK, b"0123456789");
+    assert_eq!(solo.host.out_one().seg.options.sack[1].left, at(60));
+    solo.host.finish();
+}
+
+#[test]
 fn hasty_repairs_make_rack_wait_longer_for_a_while() {
     // RFC 8985, 6.2, step 4: a D-SACK a round trip widens the window.
     let mut solo = flight(8);
@@ -455,4 +476,43 @@ fn a_window_that_was_idle_starts_over_unless_told_not_to() {
         assert_eq!(solo.leaving().len() == 4, restart_idle);
         solo.host.finish();
     }
+}
+
+/// Sends `bytes` over a path of 10 ms that loses one segment in `one_in`; bytes a
+/// second, and the sender's time-outs and repairs.
+fn goodput(config: Config, one_in: u32, bytes: usize) -> (f64, u64, u64) {
+    let mut pair = Pair::open(config);
+    let mut rng = Rng::new(u64::from(one_in));
+    pair.fate = Box::new(move |_, _| if rng.below(one_in) == 0 { Fate::Drop } else { Fate::Pass });
+    let data = pattern(bytes);
+    let (mut sent, start) = (0, pair.now());
+    while pair.got_b.len() < data.len() {
+        sent += pair.a.send(&data[sent..]);
+        pair.run(ms(1));
+        assert!(pair.now().since(start) < Duration::from_secs(600));
+    }
+    assert!(pair.got_b == data);
+    let rate = bytes as f64 / (pair.now().since(start).as_micros() as f64 / 1e6);
+    let c = &pair.a.counters;
+    let result = (rate, c.tcp_timeouts, c.tcp_retransmits);
+    pair.finish();
+    result
+}
+
+#[test]
+fn chance_losses_cost_what_theory_says_and_no_time_outs() {
+    // Mathis: a window that is halved at each loss has 1.22 MSS / sqrt(p) a round
+    // trip. One loss in a hundred, with ACKs lost as well.
+    let mut config = Config::default();
+    config.options.congestion = Algorithm::Reno;
+    let (rate, timeouts, repairs) = goodput(config.clone(), 100, 6_000_000);
+    let mathis = 1448.0 * 1.22 / (0.01f64).sqrt() / 0.010;
+    assert!(rate > 0.8 * mathis, "{rate} of {mathis}");
+    // 4,144 segments: 41 lost, hardly more sent again.
+    assert!(repairs < 70, "{repairs}");
+    assert!(timeouts <= 1, "{timeouts}");
+    // One in twenty: still by repair, not by waiting.
+    let (rate, timeouts, _) = goodput(config, 20, 2_000_000);
+    let mathis = 1448.0 * 1.22 / (0.05f64).sqrt() / 0.010;
+    assert!(rate > 0.6 * mathis && timeouts <= 8, "{rate} of {mathis}, {timeouts}");
 }
