@@ -283,7 +283,7 @@ mod tests {
         bed.put(150, 160);
         assert_eq!(bed.blocks()[0], (100, 160));
         assert_eq!(bed.drain(100), 160);
-        assert_eq!(bed.blocks(), [(300, 360), (900, 950), (700, 750)]);
+        assert_eq!(bed.blocks(), [(300, 360), (900, 950), (700, 750), (500, 550)]);
         bed.queue.clear(&mut bed.pool);
         assert_eq!(bed.pool.available(), 64);
     }

@@ -15,6 +15,10 @@ use crate::wire::tcp::Segment;
 struct Before {
     una: u32,
     pipe: u32,
+    /// Bytes outstanding: the flight that a loss halves. One ACK may be for much
+    /// of it, so that little is left of it afterwards.
+    flight: u32,
+    sacked: u32,
     lost: u32,
     queued: u32,
     in_recovery: bool,
@@ -44,6 +48,8 @@ impl Connection {
         let before = Before {
             una,
             pipe: self.pipe(),
+            flight: self.hot.snd_nxt.wrapping_sub(una),
+            sacked: self.hot.send.sacked(),
             lost: self.hot.send.lost(),
             queued: self.queued(),
             in_recovery: self.hot.bits.contains(Bits::RECOVERY),
@@ -153,7 +159,7 @@ impl Connection {
         if self.hot.bits.contains(Bits::LOSS) {
             self.in_loss(env, r, seen, advanced);
         } else if self.hot.bits.contains(Bits::RECOVERY) {
-            self.in_recovery(env, r, seen, advanced);
+            self.in_recovery(env, r, seen, before);
         } else if r.undo.is_complete() {
             // Recovery was over before it came out that there was no loss.
             self.undo(env, r);
@@ -161,18 +167,19 @@ impl Connection {
         self.detect(env, r, advanced);
         let idle = !self.hot.bits.intersects(Bits::LOSS | Bits::RECOVERY);
         if idle && self.hot.send.lost() > 0 && r.is_detected {
-            self.enter_recovery(env, r, seen.delivered);
+            self.enter_recovery(env, r, before.flight, before.sacked);
         }
     }
 
     /// Fast recovery ends where all is acknowledged that was under way when it
     /// began, or where nothing was lost.
-    fn in_recovery(&mut self, env: &mut Env, r: &mut Recovery, seen: &Seen, advanced: bool) {
+    fn in_recovery(&mut self, env: &mut Env, r: &mut Recovery, seen: &Seen, before: &Before) {
+        let advanced = self.hot.snd_una != before.una;
         if r.undo.is_complete() || advanced && r.undo.is_delayed(seen) {
             return self.undo(env, r);
         }
         if advanced && seq::ge(self.hot.snd_una, self.cold.recover) {
-            self.leave_recovery(env, r);
+            self.leave_recovery(env, r, before.pipe);
         }
     }
 
@@ -192,11 +199,16 @@ impl Connection {
     }
 
     /// Fast recovery begins: the window shrinks, step by step (RFC 6937).
-    pub(super) fn enter_recovery(&mut self, env: &mut Env, r: &mut Recovery, delivered: u32) {
+    pub(super) fn enter_recovery(
+        &mut self,
+        env: &mut Env,
+        r: &mut Recovery,
+        flight: u32,
+        sacked: u32,
+    ) {
         let h = &mut self.hot;
-        let flight = h.snd_nxt.wrapping_sub(h.snd_una);
         r.undo.begin(h.snd_una, r.board.retransmitted);
-        r.prr.begin(flight.saturating_sub(h.send.sacked()) + delivered);
+        r.prr.begin(flight.saturating_sub(sacked));
         r.tail = None;
         self.cold.recover = h.snd_nxt;
         h.congestion.on_recovery(env.now, flight, h.mss.into());
@@ -204,13 +216,15 @@ impl Connection {
         env.counters.tcp_recoveries += 1;
     }
 
-    fn leave_recovery(&mut self, env: &mut Env, r: &mut Recovery) {
+    /// With so much in the pipe until now: after the reduction step by step that is
+    /// about the target, and no burst (RFC 6582, 3.2, step 3).
+    fn leave_recovery(&mut self, env: &mut Env, r: &mut Recovery, pipe: u32) {
         let h = &mut self.hot;
         h.bits -= Bits::RECOVERY;
         if !h.bits.contains(Bits::SACK) {
             h.send.set_sacked(0);
         }
-        h.congestion.on_recovered(env.now, h.snd_nxt.wrapping_sub(h.snd_una), h.mss.into());
+        h.congestion.on_recovered(env.now, pipe, h.mss.into());
         self.recovery_is_over(r);
     }
 

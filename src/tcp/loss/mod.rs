@@ -231,7 +231,9 @@ impl Connection {
         self.detect(env, &mut r, false);
         if r.is_detected {
             if !self.hot.bits.intersects(Bits::LOSS | Bits::RECOVERY) {
-                self.enter_recovery(env, &mut r, 0);
+                let h = &self.hot;
+                let (flight, sacked) = (h.snd_nxt.wrapping_sub(h.snd_una), h.send.sacked());
+                self.enter_recovery(env, &mut r, flight, sacked);
             }
             let h = &self.hot;
             if h.bits.contains(Bits::RECOVERY) && !h.congestion.owns_recovery() {

@@ -92,10 +92,10 @@ impl Connection {
         let plain = seen.delivered == 0 && seg.payload_len == 0;
         if tail.resent && seq::gt(seg.ack, tail.end) && !seen.probe_duplicate {
             let h = &mut self.hot;
-            let (flight, mss) = (h.snd_nxt.wrapping_sub(h.snd_una), u32::from(h.mss));
+            let mss = u32::from(h.mss);
             if !h.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
                 h.congestion.on_recovery(env.now, tail.flight, mss);
-                h.congestion.on_recovered(env.now, flight, mss);
+                h.congestion.on_recovered(env.now, tail.flight, mss);
             }
             r.tail = None;
         } else if !tail.resent || seen.probe_duplicate || plain && seen.sacked == 0 {
