@@ -258,7 +258,7 @@ struct rr_sim_config {
     uint64_t tcp_delayed_ack_ns;
     // Segments acknowledged at once when a connection begins. Default: 16.
     uint32_t tcp_quick_acks;
-    // Segments kept out of order for one connection. Default: 1024.
+    // Segments kept out of order for one connection. Default: 65536.
     uint32_t tcp_out_of_order_segments;
     // How long TIME-WAIT lasts. Default: 60 s.
     uint64_t tcp_time_wait_ns;
@@ -314,6 +314,11 @@ struct rr_sim_config {
     // Initial sequence numbers begin here and follow the clock, instead of a
     // secret. Default: 0, the secret.
     uint32_t tcp_sequence_base;
+    // How long a peer's shut window may hold data back before the connection can
+    // be ended for its memory, where that is short. Default: 10 s.
+    uint64_t tcp_stall_grace_ns;
+    // Connections that live on after close, at most. Default: 65536.
+    uint32_t tcp_orphans;
 };
 
 #ifdef __cplusplus

@@ -2,6 +2,7 @@
 //! environment. Every value has a default but the interface.
 
 use super::error::{Error, Result};
+use crate::stack::tcp::{SynCookies, TableConfig};
 use crate::tcp;
 use crate::time::Duration;
 use core::fmt;
@@ -113,6 +114,8 @@ pub struct Config {
     pub seed: Option<u64>,
     /// Limits and times of TCP.
     pub tcp: tcp::Config,
+    /// Bounds of each worker's table of connections; what listeners do with SYNs.
+    pub table: TableConfig,
 }
 
 impl Default for Config {
@@ -133,6 +136,7 @@ impl Default for Config {
             zero_copy: None,
             seed: None,
             tcp: tcp::Config::default(),
+            table: TableConfig::default(),
         }
     }
 }
@@ -196,7 +200,8 @@ impl Config {
 
     /// From the process's environment: `RINGROAD_INTERFACE`, `_ADDRESS`,
     /// `_GATEWAY`, `_WORKERS`, `_WAIT`, `_SPIN_US`, `_THREAD_SPIN_US`, `_CPUS`,
-    /// `_FRAMES`, `_THREAD_FRAMES`, `_ACTIVE_PORTS`, `_MODE`, `_ZERO_COPY`, `_SEED`.
+    /// `_FRAMES`, `_THREAD_FRAMES`, `_ACTIVE_PORTS`, `_MODE`, `_ZERO_COPY`, `_SEED`,
+    /// `_SYN_COOKIES`, `_FAST_OPEN` (both as Linux's sysctls).
     ///
     /// # Errors
     /// A value that cannot be, by name; a `RINGROAD_` variable that is unknown.
@@ -254,6 +259,21 @@ impl Config {
                         ));
                     }
                 }
+            }
+            "SYN_COOKIES" => {
+                self.table.syn_cookies = match number::<u32>(key, value)? {
+                    0 => SynCookies::Off,
+                    1 => SynCookies::Auto,
+                    2 => SynCookies::Always,
+                    _ => return Err(Error::config(format!("`{value}` is no choice"), "use 0, 1 or 2")),
+                }
+            }
+            "FAST_OPEN" => {
+                let bits: u32 = number(key, value)?;
+                if bits > 3 {
+                    return Err(Error::config(format!("`{value}` is no choice"), "use 0 to 3"));
+                }
+                (self.table.fast_open_client, self.table.fast_open_server) = (bits & 1 != 0, bits & 2 != 0);
             }
             "SEED" => self.seed = Some(number(key, value)?),
             _ => {

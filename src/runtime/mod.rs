@@ -16,6 +16,7 @@ mod hub;
 pub mod kernel;
 mod link;
 mod mirror;
+mod opening;
 mod ports;
 pub mod posix;
 pub mod ring;

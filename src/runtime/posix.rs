@@ -17,6 +17,7 @@ use super::hub::Hub;
 use super::set::EpollSet;
 use super::shared::SharedSocket;
 use super::{sys, worker};
+pub use super::opening::connect;
 use crate::errno::{Errno, Result};
 use crate::socket::{Handle, RecvMeta, SendMeta, Sockets};
 use crate::tcp::Readiness;
@@ -147,7 +148,12 @@ pub(super) fn on_local<R>(
     }
 }
 
-fn on_shared<R>(fd: RawFd, f: impl FnOnce(&mut Thread, &Arc<SharedSocket>) -> Result<R>) -> Result<R> {
+/// True where a call may wait: O_NONBLOCK is not set.
+pub(super) fn may_wait(fd: RawFd) -> bool {
+    TABLE.status(fd) & NONBLOCKING == 0
+}
+
+pub(super) fn on_shared<R>(fd: RawFd, f: impl FnOnce(&mut Thread, &Arc<SharedSocket>) -> Result<R>) -> Result<R> {
     on_socket(fd, |_, _| Err(Errno::EBADF), f)
 }
 
@@ -267,31 +273,6 @@ pub fn accept4(fd: RawFd, flags: i32) -> Result<(RawFd, SocketAddr)> {
     Ok((new, peer))
 }
 
-/// `connect`.
-///
-/// # Errors
-/// As the system's.
-pub fn connect(fd: RawFd, addr: SocketAddr) -> Result<()> {
-    let mut begun = false;
-    let blocking = TABLE.status(fd) & NONBLOCKING == 0;
-    let local = on_local(fd, 0, libc::SO_SNDTIMEO, |s, h| match s.connect(h, addr) {
-        Err(Errno::EINPROGRESS | Errno::EALREADY) if blocking => {
-            begun = true;
-            Err(Errno::EAGAIN)
-        }
-        Err(Errno::EISCONN) if begun => Ok(()),
-        // Not the blocking kind of "try again" (no port, no memory).
-        Err(Errno::EAGAIN) => Err(Errno::EADDRNOTAVAIL),
-        result => result,
-    });
-    match local {
-        // SO_SNDTIMEO is over: it goes on by itself.
-        Some(Err(Errno::EAGAIN)) => Err(Errno::EINPROGRESS),
-        Some(result) => result,
-        None => on_shared(fd, |t, s| s.connect(t, addr)),
-    }
-}
-
 /// `connect` to AF_UNSPEC.
 ///
 /// # Errors
@@ -333,6 +314,9 @@ pub fn send_message(
 ) -> Result<usize> {
     if parts.len() == 1 && to.is_none() && *meta == SendMeta::default() {
         return send(fd, &parts[0], flags);
+    }
+    if let Some(to) = to.filter(|_| flags & libc::MSG_FASTOPEN != 0) {
+        return super::opening::send(fd, parts, flags, to, meta);
     }
     let want: usize = parts.iter().map(|p| p.len()).sum();
     let mut sent = 0;

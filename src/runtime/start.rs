@@ -16,6 +16,8 @@ use crate::device::xdp::{self, Addresses, Attach, Bind, Interface, Steering, Xdp
 use crate::errno::Errno;
 use crate::frame::Pool;
 use crate::socket::Sockets;
+use crate::rng::Rng;
+use crate::stack::tcp::FastOpenKeys;
 use crate::stack::{self, Stack};
 use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
@@ -67,6 +69,7 @@ impl Runtime {
             )?)),
         };
         let seed = seed(&config)?;
+        let config = with_keys(config, seed);
         let workers = devices.len();
         let directory = (workers > 1).then(|| Directory::new(workers, (seed, !seed)));
         let mut stations = Vec::with_capacity(workers);
@@ -334,6 +337,14 @@ fn xdp_config(config: &Config, addresses: &[(IpAddr, u8)], owned: bool) -> XdpCo
     }
 }
 
+/// Keys that all workers have to share: a client's next connection may come to
+/// another one.
+fn with_keys(mut config: Config, seed: u64) -> Config {
+    let draw = || FastOpenKeys { first: Rng::new(seed.rotate_left(32)).key(), second: None };
+    config.table.fast_open_keys.get_or_insert_with(draw);
+    config
+}
+
 fn sockets(
     config: &Config,
     device: &XdpDevice,
@@ -351,6 +362,7 @@ fn sockets(
         gateway: config.gateway,
         partial_checksums: capabilities.partial_checksums,
         tcp: config.tcp.clone(),
+        table: config.table.clone(),
         ..stack::Config::default()
     };
     stack.table.active_ports = active_ports;

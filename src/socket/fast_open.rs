@@ -59,7 +59,8 @@ impl Sockets {
     pub(super) fn send_deferred(&mut self, h: Handle, conn: u32, data: &[u8]) -> Result<usize> {
         self.table.get_mut(h)?.flags.insert(Flags::CONNECTING);
         match self.stack.tcp.send_early(&mut self.stack.core, conn, data) {
-            0 if !data.is_empty() => Err(Errno::EINPROGRESS),
+            // No frame for it, or no room: once the connection is open there is.
+            0 if !data.is_empty() => Err(Errno::EAGAIN),
             n => Ok(n),
         }
     }

@@ -1,5 +1,7 @@
 //! Data that came ahead of a gap, in order of sequence numbers: insertion is
-//! O(log n), bytes are kept once, and their number is bounded.
+//! O(log n) whatever comes, bytes are kept once, and both their number and the
+//! memory that they pin are bounded. Where the bound is reached, what lies
+//! farthest ahead goes: the peer sends it last (CVE-2018-5390).
 
 use super::seq::{self, Seq};
 use crate::frame::{Frame, Pool};
@@ -14,12 +16,24 @@ pub(super) enum Insert {
     Kept,
     /// Every byte was there already.
     Duplicate,
+    /// The same, and a piece farther ahead had to go.
+    Pruned,
     /// The bound on segments is reached.
     Full,
 }
 
 /// Ranges whose order of growth is remembered.
 const RECENT: usize = 16;
+
+/// What the queue may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Pieces, and so frames.
+    pub pieces: usize,
+    /// Bytes that are joined to the piece in front of them by copying, rather than
+    /// that they pin a frame of their own.
+    pub small: usize,
+}
 
 /// The queue of one connection, there only while there is a gap.
 #[derive(Debug, Default)]
@@ -35,6 +49,9 @@ pub(super) struct Assembler {
     untold: usize,
     /// The peer's FIN, ahead of a gap.
     pub fin: Option<u32>,
+    /// Pieces and ranges that were looked at.
+    #[cfg(test)]
+    pub steps: u64,
 }
 
 impl Assembler {
@@ -50,7 +67,8 @@ impl Assembler {
 
     /// Keeps what is new of the frame's bytes, the first of which has number
     /// `at`. The frame is kept or freed.
-    pub fn insert(&mut self, pool: &mut Pool, mut at: u32, mut frame: Frame, limit: usize) -> Insert {
+    pub fn insert(&mut self, pool: &mut Pool, mut at: u32, mut frame: Frame, limits: Limits) -> Insert {
+        self.step();
         let mut end = at.wrapping_add(frame.len() as u32);
         // What lies before: cut the front off where it overlaps.
         if let Some((s, f)) = self.pieces.range(..=Seq(at)).next_back() {
@@ -60,6 +78,10 @@ impl Assembler {
         }
         // What lies behind: swallow what is covered whole, stop before the rest.
         while let Some((&s, f)) = self.pieces.range(Seq(at)..).next() {
+            #[cfg(test)]
+            {
+                self.steps += 1;
+            }
             if !seq::lt(s.0, end) {
                 break;
             }
@@ -76,13 +98,62 @@ impl Assembler {
             pool.free(frame);
             return Insert::Duplicate;
         }
-        if self.pieces.len() >= limit {
+        if frame.len() <= limits.small && self.append(pool, at, &frame) {
+            pool.free(frame);
+            self.join(at, end);
+            return Insert::Kept;
+        }
+        let full = self.pieces.len() >= limits.pieces;
+        if full && !self.prune(pool, at) {
             pool.free(frame);
             return Insert::Full;
         }
         self.pieces.insert(Seq(at), frame);
         self.join(at, end);
-        Insert::Kept
+        if full { Insert::Pruned } else { Insert::Kept }
+    }
+
+    /// Copies a small frame to the end of the piece that ends where it begins, if
+    /// there is one with room.
+    fn append(&mut self, pool: &Pool, at: u32, frame: &Frame) -> bool {
+        let Some((s, tail)) = self.pieces.range_mut(..Seq(at)).next_back() else { return false };
+        let (from, len) = (tail.offset(), tail.len());
+        let end = from + len;
+        if s.0.wrapping_add(len as u32) != at || end + frame.len() > pool.arena().capacity() {
+            return false;
+        }
+        pool.buffer_mut(tail)[end..end + frame.len()].copy_from_slice(pool.bytes(frame));
+        tail.set_range(from, len + frame.len());
+        true
+    }
+
+    /// Gives up the piece farthest ahead, if it is farther than `at`. The peer was
+    /// told of it and will send it again (RFC 2018, 8).
+    fn prune(&mut self, pool: &mut Pool, at: u32) -> bool {
+        self.step();
+        let Some((&s, _)) = self.pieces.last_key_value().filter(|(s, _)| seq::gt(s.0, at)) else {
+            return false;
+        };
+        if let Some(frame) = self.pieces.remove(&s) {
+            pool.free(frame);
+        }
+        if let Some((&left, _)) = self.ranges.last_key_value() {
+            if left == s {
+                self.ranges.remove(&left);
+            } else {
+                self.ranges.insert(left, s.0);
+            }
+        }
+        self.recent.retain(|r| seq::lt(*r, s.0));
+        true
+    }
+
+    #[inline]
+    fn step(&mut self) {
+        #[cfg(test)]
+        {
+            self.steps += 1;
+        }
     }
 
     /// The first part of `left..right` that is here already. Its range comes first
@@ -108,6 +179,7 @@ impl Assembler {
             right = seq::max(right, e);
         }
         while let Some((&s, &e)) = self.ranges.range(Seq(left)..).next() {
+            self.step();
             if seq::gt(s.0, right) {
                 break;
             }
@@ -229,7 +301,7 @@ mod tests {
             self.pool.buffer_mut(&mut frame)[5..5 + bytes.len()].copy_from_slice(&bytes);
             frame.set_range(5, bytes.len());
             let at = self.base.wrapping_add(from);
-            self.queue.insert(&mut self.pool, at, frame, 8)
+            self.queue.insert(&mut self.pool, at, frame, Limits { pieces: 8, small: 0 })
         }
 
         /// Takes all that goes on at `next` and checks it; returns the end.
@@ -286,6 +358,83 @@ mod tests {
         assert_eq!(bed.blocks(), [(300, 360), (900, 950), (700, 750), (500, 550)]);
         bed.queue.clear(&mut bed.pool);
         assert_eq!(bed.pool.available(), 64);
+    }
+
+    #[test]
+    fn the_piece_farthest_ahead_goes_first_and_the_peer_is_not_told_of_it_any_more() {
+        let mut bed = Bed::new(u32::MAX - 100);
+        bed.put(1, 3);
+        for i in 1..8 {
+            assert_eq!(bed.put(i * 20, i * 20 + 10), Insert::Kept);
+        }
+        // Part of a range, and then all of it.
+        assert_eq!(bed.put(10, 12), Insert::Pruned);
+        assert!(bed.blocks().iter().all(|b| b.1 <= 130), "{:?}", bed.blocks());
+        assert_eq!(bed.put(130, 135), Insert::Full);
+        assert_eq!(bed.put(110, 120), Insert::Pruned);
+        assert_eq!(bed.blocks()[0], (100, 120));
+        assert_eq!(bed.put(90, 100), Insert::Pruned);
+        assert_eq!(bed.blocks()[0], (80, 110));
+        assert_eq!(bed.drain(1), 3);
+        bed.queue.clear(&mut bed.pool);
+        bed.pool.assert_conserved();
+    }
+
+    #[test]
+    fn small_pieces_in_a_row_share_a_frame() {
+        let mut bed = Bed::new(7);
+        let limits = Limits { pieces: 8, small: 64 };
+        let put = |bed: &mut Bed, from: u32, to: u32| {
+            let mut frame = bed.pool.alloc().unwrap();
+            let bytes: Vec<u8> = (from..to).map(|i| i as u8).collect();
+            bed.pool.buffer_mut(&mut frame)[5..5 + bytes.len()].copy_from_slice(&bytes);
+            frame.set_range(5, bytes.len());
+            bed.queue.insert(&mut bed.pool, 7 + from, frame, limits)
+        };
+        for i in 0..1000 {
+            assert_eq!(put(&mut bed, 10 + i * 4, 14 + i * 4), Insert::Kept);
+        }
+        assert!(bed.queue.frames() <= 2, "{} frames", bed.queue.frames());
+        assert_eq!(bed.blocks(), [(10, 4010)]);
+        assert_eq!(put(&mut bed, 100, 160), Insert::Duplicate);
+        assert_eq!(bed.drain(10), 4010);
+        assert!(bed.queue.is_empty());
+        assert_eq!(bed.pool.available(), 64);
+    }
+
+    /// CVE-2018-5390: segments of one byte, each with a gap before it, in the
+    /// order that costs most; then ones that cover many of them.
+    #[test]
+    fn tiny_segments_in_any_order_cost_a_few_steps_each() {
+        for order in 0..3 {
+            let mut pool = Pool::heap(1100, 64);
+            let mut queue = Assembler::default();
+            let mut rng = crate::rng::Rng::new(order);
+            let limits = Limits { pieces: 1000, small: 16 };
+            let count = 20_000u64;
+            for i in 0..count as u32 {
+                let at = match order {
+                    0 => 2 * i + 1,
+                    1 => 2 * (count as u32 - i) + 1,
+                    _ => 2 * rng.below(count as u32) + 1,
+                };
+                let mut frame = pool.alloc().expect("the bound leaves frames free");
+                frame.set_range(0, 1);
+                queue.insert(&mut pool, at, frame, limits);
+                let _ = queue.blocks();
+            }
+            assert_eq!(queue.frames(), 1000);
+            assert!(queue.steps <= 5 * count, "{} steps for {count} segments", queue.steps);
+            // Nearest first: what is kept is the front.
+            let farthest = queue.pieces.last_key_value().unwrap().0.0;
+            assert!(order == 2 || farthest <= 2001, "{farthest}");
+            let (before, mut wide) = (queue.steps, pool.alloc().unwrap());
+            wide.set_range(0, 60);
+            queue.insert(&mut pool, 100, wide, limits);
+            assert!(queue.steps - before <= 70, "by what it covers, not by what there is");
+            queue.clear(&mut pool);
+            pool.assert_conserved();
+        }
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub struct Config {
     /// How long the sender waits for a window of a full segment before it sends
     /// what fits (RFC 9293, 3.8.6.2.1). Default 200 ms.
     pub override_sws: Duration,
-    /// Segments kept out of order, at most, per connection. Default 1,024; their
-    /// bytes are bounded by the receive buffer.
+    /// Segments kept out of order, at most, per connection. Default 65,536; the
+    /// frames that they take are bounded by twice the receive buffer.
     pub out_of_order_segments: u32,
     /// Challenge ACKs per connection and second (RFC 5961, 7). Default 10; the
     /// limit of each second is drawn between half and one and a half of it.
@@ -157,7 +157,7 @@ impl Default for Config {
             fin_wait_2: Duration::from_secs(60),
             cork: Duration::from_millis(200),
             override_sws: Duration::from_millis(200),
-            out_of_order_segments: 1024,
+            out_of_order_segments: 65_536,
             challenge_acks: 10,
             invalid_ack_interval: Duration::from_millis(500),
             frame_reserve: 64,

@@ -14,6 +14,9 @@ const MASK: u32 = 0x3f;
 const SCALE: u32 = 0x0f;
 const NO_SCALE: u32 = 0x0f;
 const SACK: u32 = 0x10;
+/// It offered ECN.
+const ECN: u32 = 0x20;
+const ECN_SETUP: Flags = Flags::ECE.union(Flags::CWR);
 
 impl Connection {
     /// Answers a SYN without keeping anything of it; `initial` has the cookie.
@@ -26,11 +29,17 @@ impl Connection {
         mtu: usize,
         syn: &Segment,
     ) -> bool {
-        let mut conn = Self::accept(env, template, options, initial, mtu, syn);
+        let mut offer = syn.clone();
+        if syn.options.timestamp.is_none() {
+            // Nothing that could not be told afterwards is agreed to.
+            offer.flags -= ECN_SETUP;
+        }
+        let mut conn = Self::accept(env, template, options, initial, mtu, &offer);
         conn.hot.bits |= Bits::PATH;
         if conn.hot.bits.contains(Bits::TIMESTAMPS) {
             let now = conn.ts_now(env.now);
-            let mut value = now & !MASK | conn.offered();
+            let ecn = if syn.flags.contains(ECN_SETUP) { ECN } else { 0 };
+            let mut value = now & !MASK | conn.offered() | ecn;
             if super::seq::gt(value, now) {
                 value = value.wrapping_sub(MASK + 1);
             }
@@ -63,15 +72,17 @@ impl Connection {
         mss: u16,
     ) -> Self {
         let mut offer = Options { mss: Some(mss), ..Options::default() };
+        let mut flags = Flags::SYN;
         if let Some((value, echo)) = ack.options.timestamp {
             offer.timestamp = Some((value, 0));
             offer.sack_permitted = echo & SACK != 0;
+            flags.set(ECN_SETUP, echo & ECN != 0);
             let scale = echo & SCALE;
             offer.window_scale = (scale != NO_SCALE).then_some(scale as u8);
         }
         let syn = Segment {
             seq: ack.seq.wrapping_sub(1),
-            flags: Flags::SYN,
+            flags,
             options: offer,
             payload_len: 0,
             ..ack.clone()

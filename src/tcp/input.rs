@@ -148,7 +148,8 @@ impl Connection {
 
     /// The steps of 3.10.7.4 ("third", security, is not there).
     fn segment_arrives(&mut self, env: &mut Env, a: &mut Arrival) -> Step {
-        self.check_handshake_repeat(a)?;
+        self.check_handshake_repeat(env, a)?;
+        self.check_late_syn(env, a)?;
         self.check_timestamp(env, a)?;
         self.check_sequence(env, a)?;
         self.check_reset(env, a)?;
@@ -190,8 +191,8 @@ impl Connection {
         Break(self.end(env, error))
     }
 
-    /// Fourth: a SYN in a live connection is challenged (RFC 5961, 4.2); one in
-    /// the window of a passive SYN-RECEIVED ends it.
+    /// Fourth: a SYN in the window of a passive SYN-RECEIVED ends it. (Of an open
+    /// connection's it was challenged before.)
     fn check_syn(&mut self, env: &mut Env, a: &Arrival) -> Check {
         if !a.seg.flags.contains(Flags::SYN) || a.seq != a.seg.seq {
             return Continue(());

@@ -21,6 +21,7 @@ mod input;
 pub mod isn;
 mod loss;
 mod output;
+mod pressure;
 mod program;
 mod recv_queue;
 mod reset;

@@ -1,11 +1,15 @@
 //! What a segment brings: its text, in order or ahead of a gap, and its FIN.
 
+use super::assembler::{Insert, Limits};
 use super::connection::{Bits, Connection};
 use super::input::Arrival;
 use super::seq;
 use super::types::{Disposition, Env, Events, State};
 use crate::frame::Frame;
 use crate::telemetry::DropReason;
+
+/// Frames that may wait behind a gap however small the receive buffer is.
+const LEAST_AHEAD: usize = 16;
 
 impl Connection {
     /// Seventh: the text.
@@ -101,20 +105,29 @@ impl Connection {
             env.pool.free(frame);
             return self.ack_now();
         }
+        let limits = self.ahead_limits(env);
         let end = first.wrapping_add(frame.len() as u32);
         let ahead = self.recv.ahead.get_or_insert_default();
         let known = ahead.known(first, end);
-        let limit = env.config.out_of_order_segments as usize;
-        match ahead.insert(env.pool, first, frame, limit) {
-            super::assembler::Insert::Kept => {}
-            super::assembler::Insert::Duplicate => env.counters.drop(DropReason::TcpDuplicate),
-            super::assembler::Insert::Full => env.counters.drop(DropReason::TcpOutOfOrderFull),
+        match ahead.insert(env.pool, first, frame, limits) {
+            Insert::Kept => {}
+            Insert::Duplicate => env.counters.drop(DropReason::TcpDuplicate),
+            Insert::Full | Insert::Pruned => env.counters.drop(DropReason::TcpOutOfOrderFull),
         }
         self.hot.bits |= Bits::GAP;
         if let Some((left, right)) = known {
             self.note_duplicate(env, left, right);
         }
         self.ack_now()
+    }
+
+    /// How much may wait behind a gap: so many segments, and frames of twice the
+    /// receive buffer, but a few whatever it is.
+    fn ahead_limits(&self, env: &Env) -> Limits {
+        let frame = env.pool.arena().capacity().max(1);
+        let frames = (2 * self.hot.rcv_buf as usize).div_ceil(frame).max(LEAST_AHEAD);
+        let pieces = frames.min(env.config.out_of_order_segments as usize);
+        Limits { pieces, small: env.config.coalesce as usize }
     }
 
     /// Takes what is in order now of what waited.

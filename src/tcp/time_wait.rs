@@ -69,7 +69,7 @@ impl Entry {
             if begins {
                 return Action::Reopen { above: self.snd_nxt };
             }
-            return self.answer(now, config, false);
+            return self.answer(now, config, true);
         }
         if seg.flags.contains(Flags::FIN) && seg.seq.wrapping_add(seg.seq_len()) == self.rcv_nxt {
             self.expires = (now + config.time_wait).as_millis_wrapping();

@@ -28,7 +28,7 @@ impl Connection {
 
     /// In SYN-RECEIVED the peer's SYN may come again: alone where our SYN-ACK
     /// was lost, with an ACK in a simultaneous open (RFC 9293, figure 8).
-    pub(super) fn check_handshake_repeat(&mut self, a: &mut Arrival) -> Check {
+    pub(super) fn check_handshake_repeat(&mut self, env: &Env, a: &mut Arrival) -> Check {
         let again = self.hot.state == State::SynReceived
             && a.seg.flags.contains(Flags::SYN)
             && !a.seg.flags.contains(Flags::RST)
@@ -37,12 +37,26 @@ impl Connection {
             return Continue(());
         }
         if !a.seg.flags.contains(Flags::ACK) {
+            if self.answered_lately(env) {
+                return Break(Disposition::NONE);
+            }
             self.hot.bits |= Bits::SYN_DUE;
             return Break(Disposition { events: Events::empty(), flush: true });
         }
         a.pass_syn();
         self.hot.bits |= Bits::ACK_NOW;
         Continue(())
+    }
+
+    /// RFC 5961, 4.2: a SYN in a live connection is challenged whatever its number
+    /// and its timestamp: its sender may have lost all it knew.
+    pub(super) fn check_late_syn(&mut self, env: &mut Env, a: &Arrival) -> Check {
+        let syn = a.seg.flags & (Flags::SYN | Flags::RST) == Flags::SYN;
+        if !syn || !self.hot.state.is_synchronized() {
+            return Continue(());
+        }
+        env.counters.drop(DropReason::TcpBadFlags);
+        Break(self.challenge(env))
     }
 
     /// RFC 7323, 5.3, R1 (PAWS), and 3.2: a segment without the option.
@@ -126,16 +140,24 @@ impl Connection {
     pub(super) fn answer_invalid(&mut self, env: &Env, seg: &Segment) -> Disposition {
         let end = seg.seq.wrapping_add(seg.payload_len as u32);
         self.note_duplicate(env, seg.seq, if seq::lt(end, self.hot.rcv_nxt) { end } else { self.hot.rcv_nxt });
-        let ms = env.now.as_millis_wrapping();
-        if seg.payload_len == 0 && !seg.flags.contains(Flags::FIN) {
-            let pause = env.config.invalid_ack_interval.as_millis() as u32;
-            let since = ms.wrapping_sub(self.cold.invalid_answered);
-            if self.cold.invalid_answered != 0 && since < pause {
-                return Disposition::NONE;
-            }
-            self.cold.invalid_answered = ms.max(1);
+        let empty = seg.payload_len == 0 && !seg.flags.contains(Flags::FIN);
+        if empty && self.answered_lately(env) {
+            return Disposition::NONE;
         }
         self.ack_now()
+    }
+
+    /// True where an empty segment out of place was answered a moment ago; else
+    /// this one is.
+    fn answered_lately(&mut self, env: &Env) -> bool {
+        let ms = env.now.as_millis_wrapping();
+        let pause = env.config.invalid_ack_interval.as_millis() as u32;
+        let since = ms.wrapping_sub(self.cold.invalid_answered);
+        if self.cold.invalid_answered != 0 && since < pause {
+            return true;
+        }
+        self.cold.invalid_answered = ms.max(1);
+        false
     }
 
     pub(super) fn ack_now(&mut self) -> Disposition {

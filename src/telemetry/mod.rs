@@ -68,6 +68,10 @@ pub struct Counters {
     pub tcp_fast_open_full: u64,
     /// ACKs not heard because the listener waits for data (TCP_DEFER_ACCEPT).
     pub tcp_deferred: u64,
+    /// Connections ended for their memory: their peers took nothing for long.
+    pub tcp_stalled_ended: u64,
+    /// Closed connections reset because there were too many of them.
+    pub tcp_orphans_reset: u64,
 }
 
 impl Default for Counters {
@@ -103,6 +107,8 @@ impl Default for Counters {
             tcp_fast_open_refused: 0,
             tcp_fast_open_full: 0,
             tcp_deferred: 0,
+            tcp_stalled_ended: 0,
+            tcp_orphans_reset: 0,
         }
     }
 }

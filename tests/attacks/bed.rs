@@ -94,6 +94,14 @@ impl Bed {
     }
 
     pub fn with_frames(frames: u32, change: impl FnOnce(&mut Config)) -> Self {
+        Self::make(frames, 1, change)
+    }
+
+    pub fn seeded(seed: u64) -> Self {
+        Self::make(4096, seed, |_| ())
+    }
+
+    fn make(frames: u32, seed: u64, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             mode: Mode::Owned,
             raw_ip: true,
@@ -101,7 +109,7 @@ impl Bed {
             ..Default::default()
         };
         change(&mut config);
-        let mut sockets = Sockets::new(Stack::new(config, Pool::heap(frames, 2048), 1));
+        let mut sockets = Sockets::new(Stack::new(config, Pool::heap(frames, 2048), seed));
         let listener = sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
         sockets.bind(listener, SocketAddr::new(OURS.into(), PORT)).unwrap();
         sockets.listen(listener, 8).unwrap();

@@ -3,4 +3,9 @@
 
 mod bed;
 mod cookies;
+mod congestion;
 mod fast_open;
+mod memory;
+mod rules;
+mod secrets;
+mod reuse;

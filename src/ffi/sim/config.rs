@@ -159,7 +159,7 @@ pub struct rr_sim_config {
     pub tcp_delayed_ack_ns: u64,
     /// Segments acknowledged at once when a connection begins. Default: 16.
     pub tcp_quick_acks: u32,
-    /// Segments kept out of order for one connection. Default: 1024.
+    /// Segments kept out of order for one connection. Default: 65536.
     pub tcp_out_of_order_segments: u32,
     /// How long TIME-WAIT lasts. Default: 60 s.
     pub tcp_time_wait_ns: u64,
@@ -215,6 +215,11 @@ pub struct rr_sim_config {
     /// Initial sequence numbers begin here and follow the clock, instead of a
     /// secret. Default: 0, the secret.
     pub tcp_sequence_base: u32,
+    /// How long a peer's shut window may hold data back before the connection can
+    /// be ended for its memory, where that is short. Default: 10 s.
+    pub tcp_stall_grace_ns: u64,
+    /// Connections that live on after close, at most. Default: 65536.
+    pub tcp_orphans: u32,
 }
 
 /// Bytes of the struct's first version.
@@ -394,6 +399,8 @@ impl rr_sim_config {
         knobs.switch("tcp_fast_open_client", self.tcp_fast_open_client, &mut to.fast_open_client);
         knobs.switch("tcp_fast_open_server", self.tcp_fast_open_server, &mut to.fast_open_server);
         knobs.number("tcp_fast_open_cache", self.tcp_fast_open_cache, &mut to.fast_open_cache);
+        knobs.time(self.tcp_stall_grace_ns, &mut to.stall_grace);
+        knobs.number("tcp_orphans", self.tcp_orphans, &mut to.max_orphans);
         let (first, old) = (self.tcp_fast_open_key, self.tcp_fast_open_old_key);
         if first != [0; 16] {
             let second = (old != [0; 16]).then_some(old);

@@ -139,6 +139,9 @@ impl Table {
         if self.is_over(id) {
             return self.remove(core, id);
         }
+        if !self.orphan(core, id) {
+            return self.abort(core, id);
+        }
         let done = self.with(core, id, |conn, env| conn.close(env));
         self.finish(core, id, done);
     }

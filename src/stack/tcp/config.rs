@@ -1,6 +1,7 @@
 //! Bounds of the table of connections.
 
 use super::{FastOpenKeys, SynCookies};
+use crate::time::Duration;
 
 /// How many of what, and which ports.
 #[derive(Clone, Debug)]
@@ -33,6 +34,12 @@ pub struct TableConfig {
     /// Destinations whose Fast Open cookie is remembered; beyond it the one not
     /// used for the longest time goes. Default: 1024.
     pub fast_open_cache: usize,
+    /// How long a peer's shut window may hold data back before the connection can
+    /// be ended for the memory it takes, where that is short. Default: 10 s.
+    pub stall_grace: Duration,
+    /// Connections that live on after their programs closed them, TIME-WAIT not
+    /// counted; beyond it a close is a reset. Default: 65,536.
+    pub max_orphans: usize,
     /// The keys of our cookies. Default: drawn by chance.
     pub fast_open_keys: Option<FastOpenKeys>,
 }
@@ -51,6 +58,8 @@ impl Default for TableConfig {
             fast_open_client: true,
             fast_open_server: false,
             fast_open_cache: 1024,
+            stall_grace: Duration::from_secs(10),
+            max_orphans: 65_536,
             fast_open_keys: None,
         }
     }

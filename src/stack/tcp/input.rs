@@ -214,10 +214,11 @@ impl Table {
         let entry = &mut self.waits.get_mut(id).entry;
         let mut action = entry.input(core.now, &core.config.tcp, seg);
         if let Action::Reopen { .. } = action
-            && self.listeners.find(key.local(), key.remote()).is_none()
+            && !self.would_take(key)
         {
-            // Where nobody listens a SYN does not cut TIME-WAIT short (RFC 1337).
-            action = entry.challenge(core.now, &core.config.tcp);
+            // Where nobody listens, or there is no room, a SYN does not cut TIME-WAIT
+            // short (RFC 1337).
+            action = self.waits.get_mut(id).entry.challenge(core.now, &core.config.tcp);
         }
         match action {
             Action::Reopen { above } => {
@@ -237,7 +238,7 @@ impl Table {
 
     /// Takes an entry out of TIME-WAIT.
     pub(super) fn end_waiting(&mut self, id: u32) {
-        let (key, reuse) = (self.waits.get(id).key, self.waits.reuse_addr(id));
+        let (key, reuse) = (self.waits.get(id).key, self.waits.reuse(id));
         self.unindex(&key, id | WAITING);
         self.waits.remove(id);
         self.ports.remove_connection(key.local_port(), reuse);

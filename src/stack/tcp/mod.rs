@@ -19,11 +19,13 @@ mod listener;
 mod open;
 mod passive;
 mod ports;
+mod pressure;
 mod turn;
 mod waits;
 mod wheel;
 
 pub use config::TableConfig;
+pub use hash::{FlowKey, Keyed};
 pub use cookies::SynCookies;
 pub use fast_open::FastOpenKeys;
 pub use listener::Inherit;
@@ -34,7 +36,6 @@ use super::core::Core;
 use crate::stack::FlowBook;
 use crate::tcp::{Connection, Env, isn};
 use crate::time::{Duration, Instant};
-use hash::{FlowKey, Keyed};
 use hashbrown::HashTable;
 use listener::Listeners;
 use waits::Waits;
@@ -67,6 +68,8 @@ bitflags::bitflags! {
         const READY = 0x010;
         /// Its socket had set SO_REUSEADDR.
         const REUSE = 0x020;
+        /// Its socket had set SO_REUSEPORT.
+        const REUSE_PORT = 0x1000;
         /// In TIME-WAIT: an entry takes its place after the next flush.
         const TIME_WAIT = 0x040;
         /// Closed: after the next flush it goes, unless somebody still reads it.
@@ -75,8 +78,23 @@ bitflags::bitflags! {
         const STARVED = 0x100;
         /// The wheel looks at this slot within [`FAR`]. Of the slot, whoever uses it.
         const FAR = 0x200;
+        /// In the queue of those whose peers take nothing.
+        const STALLED = 0x400;
+        /// Its program gave it up.
+        const ORPHAN = 0x800;
         /// What is the slot's and not its connection's.
         const KEPT = Self::TOUCHED.bits() | Self::FAR.bits();
+    }
+}
+
+impl Marks {
+    fn reuse(self) -> Reuse {
+        Reuse { addr: self.contains(Self::REUSE), port: self.contains(Self::REUSE_PORT) }
+    }
+
+    fn set_reuse(&mut self, reuse: Reuse) {
+        self.set(Self::REUSE, reuse.addr);
+        self.set(Self::REUSE_PORT, reuse.port);
     }
 }
 
@@ -120,6 +138,9 @@ pub struct Table {
     stuck: usize,
     /// Connections whose programs found no frame to send with.
     starved: Vec<u32>,
+    stalled: pressure::Stalled,
+    /// Connections whose programs gave them up.
+    orphans: usize,
     /// What `touched` is swapped with while it is worked off.
     flushing: Vec<u32>,
     wheel: Wheel,
@@ -160,6 +181,8 @@ impl Table {
             touched: Vec::new(),
             stuck: 0,
             starved: Vec::new(),
+            stalled: pressure::Stalled::default(),
+            orphans: 0,
             flushing: Vec::new(),
             wheel: Wheel::new(core.now),
             isn: isn::Generator::new(&mut core.rng, core.config.tcp.sequence_base),
@@ -253,7 +276,7 @@ impl Table {
             }
         };
         self.live += 1;
-        self.ports.add_connection(key.local_port(), marks.contains(Marks::REUSE));
+        self.ports.add_connection(key.local_port(), marks.reuse());
         self.index(key, id);
         self.touch(id);
         id
@@ -272,7 +295,8 @@ impl Table {
         conn.dispose(&mut core.pool);
         slot.generation = slot.generation.wrapping_add(1);
         slot.token = NONE;
-        let (key, reuse) = (slot.key, slot.marks.contains(Marks::REUSE));
+        let (key, reuse) = (slot.key, slot.marks.reuse());
+        self.orphans -= usize::from(slot.marks.contains(Marks::ORPHAN));
         // The list of touched ones and the wheel still name the slot.
         slot.marks &= Marks::KEPT;
         self.live -= 1;

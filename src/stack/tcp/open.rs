@@ -70,7 +70,7 @@ impl Table {
         let key = FlowKey::new(source, port, remote.ip(), remote.port());
         let mut marks = Marks::empty();
         marks.set(Marks::LOOPED, path.is_local);
-        marks.set(Marks::REUSE, inherit.reuse.addr);
+        marks.set_reuse(inherit.reuse);
         let id = self.insert(conn, key, open.token, marks);
         if !self.resolve(core, id, path.next_hop) {
             self.remove(core, id);

@@ -86,6 +86,13 @@ impl Table {
         Ok(true)
     }
 
+    /// True where a listener would take a connection of this flow into its queue.
+    pub(super) fn would_take(&self, key: &FlowKey) -> bool {
+        let listener = self.listeners.find(key.local(), key.remote());
+        let l = listener.and_then(|l| self.listeners.get(l));
+        l.is_some_and(|l| !l.is_accept_queue_full() && !l.is_syn_queue_full())
+    }
+
     fn parts(&self, core: &mut Core, syn: &Syn) -> Result<Parts, DropReason> {
         let l = self.listeners.get(syn.listener).ok_or(DropReason::TcpNoSocket)?;
         let (local, remote) = (syn.key.local(), syn.key.remote());
@@ -98,7 +105,7 @@ impl Table {
         let template = Template::new(self.link(core), local, remote, ttl, tos);
         let mut marks = Marks::empty();
         marks.set(Marks::LOOPED, path.is_local);
-        marks.set(Marks::REUSE, l.inherit.reuse.addr);
+        marks.set_reuse(l.inherit.reuse);
         let mtu = core.path_mtu(&path, remote.ip());
         Ok(Parts { template, path, mtu, initial, marks })
     }

@@ -38,7 +38,33 @@ struct Bind {
 struct Use {
     users: u32,
     /// Connections among them whose socket did not set SO_REUSEADDR.
-    strict: u32,
+    no_addr: u32,
+    /// The same for SO_REUSEPORT.
+    no_port: u32,
+    /// The same for either.
+    neither: u32,
+}
+
+impl Use {
+    /// The counts that a connection of these options is in.
+    fn counts(&mut self, reuse: Reuse) -> impl Iterator<Item = &mut u32> {
+        let Self { no_addr, no_port, neither, .. } = self;
+        let addr = (!reuse.addr).then_some(no_addr);
+        let port = (!reuse.port).then_some(no_port);
+        let both = (!reuse.addr && !reuse.port).then_some(neither);
+        addr.into_iter().chain(port).chain(both)
+    }
+
+    /// True where a connection stands in the way of a bind: each has to share an
+    /// option with it.
+    fn refuses(&self, reuse: Reuse, connections: u32) -> bool {
+        match (reuse.addr, reuse.port) {
+            (false, false) => connections > 0,
+            (true, false) => self.no_addr > 0,
+            (false, true) => self.no_port > 0,
+            (true, true) => self.neither > 0,
+        }
+    }
 }
 
 /// One core's table of local TCP ports.
@@ -77,7 +103,7 @@ impl Ports {
     /// Binds to an address and port by the rules of Linux: an overlapping bind
     /// is allowed where both sides set SO_REUSEADDR and the other does not
     /// listen, or both set SO_REUSEPORT; connections and TIME-WAIT entries of the
-    /// port stand in the way unless SO_REUSEADDR is set on both sides. Port 0
+    /// port stand in the way unless one of the two is set on both sides. Port 0
     /// takes any free port of the ephemeral range.
     ///
     /// # Errors
@@ -112,7 +138,7 @@ impl Ports {
         });
         let usage = self.uses[usize::from(port)];
         let connections = usage.users - others.len() as u32;
-        bound || (!reuse.addr && !reuse.port && connections > 0) || (!reuse.port && usage.strict > 0)
+        bound || usage.refuses(reuse, connections)
     }
 
     /// A port of the ephemeral range that nothing uses; by chance where it begins.
@@ -191,15 +217,15 @@ impl Ports {
     }
 
     /// A connection or TIME-WAIT entry begins to use the port.
-    pub fn add_connection(&mut self, port: u16, reuse_addr: bool) {
+    pub fn add_connection(&mut self, port: u16, reuse: Reuse) {
         let usage = &mut self.uses[usize::from(port)];
         usage.users += 1;
-        usage.strict += u32::from(!reuse_addr);
+        usage.counts(reuse).for_each(|n| *n += 1);
     }
 
     /// A connection or TIME-WAIT entry is gone.
-    pub fn remove_connection(&mut self, port: u16, reuse_addr: bool) {
-        self.uses[usize::from(port)].strict -= u32::from(!reuse_addr);
+    pub fn remove_connection(&mut self, port: u16, reuse: Reuse) {
+        self.uses[usize::from(port)].counts(reuse).for_each(|n| *n -= 1);
         self.drop_user(port);
     }
 
@@ -308,13 +334,13 @@ mod tests {
     fn a_connection_that_is_left_stands_in_the_way_without_reuse_addr() {
         let mut p = ports((1000, 1010));
         let (a, _) = p.bind(ANY, 80, ADDR).unwrap();
-        p.add_connection(80, true);
+        p.add_connection(80, ADDR);
         p.unbind(a);
         assert_eq!(p.bind(ANY, 80, NO).unwrap_err(), Errno::EADDRINUSE);
         p.bind(ANY, 80, ADDR).unwrap();
-        p.add_connection(90, false);
+        p.add_connection(90, NO);
         assert_eq!(p.bind(ANY, 90, ADDR).unwrap_err(), Errno::EADDRINUSE);
-        p.remove_connection(90, false);
+        p.remove_connection(90, NO);
         p.bind(ANY, 90, NO).unwrap();
     }
 
@@ -342,10 +368,10 @@ mod tests {
         assert!(p.needs_hold(ONE, port));
         p.note_held(ONE, port);
         assert!(!p.needs_hold(ONE, port) && p.needs_hold(TWO, port));
-        p.add_connection(port, false);
+        p.add_connection(port, NO);
         p.unbind(a);
         assert!(!p.has_released() && p.in_use(port));
-        p.remove_connection(port, false);
+        p.remove_connection(port, NO);
         assert_eq!(p.take_released().collect::<Vec<_>>(), [(ONE, 80)]);
         assert!(!p.in_use(port));
     }

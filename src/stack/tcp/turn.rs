@@ -26,6 +26,9 @@ impl Table {
                 self.end_waiting(id);
             }
         }
+        if !self.stalled.is_empty() && core.pool.available() < core.config.tcp.frames_low {
+            self.relieve(core);
+        }
         if !self.starved.is_empty() && core.pool.available() > core.config.tcp.frame_reserve {
             self.feed(core);
         }
@@ -79,6 +82,7 @@ impl Table {
         let looped = slot.marks.contains(Marks::LOOPED);
         let done = conn.on_timer(&mut env(core, looped));
         let remote = slot.key.remote().ip();
+        self.note_stalled(id);
         self.touch(id);
         self.report(core, id, done.events - Events::UNHEARD);
         if done.events.contains(Events::UNHEARD) && !looped {
@@ -215,7 +219,7 @@ impl Table {
     #[cold]
     fn settle(&mut self, core: &mut Core, id: u32) {
         let slot = &mut self.slots[id as usize];
-        let (key, reuse) = (slot.key, slot.marks.contains(Marks::REUSE));
+        let (key, reuse) = (slot.key, slot.marks.reuse());
         if slot.marks.contains(Marks::TIME_WAIT | Marks::INDEXED)
             && let Some(conn) = &slot.conn
         {

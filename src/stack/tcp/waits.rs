@@ -1,6 +1,7 @@
 //! TIME-WAIT: a table of compact entries, oldest first.
 
 use super::hash::FlowKey;
+use super::ports::Reuse;
 use crate::tcp::time_wait::Entry;
 use crate::time::Instant;
 use std::collections::VecDeque;
@@ -22,6 +23,8 @@ const LIVE: u8 = 1;
 const REUSE: u8 = 2;
 /// Its time began anew after it was queued.
 const ANEW: u8 = 4;
+/// Its socket had set SO_REUSEPORT.
+const PORT: u8 = 8;
 
 /// Slots of ended entries that may stay beside as many as are live.
 const SLACK: usize = 64;
@@ -51,8 +54,9 @@ impl Waits {
     }
 
     /// Adds an entry.
-    pub fn insert(&mut self, waiting: Waiting, reuse_addr: bool) -> u32 {
-        let flags = LIVE | if reuse_addr { REUSE } else { 0 };
+    pub fn insert(&mut self, waiting: Waiting, reuse: Reuse) -> u32 {
+        let flag = |on, flag| if on { flag } else { 0 };
+        let flags = LIVE | flag(reuse.addr, REUSE) | flag(reuse.port, PORT);
         let id = match self.free.pop() {
             Some(id) => {
                 self.slots[id as usize] = waiting;
@@ -82,9 +86,10 @@ impl Waits {
         &mut self.slots[id as usize]
     }
 
-    /// SO_REUSEADDR was set on the entry's socket.
-    pub fn reuse_addr(&self, id: u32) -> bool {
-        self.flags[id as usize] & REUSE != 0
+    /// SO_REUSEADDR and SO_REUSEPORT of the entry's socket.
+    pub fn reuse(&self, id: u32) -> Reuse {
+        let flags = self.flags[id as usize];
+        Reuse { addr: flags & REUSE != 0, port: flags & PORT != 0 }
     }
 
     /// Ends an entry; its slot is free once the queue has come to it.
@@ -175,9 +180,9 @@ mod tests {
     #[test]
     fn entries_that_end_before_their_time_leave_nothing_behind() {
         let (mut waits, waiting) = (Waits::default(), waiting());
-        let oldest = waits.insert(waiting, false);
+        let oldest = waits.insert(waiting, Reuse::default());
         for _ in 0..10_000 {
-            let id = waits.insert(waiting, false);
+            let id = waits.insert(waiting, Reuse::default());
             waits.remove(id);
         }
         assert!(waits.slots.len() < 200, "{} slots", waits.slots.len());

@@ -3,7 +3,7 @@
 use super::Choices;
 use super::bench::{Bench, byte_at, config, segment};
 use crate::frame::Pool;
-use crate::tcp::assembler::{Assembler, Insert};
+use crate::tcp::assembler::{Assembler, Insert, Limits};
 use crate::tcp::connection::Bits;
 use crate::tcp::{Connection, State, seq};
 use crate::time::Duration;
@@ -20,6 +20,7 @@ pub fn reassembly(bytes: &[u8]) {
     let mut pool = Pool::heap(96, 2048);
     let mut queue = Assembler::default();
     let mut kept = vec![false; SPAN];
+    let small = choices.short() & 1023;
     let mut next = 0;
     while !choices.is_done() {
         let from = next + usize::from(choices.short()) % (SPAN - next).max(1);
@@ -31,10 +32,12 @@ pub fn reassembly(bytes: &[u8]) {
             *b = byte_at(at.wrapping_add(i as u32));
         }
         frame.set_range(9, to - from);
-        match queue.insert(&mut pool, at, frame, limit) {
+        let limits = Limits { pieces: limit, small: small.into() };
+        match queue.insert(&mut pool, at, frame, limits) {
             // At the bound pieces that the new one covers may be gone.
             Insert::Full => assert!(queue.frames() >= limit || from == to || limit <= 1),
-            Insert::Kept => kept[from..to].fill(true),
+            // Another may be gone for it: what is there is among what came.
+            Insert::Kept | Insert::Pruned => kept[from..to].fill(true),
             Insert::Duplicate => assert!(kept[from..to].iter().all(|k| *k)),
         }
         assert!(queue.frames() <= limit);
