@@ -144,7 +144,14 @@ impl Assembler {
                 self.ranges.insert(left, s.0);
             }
         }
-        self.recent.retain(|r| seq::lt(*r, s.0));
+        let (mut at, mut untold, before) = (0, 0, self.untold);
+        self.recent.retain(|r| {
+            let kept = seq::lt(*r, s.0);
+            untold += usize::from(kept && at < before);
+            at += 1;
+            kept
+        });
+        self.untold = untold;
         true
     }
 
