@@ -319,9 +319,6 @@ struct rr_sim_config {
     uint64_t tcp_stall_grace_ns;
     // Connections that live on after close, at most. Default: 65536.
     uint32_t tcp_orphans;
-    // Initial sequence numbers begin here and follow the clock, instead of a
-    // secret. Default: 0, the secret.
-    uint32_t tcp_sequence_base;
 };
 
 #ifdef __cplusplus
