@@ -63,8 +63,8 @@ impl Connection {
         } else if duplicate {
             self.duplicate_arrives(&mut seen);
         }
-        self.measure_booked(env, seg, &seen);
-        self.note_reordering(env, &mut r, &seen);
+        self.measure_booked(env, seg, &seen, self.hot.snd_una != una);
+        self.note_reordering(&mut r, &seen);
         r.rack.update(env.now, &seen);
         self.judge(env, &mut r, &seen, &before);
         self.tail_probe_answered(env, &mut r, seg, &seen);
@@ -144,8 +144,7 @@ impl Connection {
 
     /// By number, else by SACK, else by the echoed timestamp where new data was
     /// acknowledged.
-    fn measure_booked(&mut self, env: &Env, seg: &Segment, seen: &Seen) {
-        let advanced = seg.ack == self.hot.snd_una && seen.delivered > seen.sacked;
+    fn measure_booked(&mut self, env: &Env, seg: &Segment, seen: &Seen, advanced: bool) {
         let at = seen.sent_at.or(seen.sacked_at);
         if advanced || at.is_some() {
             let end = seen.newest.map_or(seg.ack, |n| seq::max(n.end, seg.ack));

@@ -56,6 +56,12 @@ impl Reordering {
         Self { seen: 0, degree: degree.max(1).into(), quarters: 1, persist: 0 }
     }
 
+    /// So many segments overtook one.
+    pub fn overtaken(&mut self, by: u32) {
+        self.seen = self.seen.saturating_add(1);
+        self.degree = self.degree.max((by + 1).min(MOST.into()) as u16);
+    }
+
     /// A segment was sent again for nothing: wait longer (RFC 8985, 6.2, step 4).
     fn was_hasty(&mut self) {
         self.quarters = self.quarters.saturating_add(1);
@@ -74,12 +80,10 @@ impl Reordering {
 impl Connection {
     /// RFC 8985, 6.2, step 3: later data was there before this, and this was sent
     /// once.
-    pub(super) fn note_reordering(&mut self, env: &Env, r: &mut Recovery, seen: &Seen) {
+    pub(super) fn note_reordering(&mut self, r: &mut Recovery, seen: &Seen) {
         if let Some(first) = seen.overtaken {
-            let how = &mut self.cold.reordering;
-            how.seen = how.seen.saturating_add(1);
-            let by = seen.fack.wrapping_sub(first).div_ceil(self.hot.mss.into());
-            how.degree = how.degree.max((by + 1).min(MOST.into()) as u16);
+            let by = seen.fack.wrapping_sub(first);
+            self.cold.reordering.overtaken(by.div_ceil(self.hot.mss.into()));
         }
         if seen.duplicates > 0 && !seen.probe_duplicate {
             let una = self.hot.snd_una;
@@ -88,7 +92,6 @@ impl Connection {
                 self.cold.reordering.was_hasty();
             }
         }
-        debug_assert!(env.config.early_reordering > 0);
     }
 
     /// RFC 8985, 6.2, step 4: how much later than the latest delivery a segment

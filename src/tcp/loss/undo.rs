@@ -114,6 +114,11 @@ impl Connection {
 
     /// Nothing was lost: windows and marks are what they were.
     pub(super) fn undo(&mut self, env: &mut Env, r: &mut Recovery) {
+        if !self.hot.bits.contains(Bits::LOSS) {
+            // What was not lost was overtaken.
+            let by = seq::distance(self.hot.snd_una, r.board.fack);
+            self.cold.reordering.overtaken(by.div_ceil(self.hot.mss.into()));
+        }
         let h = &mut self.hot;
         r.board.nothing_lost(&mut h.send);
         h.bits -= Bits::RECOVERY | Bits::LOSS | Bits::FIN_LOST;
