@@ -319,6 +319,11 @@ struct rr_sim_config {
     uint64_t tcp_stall_grace_ns;
     // Connections that live on after close, at most. Default: 65536.
     uint32_t tcp_orphans;
+    // Switch: listeners without TCP_FASTOPEN take it too, as many as their
+    // backlog. Default: off.
+    uint32_t tcp_fast_open_listeners;
+    // Switch: listeners take data from SYNs without a cookie. Default: off.
+    uint32_t tcp_fast_open_no_cookie;
 };
 
 #ifdef __cplusplus

@@ -2,8 +2,11 @@
 
 use crate::tcp::Info;
 
-/// Bytes of the structure as of Linux 6.7.
-pub const LEN: usize = 248;
+/// Bytes of the structure as of Linux 6.18.
+pub const LEN: usize = 280;
+
+/// A slow start threshold that none was set for, as Linux has it.
+const NO_THRESHOLD: u32 = 0x7fff_ffff;
 
 struct Layout {
     bytes: [u8; LEN],
@@ -30,6 +33,7 @@ pub fn bytes(i: &Info) -> [u8; LEN] {
     let mut l = Layout { bytes: [0; LEN], at: 0 };
     let options =
         u8::from(i.timestamps) | (u8::from(i.sack) << 1) | (u8::from(i.window_scale) << 2);
+    let options = options | (u8::from(i.syn_data) << 5);
     let scales = (i.snd_wscale & 0xf) | (i.rcv_wscale << 4);
     l.put(&[i.state as u8, i.ca_state, i.retransmits, i.probes, i.backoff, options, scales, 0]);
     l.u32s([i.rto, i.ato, i.snd_mss, i.rcv_mss]);
@@ -40,7 +44,7 @@ pub fn bytes(i: &Info) -> [u8; LEN] {
     // Path MTU, receive threshold, RTT, its deviation.
     l.u32s([i.pmtu, i.rcv_wnd, i.rtt, i.rttvar]);
     // Slow start threshold, window, announced MSS, reordering.
-    l.u32s([i.snd_ssthresh, i.snd_cwnd, i.advmss, i.reordering]);
+    l.u32s([i.snd_ssthresh.min(NO_THRESHOLD), i.snd_cwnd, i.advmss, i.reordering]);
     // Receiver's RTT and space, total retransmissions.
     l.u32s([0, i.rcv_space, i.total_retrans]);
     // Pacing rate and its bound: none.
@@ -57,6 +61,8 @@ pub fn bytes(i: &Info) -> [u8; LEN] {
     l.u32s([i.dsack_dups, i.reord_seen, 0, i.snd_wnd, i.rcv_wnd, 0]);
     // Time-outs, recoveries from them, their time.
     l.u32s([0, 0]);
+    // Accurate ECN's counts and state: none.
+    l.u32s([0; 8]);
     debug_assert_eq!(l.at, LEN);
     l.bytes
 }

@@ -154,6 +154,8 @@ pub(super) struct Cold {
     pub syn_retries: u8,
     pub keep_count: u8,
     pub keep_probes: u8,
+    /// Data in the SYN was taken.
+    pub syn_data: bool,
     pub keep_idle: u32,
     pub keep_interval: u32,
     pub user_timeout: u32,
@@ -207,6 +209,7 @@ impl Cold {
             syn_retries: options.syn_retries,
             keep_count: options.keep_count,
             keep_probes: 0,
+            syn_data: false,
             keep_idle: options.keep_idle,
             keep_interval: options.keep_interval,
             user_timeout: options.user_timeout,

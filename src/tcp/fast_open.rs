@@ -145,6 +145,7 @@ impl Connection {
         if !f.taken {
             return Disposition { events: Events::empty(), flush: sent > 0 };
         }
+        self.cold.syn_data = true;
         // It was sent, after all; what was not taken of it is lost.
         let at = self.cold.last_sent;
         self.hot.send.sent_with_syn(at);
@@ -192,6 +193,7 @@ impl Connection {
         conn.cold.fast_open = Some(Box::new(FastOpen { option, owner: Some(owner), ..FastOpen::default() }));
         conn.hot.rcv_edge = conn.hot.rcv_nxt.wrapping_add(conn.hot.rcv_buf.min(65_535));
         if let Some(packet) = payload {
+            conn.cold.syn_data = true;
             let mut at = conn.hot.rcv_nxt;
             for frame in core::iter::once(packet.head).chain(packet.rest.into_iter().flat_map(|r| *r)) {
                 let len = frame.len() as u32;
@@ -199,6 +201,8 @@ impl Connection {
                 at = at.wrapping_add(len);
             }
         }
+        // That was no answer to anything: the quick ACKs are still to come.
+        conn.hot.quick = env.config.quick_acks;
         conn.hot.timers.stop(Timer::DelayedAck);
         conn
     }

@@ -145,7 +145,8 @@ impl Connection {
     pub(super) fn after_release(&mut self) -> Disposition {
         let h = &mut self.hot;
         let left = seq::distance(h.rcv_nxt, h.rcv_edge);
-        let free = h.rcv_buf.saturating_sub(h.rcv_used);
+        // Not more than the header can say.
+        let free = h.rcv_buf.saturating_sub(h.rcv_used).min(65_535 << h.rcv_scale);
         let step = u32::from(self.cold.adv_mss).min(h.rcv_buf / 2);
         let due = free >= left.saturating_mul(2).max(left + step) && h.state.can_receive();
         if due {

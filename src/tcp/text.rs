@@ -172,7 +172,12 @@ impl Connection {
         let h = &mut self.hot;
         h.rcv_nxt = h.rcv_nxt.wrapping_add(1);
         h.rcv_edge = seq::max(h.rcv_edge, h.rcv_nxt);
-        h.bits |= Bits::PEER_CLOSED | Bits::ACK_NOW;
+        // Where data came before, the program's answer or FIN carries the ACK if it
+        // comes soon, as in Linux.
+        let due = h.rcv_nxt.wrapping_sub(h.last_ack) > 2 * u32::from(h.rcv_mss);
+        let talked = h.quick < env.config.quick_acks && h.state == State::Established;
+        let waits = talked && !due && !h.bits.contains(Bits::QUICK_ACK);
+        h.bits |= Bits::PEER_CLOSED | if waits { Bits::ACK_PENDING } else { Bits::ACK_NOW };
         // Nothing comes after a FIN, whatever a peer sent ahead.
         h.bits -= Bits::GAP;
         self.recv.drop_ahead(env.pool);

@@ -197,6 +197,8 @@ pub struct Info {
     pub backoff: u8,
     pub timestamps: bool,
     pub sack: bool,
+    /// Data in the SYN was taken (TCPI_OPT_SYN_DATA).
+    pub syn_data: bool,
     pub window_scale: bool,
     pub snd_wscale: u8,
     pub rcv_wscale: u8,

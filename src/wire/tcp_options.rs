@@ -16,6 +16,9 @@ const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMP: u8 = 8;
 const FAST_OPEN: u8 = 34;
+/// Experiments, and the one that Fast Open was (RFC 6994).
+const EXPERIMENT: u8 = 254;
+const FAST_OPEN_ID: [u8; 2] = [0xf9, 0x89];
 
 /// Bytes of the longest Fast Open cookie.
 const MAX_COOKIE: usize = 16;
@@ -34,6 +37,9 @@ pub struct SackBlock {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cookie {
     len: u8,
+    /// It goes by the option's number from before it had its own, which old peers
+    /// still use.
+    experimental: bool,
     bytes: [u8; MAX_COOKIE],
 }
 
@@ -45,7 +51,7 @@ impl Cookie {
         }
         let mut bytes = [0; MAX_COOKIE];
         bytes[..value.len()].copy_from_slice(value);
-        Some(Self { len: value.len() as u8, bytes })
+        Some(Self { len: value.len() as u8, experimental: false, bytes })
     }
 
     /// Its bytes.
@@ -58,10 +64,25 @@ impl Cookie {
         self.len == 0
     }
 
+    /// The same cookie in the option that the other came in.
+    pub fn as_in(self, other: Self) -> Self {
+        Self { experimental: other.experimental, ..self }
+    }
+
+    /// What stands before the cookie in the option, after its kind and length.
+    fn id(&self) -> &'static [u8] {
+        if self.experimental { &FAST_OPEN_ID } else { &[] }
+    }
+
+    fn kind(&self) -> u8 {
+        if self.experimental { EXPERIMENT } else { FAST_OPEN }
+    }
+
     /// The option, with NOPs behind it to a multiple of four bytes.
     pub fn option(&self) -> ArrayVec<u8, 20> {
         let mut out = ArrayVec::new();
-        out.extend([FAST_OPEN, 2 + self.len]);
+        out.extend([self.kind(), 2 + self.id().len() as u8 + self.len]);
+        out.extend(self.id().iter().copied());
         out.extend(self.as_slice().iter().copied());
         while out.len() % 4 != 0 {
             out.push(NOP);
@@ -126,6 +147,10 @@ pub fn parse_options(mut bytes: &[u8]) -> Result<Options, DropReason> {
                 }
             }
             (34, _) => options.fast_open = Cookie::new(value),
+            (254, 2..) if value[..2] == FAST_OPEN_ID => {
+                let cookie = Cookie::new(&value[2..]);
+                options.fast_open = cookie.map(|c| Cookie { experimental: true, ..c });
+            }
             (8, 8) => options.timestamp = Some((be32(value), be32(&value[4..]))),
             _ => {}
         }
@@ -165,8 +190,7 @@ impl Options {
         }
         if let Some(cookie) = &self.fast_open {
             out.pad_to(4, 0, NOP);
-            out.put(FAST_OPEN, cookie.as_slice());
-            out.pad_to(4, 0, NOP);
+            out.0.extend(cookie.option());
         }
         out.sack(&self.sack);
         out.pad_to(4, 0, END);
@@ -333,6 +357,9 @@ mod tests {
             };
             assert_eq!((cookie.as_slice(), cookie.is_empty()), (&value[..], len == 0));
             assert_eq!(parse_options(&cookie.option()).unwrap().fast_open, Some(cookie));
+            let old = Cookie { experimental: true, ..cookie };
+            assert_eq!(old.option()[..4], [254, 4 + len as u8, 0xf9, 0x89]);
+            assert_eq!(parse_options(&old.option()).unwrap().fast_open, Some(old));
             let options = Options { fast_open: Some(cookie), ..syn() };
             for order in [Order::Linux, Order::FreeBsd] {
                 let bytes = options.encode(order);

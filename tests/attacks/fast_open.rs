@@ -6,7 +6,7 @@ use ringroad::errno::Errno;
 use ringroad::socket::linux::*;
 use ringroad::socket::{Handle, Readiness, SendMeta};
 use ringroad::stack::tcp::FastOpenKeys;
-use ringroad::wire::tcp::{Cookie, Options, Segment};
+use ringroad::wire::tcp::{Cookie, Options, Segment, parse_options};
 use std::net::SocketAddr;
 
 const FIRST: FastOpenKeys = FastOpenKeys { first: [1; 16], second: None };
@@ -93,6 +93,46 @@ fn without_the_servers_switch_or_the_sockets_option_the_option_means_nothing() {
         let answer = b.one().seg;
         assert_eq!((answer.ack, answer.options.fast_open), (1000, None));
     }
+}
+
+#[test]
+fn every_listener_takes_it_where_the_configuration_says_so_as_many_as_its_backlog() {
+    let mut b = Bed::new(|c| {
+        c.table.fast_open_server = true;
+        c.table.fast_open_listeners = true;
+        c.table.fast_open_keys = Some(FIRST);
+    });
+    let asked = Options { fast_open: Some(Cookie::default()), ..modern(1) };
+    b.put(&Segment { src_port: 3999, options: asked, ..seg(SYN, 1, 0) }, b"");
+    let cookie = b.one().seg.options.fast_open.expect("a cookie");
+    b.put(&early(4000, cookie), b"request");
+    assert_eq!(b.one().seg.ack, 1007);
+}
+
+#[test]
+fn without_a_cookie_data_is_taken_only_where_the_configuration_trusts_addresses() {
+    for trusted in [false, true] {
+        let mut b = Bed::new(|c| {
+            c.table.fast_open_server = true;
+            c.table.fast_open_no_cookie = trusted;
+        });
+        let listener = b.listener;
+        b.set(listener, IPPROTO_TCP, TCP_FASTOPEN, 5);
+        b.put(&Segment { src_port: 4000, options: modern(1), ..seg(SYN, 999, 0) }, b"request");
+        assert_eq!(b.one().seg.ack, if trusted { 1007 } else { 1000 });
+        assert_eq!(b.sockets.accept(listener).is_ok(), trusted);
+    }
+}
+
+#[test]
+fn a_cookie_in_the_experimental_option_is_answered_in_it() {
+    let (mut b, cookie) = server(5);
+    let old = parse_options(&[254, 4, 0xf9, 0x89]).unwrap().fast_open.unwrap();
+    b.put(&early(4000, old), b"");
+    let given = b.one().seg.options.fast_open.expect("a cookie");
+    assert_eq!((given, given.as_slice()), (cookie.as_in(old), cookie.as_slice()));
+    b.put(&early(4001, given), b"request");
+    assert_eq!(b.one().seg.ack, 1007);
 }
 
 #[test]

@@ -220,6 +220,11 @@ pub struct rr_sim_config {
     pub tcp_stall_grace_ns: u64,
     /// Connections that live on after close, at most. Default: 65536.
     pub tcp_orphans: u32,
+    /// Switch: listeners without TCP_FASTOPEN take it too, as many as their
+    /// backlog. Default: off.
+    pub tcp_fast_open_listeners: u32,
+    /// Switch: listeners take data from SYNs without a cookie. Default: off.
+    pub tcp_fast_open_no_cookie: u32,
 }
 
 /// Bytes of the struct's first version.
@@ -398,6 +403,10 @@ impl rr_sim_config {
         knobs.switch("tcp_abort_on_overflow", self.tcp_abort_on_overflow, &mut to.abort_on_overflow);
         knobs.switch("tcp_fast_open_client", self.tcp_fast_open_client, &mut to.fast_open_client);
         knobs.switch("tcp_fast_open_server", self.tcp_fast_open_server, &mut to.fast_open_server);
+        let listeners = self.tcp_fast_open_listeners;
+        knobs.switch("tcp_fast_open_listeners", listeners, &mut to.fast_open_listeners);
+        let trusted = self.tcp_fast_open_no_cookie;
+        knobs.switch("tcp_fast_open_no_cookie", trusted, &mut to.fast_open_no_cookie);
         knobs.number("tcp_fast_open_cache", self.tcp_fast_open_cache, &mut to.fast_open_cache);
         knobs.time(self.tcp_stall_grace_ns, &mut to.stall_grace);
         knobs.number("tcp_orphans", self.tcp_orphans, &mut to.max_orphans);

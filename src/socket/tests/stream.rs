@@ -307,10 +307,10 @@ fn options_reach_the_connection() {
     net.a.set_option(client, IPPROTO_TCP, TCP_CONGESTION, &text).unwrap();
     let unknown = net.a.set_option(client, IPPROTO_TCP, TCP_CONGESTION, b"nonesuch\0");
     assert_eq!(unknown, Err(Errno::ENOENT));
-    let mut info = [0; 256];
-    assert_eq!(net.a.get_option(client, IPPROTO_TCP, TCP_INFO, &mut info), Ok(248));
+    let mut info = [0; 300];
+    assert_eq!(net.a.get_option(client, IPPROTO_TCP, TCP_INFO, &mut info), Ok(280));
     assert_eq!(info[0], State::Established as u8);
-    assert_eq!(net.b.get_option(listener, IPPROTO_TCP, TCP_INFO, &mut info), Ok(248));
+    assert_eq!(net.b.get_option(listener, IPPROTO_TCP, TCP_INFO, &mut info), Ok(280));
     assert_eq!(info[0], State::Listen as u8);
     let u = udp(&mut net.a);
     let tcp_on_udp = net.a.get_option(u, IPPROTO_TCP, TCP_NODELAY, &mut info);

@@ -31,6 +31,12 @@ pub struct TableConfig {
     pub fast_open_client: bool,
     /// Listeners with TCP_FASTOPEN take data from SYNs. Default: no, as Linux.
     pub fast_open_server: bool,
+    /// Listeners without TCP_FASTOPEN take it too, as many as their backlog.
+    /// Default: no.
+    pub fast_open_listeners: bool,
+    /// Listeners take data from SYNs without a cookie, where nobody can forge
+    /// addresses (RFC 7413, 6.2.1). Default: no.
+    pub fast_open_no_cookie: bool,
     /// Destinations whose Fast Open cookie is remembered; beyond it the one not
     /// used for the longest time goes. Default: 1024.
     pub fast_open_cache: usize,
@@ -57,6 +63,8 @@ impl Default for TableConfig {
             abort_on_overflow: false,
             fast_open_client: true,
             fast_open_server: false,
+            fast_open_listeners: false,
+            fast_open_no_cookie: false,
             fast_open_cache: 1024,
             stall_grace: Duration::from_secs(10),
             max_orphans: 65_536,

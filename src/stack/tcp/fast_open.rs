@@ -167,13 +167,16 @@ impl Table {
 
     /// What the Fast Open option of a SYN comes to.
     pub(super) fn fast_open_verdict(&mut self, core: &mut Core, syn: &Syn) -> Verdict {
-        let Some(theirs) = syn.seg.options.fast_open else { return Verdict::Plain };
-        if !core.config.table.fast_open_server {
+        let table = &core.config.table;
+        let asked = syn.seg.options.fast_open;
+        let trusted = table.fast_open_no_cookie && syn.seg.payload_len > 0;
+        if !table.fast_open_server || asked.is_none() && !trusted {
             return Verdict::Plain;
         }
         let now = core.now;
         let Some(l) = self.listeners.get_mut(syn.listener) else { return Verdict::Plain };
-        let limit = l.inherit.fast_open as usize;
+        let own = l.inherit.fast_open as usize;
+        let limit = if own == 0 && core.config.table.fast_open_listeners { l.backlog } else { own };
         if limit == 0 {
             return Verdict::Plain;
         }
@@ -181,13 +184,15 @@ impl Table {
             core.counters.tcp_fast_open_full += 1;
             return Verdict::Plain;
         }
+        let Some(theirs) = asked.filter(|_| !trusted) else { return Verdict::Early(None) };
         let keys = l.inherit.fast_open_keys.unwrap_or_else(|| self.fast_opens.keys(&mut core.rng));
         let (peer, ours) = (syn.key.remote().ip(), syn.key.local().ip());
-        let right = FastOpenKeys::make(&keys.first, peer, ours);
+        let make = |key: &[u8; 16]| FastOpenKeys::make(key, peer, ours).as_in(theirs);
+        let right = make(&keys.first);
         if theirs == right {
             return Verdict::Early(None);
         }
-        let old = keys.second.map(|key| FastOpenKeys::make(&key, peer, ours));
+        let old = keys.second.map(|key| make(&key));
         if old == Some(theirs) {
             return Verdict::Early(Some(right));
         }

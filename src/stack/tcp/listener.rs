@@ -41,7 +41,7 @@ pub struct Listener {
     /// What accepted connections start with.
     pub inherit: Inherit,
     /// Bound of the accept queue; as in Linux one more fits.
-    backlog: usize,
+    pub(super) backlog: usize,
     /// Bound of the SYN queue, whatever the backlog.
     max_half_open: usize,
     /// When the last cookie was sent.

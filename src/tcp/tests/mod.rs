@@ -4,6 +4,7 @@
 mod close;
 mod handshake;
 mod loss;
+mod manners;
 mod recovery;
 mod rules;
 mod storm;
