@@ -25,6 +25,8 @@ fn main() {
             ("Long", name)
         } else if let Some(name) = declared.strip_prefix("const char *") {
             ("Text", name)
+        } else if let Some(name) = declared.strip_prefix("uint8_t ").and_then(|n| n.strip_suffix("[16]")) {
+            ("Key", name)
         } else {
             continue; // the Ethernet address, which raw IP has no use for, and padding
         };

@@ -215,12 +215,23 @@ fn transmit(
     mut first: impl FnMut(Option<c_int>) -> Outcome + 'static,
 ) -> Outcome {
     let total: usize = parts.iter().map(|p| p.iov_len).fold(0, usize::saturating_add);
-    let mut sent = 0;
+    let (mut sent, mut opens) = (0, false);
     m.call(
         |world| patience_of(world, fd, flags, libc::SO_SNDTIMEO),
         move |world, last| {
             let inner = world.descriptor(fd);
             loop {
+                if opens && sent > 0 {
+                    // Data in a SYN: the call is done when the connection is open.
+                    match connected(inner.unwrap_or(-1)) {
+                        None if !last => return None,
+                        Some(failed) if failed.value < 0 => return Some(failed),
+                        _ => opens = false,
+                    }
+                    if sent == total {
+                        return Some(Outcome::ok(sent as i64));
+                    }
+                }
                 let outcome = if sent == 0 {
                     first(inner)
                 } else {
@@ -228,6 +239,10 @@ fn transmit(
                 };
                 let waits = outcome.would_block() || outcome.errno == libc::EINPROGRESS;
                 match outcome.value {
+                    n @ 1.. if inner.is_some_and(opening) && !last => {
+                        opens = true;
+                        sent += n as usize;
+                    }
                     n @ 1.. if inner.is_some() && !last && sent + (n as usize) < total => sent += n as usize,
                     n @ 0.. => return Some(Outcome::ok(n + sent as i64)),
                     _ if waits && !last && inner.is_some() => return None,
@@ -237,6 +252,15 @@ fn transmit(
             }
         },
     )
+}
+
+/// True while a connection's SYN is on its way.
+fn opening(inner: c_int) -> bool {
+    const SYN_SENT: u8 = 2;
+    let (mut state, mut len) = (0u8, 1);
+    // SAFETY: TCP_INFO begins with the state, and one byte is there.
+    unsafe { rr_getsockopt(inner, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &mut len) };
+    state == SYN_SENT
 }
 
 fn more(inner: c_int, parts: &[iovec], flags: c_int) -> Outcome {

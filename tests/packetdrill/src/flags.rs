@@ -6,7 +6,7 @@
 //!
 //! Numbers take the suffixes K, M and G (1024 and so on), switches `on` and
 //! `off`, times (fields ending in `_ns`, which may be left out of the key) the
-//! suffixes ns, us, ms and s. In texts a `+` stands for a comma.
+//! suffixes ns, us, ms and s. Keys are 32 hexadecimal digits. In texts a `+` stands for a comma.
 
 use core::ffi::c_char;
 use core::mem::offset_of;
@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Number(usize),
     Long(usize),
     Text(usize),
+    /// 16 bytes.
+    Key(usize),
 }
 
 /// What the flags say.
@@ -92,6 +94,12 @@ impl Flags {
                 unsafe { base.add(at).cast::<*const c_char>().write(text.as_ptr()) };
                 self._texts.push(text);
             }
+            Kind::Key(at) => {
+                let n = u128::from_str_radix(value, 16).ok().filter(|_| value.len() == 32);
+                let n = n.ok_or("not 32 hexadecimal digits")?;
+                // SAFETY: as above.
+                unsafe { base.add(at).cast::<[u8; 16]>().write(n.to_be_bytes()) };
+            }
         }
         Ok(())
     }
@@ -159,6 +167,7 @@ mod tests {
             .map(|(_, kind)| match kind {
                 Kind::Number(_) => 4,
                 Kind::Long(_) | Kind::Text(_) => 8,
+                Kind::Key(_) => 16,
             })
             .sum();
         let rest = size_of::<rr_sim_config>() - known;

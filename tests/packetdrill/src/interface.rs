@@ -3,6 +3,7 @@
 
 use crate::calls;
 use crate::machine::{self, Machine};
+use crate::preload;
 use core::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_uint, c_ulong, c_void};
 use libc::{epoll_event, iovec, loff_t, msghdr, nfds_t, pollfd, size_t, sockaddr, socklen_t, ssize_t, timeval};
 
@@ -98,6 +99,7 @@ pub unsafe extern "C" fn packetdrill_interface_init(flags: *const c_char, interf
         // SAFETY: the caller's promise.
         unsafe { CStr::from_ptr(flags) }.to_str().unwrap_or("flags that are not UTF-8")
     };
+    preload::leave_alone_others();
     match Machine::new(text) {
         // SAFETY: the caller's promise.
         Ok(machine) => unsafe { interface.write(packetdrill_interface::new(machine)) },

@@ -12,7 +12,7 @@ use crate::preload;
 use core::cell::Cell;
 use core::ffi::{CStr, c_int, c_void};
 use ringroad::ffi::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
@@ -23,6 +23,9 @@ const EPOCH_US: u64 = 1_700_000_000_000_000;
 const LOOK_NS: u64 = 1_000;
 /// Rounds of work at one moment before the stack counts as stuck.
 const ROUNDS: u32 = 10_000;
+
+/// Bytes of an IP packet, at most.
+const LARGEST: usize = 65_535;
 
 /// What a call gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +85,9 @@ pub(crate) struct World {
     cap: u64,
     /// From the process's descriptors, each an eventfd, to the stack's.
     descriptors: BTreeMap<c_int, c_int>,
+    /// What the stack sent, and when: its transmit queue is emptied at once, as a
+    /// wire would, so that nothing waits for packetdrill to look.
+    sent: VecDeque<(Vec<u8>, u64)>,
     waiters: Vec<Waiter>,
     finished: HashMap<u64, (Outcome, u64)>,
     next_id: u64,
@@ -193,6 +199,7 @@ impl Machine {
             now: 0,
             cap: flags.cap,
             descriptors: BTreeMap::new(),
+            sent: VecDeque::new(),
             waiters: Vec::new(),
             finished: HashMap::new(),
             next_id: 0,
@@ -208,9 +215,10 @@ impl Machine {
     }
 
     /// Ends the stack, and gives its descriptors back.
-    pub(crate) fn end(self) {
-        preload::forget();
-        let world = self.world.into_inner().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn end(self: Box<Self>) {
+        preload::forget(&self);
+        let Self { world, .. } = *self;
+        let world = world.into_inner().unwrap_or_else(PoisonError::into_inner);
         for &fd in world.descriptors.keys() {
             // SAFETY: an eventfd of ours. Where packetdrill closed it already, which
             // it does with the C library's close, EBADF.
@@ -245,7 +253,7 @@ impl Machine {
             return outcome;
         }
         if thread::current().id() == self.main {
-            loop {
+            for _ in 0..ROUNDS {
                 let next = world.next().unwrap_or(u64::MAX).min(deadline.unwrap_or(u64::MAX));
                 if next == u64::MAX {
                     die("a call would block for ever: nothing is under way that could end it");
@@ -258,6 +266,7 @@ impl Machine {
                     return outcome;
                 }
             }
+            die("a call would block for ever");
         }
         let id = world.next_id;
         world.next_id += 1;
@@ -311,13 +320,10 @@ impl Machine {
     pub(crate) fn next_packet(&self, out: &mut [u8]) -> (usize, u64) {
         let mut world = self.inside();
         loop {
-            let mut at = 0;
-            // SAFETY: the world's stack, and writable bytes.
-            let len = unsafe { rr_sim_collect(world.sim, out.as_mut_ptr().cast(), out.len(), &mut at) };
-            match len {
-                1.. => return (len as usize, EPOCH_US + at / 1000),
-                0 => {}
-                _ => die(&format!("a packet is larger than {} bytes", out.len())),
+            if let Some((packet, at)) = world.sent.pop_front() {
+                let len = packet.len().min(out.len());
+                out[..len].copy_from_slice(&packet[..len]);
+                return (len, EPOCH_US + at / 1000);
             }
             let Some(next) = world.next() else {
                 die("no packet comes any more: nothing is under way in the stack");
@@ -389,12 +395,33 @@ impl World {
     /// Runs the stack, and the calls that wait in it, at this moment.
     fn settle(&mut self, done: &Condvar) {
         for _ in 0..ROUNDS {
-            // SAFETY: the world's stack.
-            unsafe { rr_sim_poll(self.sim) };
+            self.poll();
             if !self.serve() {
-                return;
+                // Attempts that failed leave the stack something to look at, too.
+                return self.poll();
             }
             done.notify_all();
+        }
+    }
+
+    fn poll(&mut self) {
+        // SAFETY: the world's stack.
+        unsafe { rr_sim_poll(self.sim) };
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        loop {
+            let (mut packet, mut at) = (vec![0; LARGEST], 0);
+            // SAFETY: the world's stack, and writable bytes.
+            let len = unsafe { rr_sim_collect(self.sim, packet.as_mut_ptr().cast(), LARGEST, &mut at) };
+            match len {
+                1.. => packet.truncate(len as usize),
+                0 => return,
+                _ => die("the stack does not give its packets any more"),
+            }
+            packet.shrink_to_fit();
+            self.sent.push_back((packet, at));
         }
     }
 

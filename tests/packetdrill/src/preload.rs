@@ -14,27 +14,44 @@
 use crate::calls;
 use crate::machine::{Machine, Outcome};
 use core::ffi::{CStr, c_int, c_void};
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicI64, Ordering};
 use libc::{clock_t, off_t, sched_param, size_t, socklen_t, ssize_t, tms};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The one machine of the process.
-static MACHINE: AtomicPtr<Machine> = AtomicPtr::new(null_mut());
+/// The machines of the process; packetdrill has one.
+static MACHINES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+#[derive(Clone, Copy, PartialEq)]
+struct Known(*const Machine);
+
+// SAFETY: a machine may be used by any thread, and leaves the list before it ends.
+unsafe impl Send for Known {}
+
+fn machines() -> MutexGuard<'static, Vec<Known>> {
+    MACHINES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub(crate) fn register(machine: &Machine) {
-    MACHINE.store(core::ptr::from_ref(machine).cast_mut(), Ordering::Release);
-    // Commands that a script runs are other programs.
-    // SAFETY: packetdrill's other thread waits at this time, and reads no environment.
-    unsafe { libc::unsetenv(c"LD_PRELOAD".as_ptr()) };
+    machines().push(Known(machine));
 }
 
-pub(crate) fn forget() {
-    MACHINE.store(null_mut(), Ordering::Release);
+/// Commands that a script runs are other programs: they do not inherit this library.
+pub(crate) fn leave_alone_others() {
+    if std::env::var_os("LD_PRELOAD").is_some() {
+        // SAFETY: packetdrill's other thread waits at this time, and reads no environment.
+        unsafe { libc::unsetenv(c"LD_PRELOAD".as_ptr()) };
+    }
 }
 
-fn machine() -> Option<&'static Machine> {
-    // SAFETY: registered until `forget`, which its end calls first.
-    unsafe { MACHINE.load(Ordering::Acquire).as_ref() }
+pub(crate) fn forget(machine: &Machine) {
+    machines().retain(|known| *known != Known(machine));
+}
+
+/// Asks the machines one after the other whose a descriptor is.
+fn ask(call: impl Fn(&Machine) -> Option<Outcome>) -> Option<Outcome> {
+    let known = machines().clone();
+    // SAFETY: a machine ends only when nobody uses its descriptors any more.
+    known.iter().find_map(|machine| call(unsafe { &*machine.0 }))
 }
 
 fn set(outcome: Outcome) -> i64 {
@@ -69,11 +86,9 @@ pub unsafe extern "C" fn getsockopt(
     value: *mut c_void,
     len: *mut socklen_t,
 ) -> c_int {
-    if let Some(machine) = machine() {
-        // SAFETY: the caller's promise.
-        if let Some(outcome) = unsafe { calls::socket_state(machine, fd, level, name, value, len) } {
-            return set(outcome) as c_int;
-        }
+    // SAFETY: the caller's promise.
+    if let Some(outcome) = ask(|m| unsafe { calls::socket_state(m, fd, level, name, value, len) }) {
+        return set(outcome) as c_int;
     }
     type Real = unsafe extern "C" fn(c_int, c_int, c_int, *mut c_void, *mut socklen_t) -> c_int;
     // SAFETY: its type, and the caller's promise.
@@ -86,11 +101,9 @@ pub unsafe extern "C" fn getsockopt(
 /// As of sendfile(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t {
-    if let Some(machine) = machine() {
-        // SAFETY: the caller's promise.
-        if let Some(outcome) = unsafe { calls::sendfile(machine, to, from, at, count) } {
-            return set(outcome) as ssize_t;
-        }
+    // SAFETY: the caller's promise.
+    if let Some(outcome) = ask(|m| unsafe { calls::sendfile(m, to, from, at, count) }) {
+        return set(outcome) as ssize_t;
     }
     type Real = unsafe extern "C" fn(c_int, c_int, *mut off_t, size_t) -> ssize_t;
     // SAFETY: its type, and the caller's promise.
@@ -104,7 +117,7 @@ pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, at: *mut off_t, count:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn times(buf: *mut tms) -> clock_t {
     static TICKS: AtomicI64 = AtomicI64::new(1);
-    if machine().is_some() && buf.is_null() {
+    if !machines().is_empty() && buf.is_null() {
         return TICKS.fetch_add(1, Ordering::Relaxed);
     }
     type Real = unsafe extern "C" fn(*mut tms) -> clock_t;
@@ -115,7 +128,7 @@ pub unsafe extern "C" fn times(buf: *mut tms) -> clock_t {
 /// True where a machine is to come or there: packetdrill prepares itself before
 /// it loads the library.
 fn in_packetdrill() -> bool {
-    machine().is_some()
+    !machines().is_empty()
         || std::env::args().any(|arg| arg.starts_with("--so_filename"))
 }
 
