@@ -144,10 +144,12 @@ impl Connection {
     /// RFC 8985, 6.3: at a time-out the first is lost, and all that was sent so
     /// long ago; what left a moment ago is not.
     pub(super) fn lose_on_timeout(&mut self, env: &Env, r: &mut Recovery) {
-        let wait = r.rack.rtt + self.reordering_window(r);
-        let known = r.rack.newest.is_some();
+        // While there were no books the latest round trip was not noted.
+        let smoothed = Duration::from_micros(self.hot.rtt.smoothed().into());
+        let rtt = if r.rack.newest.is_some() { r.rack.rtt } else { smoothed };
+        let wait = rtt + self.reordering_window(r);
         for i in 0..self.hot.send.sent() as usize {
-            if i == 0 || !known || self.hot.send.get(i).sent_at + wait <= env.now {
+            if i == 0 || self.hot.send.get(i).sent_at + wait <= env.now {
                 r.board.lose(&mut self.hot.send, i);
             }
         }

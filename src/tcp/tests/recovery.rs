@@ -557,3 +557,55 @@ fn chance_losses_cost_what_theory_says_and_no_time_outs() {
     let mathis = 1448.0 * 1.22 / (0.05f64).sqrt() / 0.010;
     assert!(rate > 0.6 * mathis && timeouts <= 8, "{rate} of {mathis}, {timeouts}");
 }
+
+#[test]
+fn every_repair_of_a_recovery_must_come_twice_before_it_is_undone() {
+    let mut solo = flight(8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(2000, 6000)]);
+    let mut sent = solo.leaving();
+    solo.host.now += ms(5);
+    tell(&mut solo, 0, &[(2000, 8000)]);
+    sent.extend(solo.leaving());
+    assert_eq!(sent, [(0, 1000), (1000, 1000)]);
+    tell(&mut solo, 8000, &[]);
+    tell(&mut solo, 8000, &[(0, 1000)]);
+    assert_eq!(solo.host.counters.tcp_undone, 0);
+    tell(&mut solo, 8000, &[(1000, 2000)]);
+    assert_eq!((solo.host.counters.tcp_undone, info(&solo).snd_cwnd), (1, 10));
+    solo.host.finish();
+}
+
+#[test]
+fn a_time_out_sends_again_only_what_was_sent_long_ago() {
+    // RFC 8985, 6.3: what left a moment before it is not lost.
+    let config = Config { tail_loss_probe: false, frto: false, ..Config::default() };
+    let mut solo = flight_of(config, SACKS, 3);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    solo.host.now += ms(10);
+    tell(&mut solo, 1000, &[]);
+    tell(&mut solo, 2000, &[]);
+    // 2000 is under way since 110 ms; more leaves shortly before its time-out.
+    solo.host.now += ms(250);
+    solo.host.send(&pattern(2000));
+    assert_eq!(solo.leaving(), [(3000, 1000), (4000, 1000)]);
+    solo.host.advance(Duration::from_secs(1));
+    assert_eq!(solo.leaving(), [(2000, 1000)]);
+    assert_eq!((info(&solo).ca_state, info(&solo).lost), (4, 1), "one of three");
+    solo.host.finish();
+}
+
+#[test]
+fn the_least_time_out_can_be_a_millisecond() {
+    let config = Config {
+        min_rto: ms(1),
+        tail_loss_probe: false,
+        ..Config::default()
+    };
+    let mut solo = Solo::established(config, SACKS);
+    solo.host.send(&pattern(1000));
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    assert_eq!(wait(&mut solo), (1, vec![(0, 1000)]));
+    solo.host.finish();
+}
