@@ -70,6 +70,20 @@ fn what_was_not_sent_cannot_be_acknowledged_and_opens_no_window() {
     assert!(b.window(c.h) <= 10);
 }
 
+/// To a peer that has SACK a duplicate ACK without a block says nothing.
+#[test]
+fn duplicate_acks_that_tell_nothing_send_nothing() {
+    let mut b = Bed::new(|_| ());
+    let c = b.open(4000, Options { sack_permitted: true, ..options() });
+    b.sockets.send(c.h, &[1; 200_000], 0).unwrap();
+    b.take();
+    for _ in 0..1000 {
+        b.put(&c.seg(ACK), b"");
+        b.silent();
+    }
+    assert_eq!(b.window(c.h), 10);
+}
+
 /// An acknowledgment that comes before its data: it can only be of what was sent,
 /// and so gives no more than one that is honest.
 #[test]
