@@ -2,6 +2,7 @@
 //! whose losses, delays and duplicates the test chooses.
 
 mod close;
+mod conformance;
 mod handshake;
 mod loss;
 mod manners;
