@@ -121,6 +121,12 @@ impl Connection {
             return Continue(());
         }
         let duplicate = seq::le(end, h.rcv_nxt) && len > 0;
+        if duplicate && end == h.last_ack {
+            // Our ACK was lost, and this came again: the answer echoes the copy
+            // (RFC 7323, 4.3, (2)). With the first one's timestamp the sender would
+            // measure its own time-out as a round trip, and double it.
+            self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
+        }
         let reason = if duplicate { DropReason::TcpDuplicate } else { DropReason::TcpOutOfWindow };
         env.counters.drop(reason);
         self.again_in_time_wait(env, a);

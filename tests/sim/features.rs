@@ -196,7 +196,7 @@ impl Features {
                 Has::CUT_FOR_EVER | Has::RESTARTS | Has::ADDRESSES | Has::IMPATIENT => 10,
                 Has::ABORTS | Has::EARLY_CLOSE | Has::REOPENED | Has::SMALL_TABLES => 6,
                 Has::MANY => 12,
-                Has::BIG => 25,
+                Has::BIG => 60,
                 Has::CUT | Has::BURSTS | Has::FEW_FRAMES | Has::LONG_PAUSES | Has::RAW_IP => 5,
                 _ => 3,
             };

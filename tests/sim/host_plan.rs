@@ -106,7 +106,7 @@ fn small_tables(config: &mut Config, d: &mut Draw) {
     config.table.syn_cookies = SynCookies::Off;
     config.table.max_half_open = d.between(1, 4) as usize;
     config.table.max_time_wait = d.between(1, 4) as usize;
-    config.tcp.out_of_order_segments = d.between(1, 16) as u32;
+    config.tcp.out_of_order_segments = d.between(16, 64) as u32;
     config.loop_queue = d.between(4, 32) as usize;
     config.fragment.max_datagrams = d.between(1, 4) as usize;
     config.datagram.max_datagrams = d.between(1, 4) as usize;

@@ -342,7 +342,10 @@ impl Program {
             assert!(!news, "{}: connected or failed ({ready:?}), and not told", self.name());
             return;
         }
-        if self.wants_to_write() {
+        // Who found no frame is told once there are some.
+        let stack = &c.sockets.stack.core;
+        let fed = stack.pool.available() > stack.config.tcp.frame_reserve;
+        if self.wants_to_write() && fed {
             assert!(!ready.contains(Readiness::OUT), "{}: can write, and was not told", self.name());
         }
         if self.wants_to_read() {

@@ -254,6 +254,20 @@ fn the_timestamp_echoed_is_of_the_earliest_segment_not_acknowledged() {
 }
 
 #[test]
+fn what_comes_again_after_a_lost_ack_is_answered_with_its_own_timestamp() {
+    // RFC 7323, 4.3, (2): else the sender takes its time-out for a round trip.
+    let mut solo = Solo::modern();
+    solo.time = Some(6000);
+    solo.get(ACK, b"once");
+    assert_eq!(solo.host.out_one().seg.options.timestamp.unwrap().1, 6000);
+    solo.time = Some(126_000);
+    solo.get_at(-4, ACK, b"once");
+    assert_eq!(solo.host.out_one().seg.options.timestamp.unwrap().1, 126_000);
+    assert_eq!(solo.host.recv_all(), b"once");
+    solo.host.finish();
+}
+
+#[test]
 fn urgent_data_stays_in_line_and_its_end_is_known() {
     // RFC 6093; MUST-62.
     let mut solo = Solo::plain();
