@@ -250,7 +250,8 @@ impl Assembler {
         }
     }
 
-    /// The blocks to announce: first the range that grew last (RFC 2018, 4).
+    /// As many of them as fit in one segment (RFC 2018, 4).
+    #[cfg(any(test, fuzzing))]
     pub fn blocks(&self) -> ArrayVec<SackBlock, 4> {
         self.recent_blocks().into_iter().take(4).collect()
     }

@@ -1,7 +1,6 @@
 //! What leaves, once a batch: what is lost, then new data, then at most one ACK.
 
 use super::connection::{Bits, Connection};
-use super::loss::Frto;
 use super::send_queue::Marks;
 use super::template::{Fields, timestamp_option};
 use super::timers::{Mode, Timer};
@@ -9,7 +8,7 @@ use super::types::{Env, Flush, State};
 use super::{sack, seq};
 use crate::telemetry::DropReason;
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::{Flags, SackBlock};
+use crate::wire::tcp::Flags;
 
 /// Whether a step of output got all it had through.
 pub(super) type Sent = Result<(), Full>;
@@ -43,37 +42,8 @@ impl Connection {
         self.flush_all(env)
     }
 
-    /// Recovery counts what leaves; a probe of the tail goes first; F-RTO has new
-    /// data leave before what seems lost.
-    #[cold]
-    fn flush_in_trouble(&mut self, env: &mut Env) -> Sent {
-        let before = self.pipe();
-        let sent = self.flush_what_counts(env);
-        let out = self.pipe().saturating_sub(before);
-        if let Some(r) = &mut self.cold.recovery {
-            r.prr.sent(out);
-        }
-        sent
-    }
-
-    fn flush_what_counts(&mut self, env: &mut Env) -> Sent {
-        if self.hot.bits.contains(Bits::TAIL_DUE) {
-            self.send_tail_probe(env)?;
-        }
-        if self.hot.bits.contains(Bits::LOSS) && self.books().1.frto == Frto::New {
-            self.send_new(env)?;
-            if self.hot.snd_nxt != self.cold.recover {
-                let due = self.hot.bits.intersects(Bits::ACK_NOW | Bits::KEEP_DUE);
-                return if due { self.send_acks(env) } else { Ok(()) };
-            }
-            // Nothing new could leave: it is as if F-RTO had not begun.
-            self.books().1.frto = Frto::Off;
-        }
-        self.flush_all(env)
-    }
-
     #[inline]
-    fn flush_all(&mut self, env: &mut Env) -> Sent {
+    pub(super) fn flush_all(&mut self, env: &mut Env) -> Sent {
         if self.hot.send.lost() > 0 || self.hot.bits.intersects(Bits::FIN_LOST) {
             self.send_lost(env)?;
         }
@@ -126,23 +96,6 @@ impl Connection {
             env.counters.tcp_retransmits += 1;
         }
         Ok(())
-    }
-
-    /// The first segment that is marked lost. Small ones in a row, the remains of
-    /// a small window, become one.
-    fn next_lost(&mut self, env: &mut Env) -> Option<usize> {
-        let h = &mut self.hot;
-        let r = self.cold.recovery.as_mut().filter(|_| h.send.lost() > 0)?;
-        let i = r.board.first_lost(&h.send)?;
-        let edge = h.snd_una.wrapping_add(h.snd_wnd);
-        let room = seq::distance(h.send.get(i).seq, edge).min(h.mss.into()) as usize;
-        while i + 1 < h.send.sent() as usize
-            && h.send.get(i + 1).marks.contains(Marks::LOST)
-            && h.send.merge(env.pool, i, room)
-        {
-            r.board.on_merged();
-        }
-        Some(i)
     }
 
     /// Sends new data, and the FIN after it, as windows, Nagle's algorithm and
@@ -397,28 +350,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends the ACKs that tell of a gap: one, or as many as hold all the ranges
-    /// that grew in this batch, the newest in the last of them. A duplicate is
-    /// reported first (RFC 2018, 4; RFC 2883, 4).
-    #[cold]
-    fn send_sacks(&mut self, env: &mut Env, options: &mut sack::Bytes) -> Sent {
-        let mut blocks: arrayvec::ArrayVec<SackBlock, 17> = self.dsack_due().into_iter().collect();
-        let mut untold = blocks.len();
-        if let Some(ahead) = &mut self.recv.ahead {
-            blocks.extend(ahead.recent_blocks());
-            untold += ahead.tell();
-        }
-        let room = (options.remaining_capacity().saturating_sub(4) / 8).max(1);
-        let base = options.len();
-        for n in (0..untold.min(blocks.len()).div_ceil(room).max(1)).rev() {
-            options.truncate(base);
-            sack::write(options, &blocks[n * room..]);
-            self.send_ack(env, self.acceptable_seq(), options)?;
-        }
-        self.hot.bits -= Bits::DSACK;
-        Ok(())
-    }
-
     /// The number of a segment without text. What was sent beyond the window (a
     /// probe, or before it shrank) is not counted: a peer whose window is shut
     /// takes nothing in front of its edge, an ACK that opens our window neither.
@@ -428,7 +359,7 @@ impl Connection {
         if seq::lt(edge, h.snd_nxt) { edge } else { h.snd_nxt }
     }
 
-    fn send_ack(&mut self, env: &mut Env, seq: u32, options: &[u8]) -> Sent {
+    pub(super) fn send_ack(&mut self, env: &mut Env, seq: u32, options: &[u8]) -> Sent {
         if env.tx.room() == 0 {
             return Err(self.out_of_queue(env));
         }
@@ -569,22 +500,6 @@ impl Connection {
             let corked = h.bits.contains(Bits::CORK);
             let wait = if corked { env.config.cork } else { env.config.override_sws };
             h.timers.set(Timer::Retransmit, env.now + wait);
-        }
-    }
-
-    /// New data left: the tail's probe is due later, but not later than the
-    /// time-out since the oldest left or the peer was heard.
-    #[inline(never)]
-    fn set_probe(&mut self, env: &Env) {
-        self.set_retransmit(env);
-        let h = &self.hot;
-        if let Some(front) = h.send.front().filter(|_| self.cold.mode == Mode::Probe) {
-            let since = front.sent_at.max(self.cold.last_recv);
-            let last = since + h.rtt.rto(h.backoff, env.config);
-            if last < env.now + self.probe_timeout(env) {
-                let soon = env.now + Duration::from_millis(1);
-                self.hot.timers.set(Timer::Retransmit, last.max(soon));
-            }
         }
     }
 

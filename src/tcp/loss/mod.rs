@@ -12,6 +12,7 @@ mod episode;
 mod model;
 mod prr;
 mod rack;
+mod repair;
 mod runs;
 mod scoreboard;
 mod seen;
