@@ -6,6 +6,7 @@
 
 mod ack;
 mod assembler;
+mod burst;
 mod config;
 mod congestion;
 mod connection;

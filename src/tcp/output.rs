@@ -126,27 +126,6 @@ impl Connection {
         if self.owes_fin() { self.send_bare_fin(env) } else { Ok(()) }
     }
 
-    /// Sends a segment from the middle of a write, after `burst` that left with it.
-    /// The last of several carries PSH, as does each that fills half a window, as
-    /// in Linux's bursts: the peer need not wait for more. Gives the next's place.
-    #[inline(never)]
-    fn send_in_burst(&mut self, env: &mut Env, i: usize, fin: bool, burst: u32) -> Result<u32, Full> {
-        let h = &self.hot;
-        let mss = u32::from(h.mss);
-        let len = h.send.get(i).len();
-        let (window, edge) = (h.congestion.window, h.snd_una.wrapping_add(h.snd_wnd));
-        let last = h.send.is_last(i) || {
-            let next = h.send.get(i + 1).len().min(mss);
-            self.pipe() + len + next > window || seq::distance(h.snd_nxt, edge) < len + next
-        };
-        let half = (window / mss / 2).max(1);
-        let push = burst > 0 && (last || (burst + 1) % half == 0);
-        self.hot.send.get_mut(i).marks.set(Marks::PUSH, push);
-        let sent = self.send_fresh(env, i, fin);
-        self.hot.send.get_mut(i).marks.remove(Marks::PUSH);
-        sent.map(|()| burst + 1)
-    }
-
     fn send_bare_fin(&mut self, env: &mut Env) -> Sent {
         let edge = self.hot.snd_una.wrapping_add(self.hot.snd_wnd);
         if !seq::lt(self.hot.snd_nxt, edge) && !self.hot.bits.contains(Bits::PROBE_DUE) {
@@ -222,7 +201,7 @@ impl Connection {
 
     /// Sends segment `i` of the queue, which was never sent, from its own frame.
     #[inline(always)]
-    fn send_fresh(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
+    pub(super) fn send_fresh(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
         let (room, timestamp) = (self.room(), self.data_timestamp(env.now));
         if env.tx.room() == 0 || self.hot.send.get(i).frame.offset() != room {
             return self.send_segment(env, i, fin);

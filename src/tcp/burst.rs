@@ -1,0 +1,30 @@
+//! What leaves together: where PSH stands in the middle of a write.
+
+use super::connection::Connection;
+use super::output::Full;
+use super::send_queue::Marks;
+use super::seq;
+use super::types::Env;
+
+impl Connection {
+    /// Sends a segment from the middle of a write, after `burst` that left with it.
+    /// The last of several carries PSH, as does each that fills half a window, as
+    /// in Linux's bursts: the peer need not wait for more. Gives the next's place.
+    #[inline(never)]
+    pub(super) fn send_in_burst(&mut self, env: &mut Env, i: usize, fin: bool, burst: u32) -> Result<u32, Full> {
+        let h = &self.hot;
+        let mss = u32::from(h.mss);
+        let len = h.send.get(i).len();
+        let (window, edge) = (h.congestion.window, h.snd_una.wrapping_add(h.snd_wnd));
+        let last = h.send.is_last(i) || {
+            let next = h.send.get(i + 1).len().min(mss);
+            self.pipe() + len + next > window || seq::distance(h.snd_nxt, edge) < len + next
+        };
+        let half = (window / mss / 2).max(1);
+        let push = burst > 0 && (last || (burst + 1) % half == 0);
+        self.hot.send.get_mut(i).marks.set(Marks::PUSH, push);
+        let sent = self.send_fresh(env, i, fin);
+        self.hot.send.get_mut(i).marks.remove(Marks::PUSH);
+        sent.map(|()| burst + 1)
+    }
+}
