@@ -409,25 +409,6 @@ impl Connection {
         buf
     }
 
-    /// Sends an RST. It is not sent again, so that one that finds no frame or no
-    /// room is lost like one that the network drops.
-    #[cold]
-    pub(super) fn send_reset(&mut self, env: &mut Env, seq: u32, ack: Option<u32>) {
-        if !self.hot.bits.contains(Bits::PATH) {
-            return;
-        }
-        // RFC 7323, 3.2: an RST should have the option too.
-        let stamped = self.hot.bits.contains(Bits::TIMESTAMPS);
-        let timestamp = stamped.then(|| (self.ts_now(env.now), self.hot.ts_recent));
-        let reply = super::Reply { seq, ack, reset: true, window: 0, timestamp };
-        if self.template.send(env.pool, env.tx, &reply) {
-            env.counters.tcp_resets_out += 1;
-            env.counters.tcp_segments_out += 1;
-        } else {
-            env.counters.drop(DropReason::TransmitQueueFull);
-        }
-    }
-
     #[cold]
     pub(super) fn out_of_frames(&self, env: &mut Env) -> Full {
         env.counters.drop(DropReason::PoolExhausted);

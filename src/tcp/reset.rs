@@ -1,6 +1,9 @@
-//! What a segment gets that no connection is there for.
+//! RSTs: of a connection, and what a segment gets that no connection is there for.
 
 use super::Reply;
+use super::connection::{Bits, Connection};
+use super::types::Env;
+use crate::telemetry::DropReason;
 use crate::wire::tcp::{Flags, Segment};
 
 /// The RST that answers a segment for which there is no connection (RFC 9293,
@@ -15,6 +18,27 @@ pub fn reset_reply(seg: &Segment) -> Option<Reply> {
         (0, Some(seg.seq.wrapping_add(seg.seq_len())))
     };
     Some(Reply { seq, ack, reset: true, window: 0, timestamp: None })
+}
+
+impl Connection {
+    /// Sends an RST. It is not sent again, so that one that finds no frame or no
+    /// room is lost like one that the network drops.
+    #[cold]
+    pub(super) fn send_reset(&mut self, env: &mut Env, seq: u32, ack: Option<u32>) {
+        if !self.hot.bits.contains(Bits::PATH) {
+            return;
+        }
+        // RFC 7323, 3.2: an RST should have the option too.
+        let stamped = self.hot.bits.contains(Bits::TIMESTAMPS);
+        let timestamp = stamped.then(|| (self.ts_now(env.now), self.hot.ts_recent));
+        let reply = Reply { seq, ack, reset: true, window: 0, timestamp };
+        if self.template.send(env.pool, env.tx, &reply) {
+            env.counters.tcp_resets_out += 1;
+            env.counters.tcp_segments_out += 1;
+        } else {
+            env.counters.drop(DropReason::TransmitQueueFull);
+        }
+    }
 }
 
 #[cfg(test)]
