@@ -170,6 +170,7 @@ fn seg(flags: Flags, seq: u32, ack: u32) -> Segment {
         seq,
         ack,
         flags,
+        ce: false,
         window: 1000,
         urgent: 0,
         options: Options::default(),

@@ -48,6 +48,7 @@ fn segments() -> impl Strategy<Value = Segment> {
             options,
             header_len: 0,
             payload_len: 0,
+            ce: false,
         },
     )
 }

@@ -259,6 +259,7 @@ impl Host {
             options.sack.push(SackBlock { left, right: left.wrapping_add(choices.byte().into()) });
         }
         let segment = Segment {
+            ce: false,
             src_port: if fresh { 5000 + choices.short() % 4 } else { theirs },
             dst_port: if fresh { 80 } else { mine },
             seq: near(choices, seq),

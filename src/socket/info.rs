@@ -33,9 +33,10 @@ pub fn bytes(i: &Info) -> [u8; LEN] {
     let mut l = Layout { bytes: [0; LEN], at: 0 };
     let options =
         u8::from(i.timestamps) | (u8::from(i.sack) << 1) | (u8::from(i.window_scale) << 2);
-    let options = options | (u8::from(i.syn_data) << 5);
+    let options = options | (u8::from(i.ecn) << 3) | (u8::from(i.syn_data) << 5);
     let scales = (i.snd_wscale & 0xf) | (i.rcv_wscale << 4);
-    l.put(&[i.state as u8, i.ca_state, i.retransmits, i.probes, i.backoff, options, scales, 0]);
+    l.put(&[i.state as u8, i.ca_state, i.retransmits, i.probes, i.backoff, options, scales]);
+    l.put(&[u8::from(i.delivery_rate_app_limited)]);
     l.u32s([i.rto, i.ato, i.snd_mss, i.rcv_mss]);
     // Unacked, sacked, lost, retrans, fackets.
     l.u32s([i.unacked, i.sacked, i.lost, i.retrans, 0]);
@@ -47,14 +48,13 @@ pub fn bytes(i: &Info) -> [u8; LEN] {
     l.u32s([i.snd_ssthresh.min(NO_THRESHOLD), i.snd_cwnd, i.advmss, i.reordering]);
     // Receiver's RTT and space, total retransmissions.
     l.u32s([0, i.rcv_space, i.total_retrans]);
-    // Pacing rate and its bound: none.
-    l.u64s([u64::MAX, u64::MAX, i.bytes_acked, i.bytes_received]);
+    l.u64s([i.pacing_rate, i.max_pacing_rate, i.bytes_acked, i.bytes_received]);
     // Segments out and in, bytes not sent, least RTT, data segments in and out.
     l.u32s([0, 0, i.notsent_bytes, i.min_rtt, 0, 0]);
     // Delivery rate; times busy, held by the window, held by the buffer.
-    l.u64s([0, 0, 0, 0]);
+    l.u64s([i.delivery_rate, 0, 0, 0]);
     // Delivered, of these with CE.
-    l.u32s([0, 0]);
+    l.u32s([0, i.delivered_ce]);
     // Bytes sent, sent again.
     l.u64s([0, 0]);
     // D-SACKs, reorderings, out of order segments, peer's window, ours, rehashes.

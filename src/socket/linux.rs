@@ -48,6 +48,7 @@ pub const SO_SNDTIMEO: i32 = 21;
 pub const SO_ACCEPTCONN: i32 = 30;
 pub const SO_PROTOCOL: i32 = 38;
 pub const SO_DOMAIN: i32 = 39;
+pub const SO_MAX_PACING_RATE: i32 = 47;
 
 pub const IP_TOS: i32 = 1;
 pub const IP_TTL: i32 = 2;

@@ -74,6 +74,8 @@ pub struct Options {
     pub fast_open_connect: bool,
     /// TCP_FASTOPEN_KEY.
     pub fast_open_keys: Option<FastOpenKeys>,
+    /// SO_MAX_PACING_RATE in bytes a second; all ones: any.
+    pub max_pacing_rate: u64,
 }
 
 impl Default for Options {
@@ -107,6 +109,7 @@ impl Default for Options {
             fast_open: 0,
             fast_open_connect: false,
             fast_open_keys: None,
+            max_pacing_rate: u64::MAX,
         }
     }
 }
@@ -157,6 +160,25 @@ fn timeval(value: &[u8]) -> Result<u64> {
         return Ok(0);
     }
     Ok((sec as u64).saturating_mul(1_000_000).saturating_add(usec as u64))
+}
+
+/// Bytes a second: an `unsigned long`, or an `unsigned int` as it was first. All
+/// ones: any.
+fn pacing_rate(value: &[u8]) -> Result<u64> {
+    match value.first_chunk::<8>() {
+        Some(long) => Ok(u64::from_ne_bytes(*long)),
+        None => Ok(match int(value)? as u32 {
+            u32::MAX => u64::MAX,
+            rate => rate.into(),
+        }),
+    }
+}
+
+fn put_pacing_rate(out: &mut [u8], rate: u64) -> usize {
+    if out.len() >= 8 {
+        return put(out, &rate.to_ne_bytes());
+    }
+    put_int(out, rate.min(u32::MAX.into()) as u32 as i32)
 }
 
 /// A number in `low..=high`.
@@ -226,6 +248,7 @@ impl Options {
             SO_RCVBUF => self.rcvbuf = (2 * size(limits.max_rcvbuf)?).max(MIN_RCVBUF),
             SO_RCVTIMEO => self.rcvtimeo_us = timeval(value)?,
             SO_SNDTIMEO => self.sndtimeo_us = timeval(value)?,
+            SO_MAX_PACING_RATE => self.max_pacing_rate = pacing_rate(value)?,
             SO_LINGER => {
                 let on = int(value)? != 0;
                 let seconds = int(value.get(4..).ok_or(Errno::EINVAL)?)?;
@@ -305,6 +328,7 @@ impl Options {
             SO_RCVLOWAT | SO_SNDLOWAT => 1,
             SO_RCVTIMEO => return Ok(put_timeval(out, self.rcvtimeo_us)),
             SO_SNDTIMEO => return Ok(put_timeval(out, self.sndtimeo_us)),
+            SO_MAX_PACING_RATE => return Ok(put_pacing_rate(out, self.max_pacing_rate)),
             SO_LINGER => {
                 let mut value = [0; 8];
                 value[..4].copy_from_slice(&i32::from(self.linger.is_some()).to_ne_bytes());
@@ -456,6 +480,16 @@ mod tests {
         assert_eq!(out, time);
         time[8..].copy_from_slice(&1_000_000i64.to_ne_bytes());
         assert_eq!(o.set(SOL_SOCKET, SO_SNDTIMEO, &time, true, &LIMITS), Err(Errno::EDOM));
+
+        let (rate, mut long) = (5_000_000_000u64.to_ne_bytes(), [0; 8]);
+        assert_eq!(o.max_pacing_rate, u64::MAX);
+        o.set(SOL_SOCKET, SO_MAX_PACING_RATE, &rate, true, &LIMITS).unwrap();
+        assert_eq!(o.get(SOL_SOCKET, SO_MAX_PACING_RATE, &mut long, true, &LIMITS), Ok(8));
+        assert_eq!((long, get(&o, SOL_SOCKET, SO_MAX_PACING_RATE)), (rate, -1));
+        set(&mut o, SOL_SOCKET, SO_MAX_PACING_RATE, 70_000).unwrap();
+        assert_eq!(o.max_pacing_rate, 70_000);
+        set(&mut o, SOL_SOCKET, SO_MAX_PACING_RATE, -1).unwrap();
+        assert_eq!(o.max_pacing_rate, u64::MAX);
 
         o.set(IPPROTO_IP, IP_TOS, &[0x20], false, &LIMITS).unwrap();
         let mut byte = [0];

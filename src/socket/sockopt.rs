@@ -90,6 +90,7 @@ impl Sockets {
             (SOL_SOCKET, SO_RCVBUF) => {
                 let _ = conn.set_receive_buffer(config, kept.receive_buffer);
             }
+            (SOL_SOCKET, SO_MAX_PACING_RATE) => conn.set_max_pacing_rate(kept.max_pacing_rate),
             (IPPROTO_IP, IP_TOS) => conn.template_mut().set_tos(inherit.tos),
             (IPPROTO_IP, IP_TTL) => conn.template_mut().set_ttl(inherit.ttl),
             (IPPROTO_TCP, TCP_NODELAY) => {

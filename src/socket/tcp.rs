@@ -35,6 +35,10 @@ impl Sockets {
             max_segment: options.max_segment,
             syn_retries: if options.syn_count > 0 { options.syn_count } else { defaults.syn_retries },
             congestion: options.congestion.unwrap_or(defaults.congestion),
+            max_pacing_rate: match options.max_pacing_rate {
+                u64::MAX => defaults.max_pacing_rate,
+                rate => rate,
+            },
             ..defaults.clone()
         };
         Inherit {

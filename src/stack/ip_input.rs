@@ -117,6 +117,7 @@ impl Stack {
             return core.discard(packet, DropReason::TcpBadChecksum);
         }
         segment.payload_len = packet.len() - segment.header_len;
+        segment.ce = meta.tos & 3 == 3;
         packet.head.trim_front(segment.header_len);
         self.tcp.input(core, meta, &segment, packet);
     }

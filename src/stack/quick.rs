@@ -86,13 +86,15 @@ fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// To our hardware address and our first IPv4 address; IPv4 without options, whole;
+/// To our hardware address and our first IPv4 address; IPv4 without options, whole,
+/// not marked by a congested path;
 /// TCP with no flag but ACK and PSH. Whether the source may be one is answered by
 /// the connection: none has a peer of an address that is no host's.
 #[inline(always)]
 fn is_plain(interface: &Interface, head: &[u8; HEADERS]) -> bool {
     head[..6] == interface.mac.0
         && be32(head, 12) & 0xffff_ff00 == 0x0800_4500
+        && head[IP + 1] & 3 != 3
         && be16(head, IP + 6) & 0x3fff == 0
         && head[IP + 9] == ipv4::TCP
         && be32(head, IP + 16) == interface.quick_own

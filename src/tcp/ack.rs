@@ -17,15 +17,12 @@ pub(super) struct Progress {
     pub delivered: u32,
     /// Bytes newly marked lost.
     pub lost: u32,
-    /// Bytes under way before.
-    pub flight: u32,
     /// The window held the sender back.
     pub limited: bool,
-    /// It carried ECE.
-    pub ece: bool,
     /// When the last of the segments was sent, if that tells its round trip time.
     pub sent_at: Option<Instant>,
-    pub rate: Option<congestion::RateSample>,
+    /// When the last sent of what was delivered had left.
+    pub newest: Option<Instant>,
 }
 
 impl Connection {
@@ -74,9 +71,9 @@ impl Connection {
     ) {
         let limited = self.is_window_limited(flight);
         let congestion = &self.hot.congestion;
-        if limited || congestion.wants_all() {
-            let progress = Progress { acked: bytes, delivered: bytes, flight, limited, ..Progress::default() };
-            self.tell_congestion(env, &Progress { sent_at, ..progress });
+        if limited || congestion.wants_all() || self.cold.flow.is_some() {
+            let progress = Progress { acked: bytes, delivered: bytes, limited, ..Progress::default() };
+            self.tell_congestion(env, &Progress { sent_at, newest: sent_at, ..progress });
         }
     }
 
@@ -90,10 +87,17 @@ impl Connection {
                 && congestion.window < congestion.threshold()
     }
 
+    /// The least round trip time lately; zero before the first.
+    pub(super) fn least_rtt(&self) -> Duration {
+        Duration::from_micros(self.cold.min_rtt.least().into())
+    }
+
     /// Tells congestion control of what was acknowledged, delivered and lost.
     #[inline(never)]
     pub(super) fn tell_congestion(&mut self, env: &Env, p: &Progress) {
         let (in_flight, recovery) = (self.pipe(), self.hot.bits.contains(Bits::RECOVERY));
+        let rate = self.sample_rate(env, p);
+        let (total, ece) = (self.delivered(), self.echoes());
         let h = &mut self.hot;
         let srtt = Duration::from_micros(h.rtt.smoothed().into());
         h.congestion.on_ack(&congestion::Ack {
@@ -102,17 +106,16 @@ impl Connection {
             delivered: p.delivered,
             lost: p.lost,
             in_flight,
-            prior_in_flight: p.flight,
             una: h.snd_una,
             nxt: h.snd_nxt,
+            total,
             mss: h.mss.into(),
             rtt: p.sent_at.map(|at| env.now.since(at)),
             srtt,
-            min_rtt: Duration::from_micros(self.cold.min_rtt.least().into()),
-            ece: p.ece,
+            ece,
             recovery,
             window_limited: p.limited,
-            rate: p.rate,
+            rate,
         });
     }
 

@@ -1,6 +1,7 @@
 //! Limits and times of TCP: for all connections, and for one.
 
-use super::congestion::Algorithm;
+use super::congestion::{Algorithm, Knobs, Paced};
+use super::ecn;
 use crate::time::Duration;
 
 /// What all connections of a stack have in common.
@@ -86,6 +87,25 @@ pub struct Config {
     /// first is this, later ones follow the clock. For simulation, where numbers
     /// are to be known or near 2^32; strangers could guess them. Default: none.
     pub sequence_base: Option<u32>,
+    /// HyStart++ (RFC 9406) ends CUBIC's slow start before it loses. Default on.
+    pub hystart: bool,
+    /// Segments are spaced out over the round trip with every algorithm; BBR always
+    /// does so. Default off.
+    pub pacing: bool,
+    /// The share of lost bytes in a round trip, in hundredths, from which BBR takes
+    /// loss for congestion. Default 20.
+    pub bbr_loss: u8,
+    /// Explicit congestion notification (RFC 3168). Default: granted to peers that
+    /// ask for it. A connection with DCTCP asks in any case.
+    pub ecn: ecn::Mode,
+}
+
+impl Config {
+    /// What of them is congestion control's.
+    pub(super) fn knobs(&self) -> Knobs {
+        let paced = if self.pacing { Paced::ALWAYS } else { Paced::empty() };
+        Knobs { hystart: self.hystart, paced, bbr_loss: self.bbr_loss }
+    }
 }
 
 /// How losses are found by SACK blocks.
@@ -133,8 +153,10 @@ pub struct ConnOptions {
     pub sack: bool,
     /// Offer or accept window scaling (RFC 7323).
     pub window_scaling: bool,
-    /// Congestion control.
+    /// Congestion control (TCP_CONGESTION). Default: CUBIC.
     pub congestion: Algorithm,
+    /// Bytes a second that are sent at most (SO_MAX_PACING_RATE); 0: any.
+    pub max_pacing_rate: u64,
 }
 
 impl Default for Config {
@@ -172,6 +194,10 @@ impl Default for Config {
             dsack: true,
             restart_idle: true,
             sequence_base: None,
+            hystart: true,
+            pacing: false,
+            bbr_loss: 20,
+            ecn: ecn::Mode::Accept,
         }
     }
 }
@@ -194,7 +220,8 @@ impl Default for ConnOptions {
             timestamps: true,
             sack: true,
             window_scaling: true,
-            congestion: Algorithm::Reno,
+            congestion: Algorithm::Cubic,
+            max_pacing_rate: 0,
         }
     }
 }

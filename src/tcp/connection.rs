@@ -2,6 +2,7 @@
 
 use super::config::ConnOptions;
 use super::congestion::Congestion;
+use super::flow::Flow;
 use super::recv_queue::RecvQueue;
 use super::loss::{Recovery, Reordering};
 use super::rtt::{MinRtt, Rtt};
@@ -79,7 +80,9 @@ bitflags::bitflags! {
         /// What a flush does not do on the short way.
         const TROUBLE = Self::RECOVERY.bits() | Self::LOSS.bits() | Self::TAIL_DUE.bits();
         /// Input in this state is not for the fast path.
-        const SLOW = Self::BOOKS.bits() | Self::GAP.bits();
+        const SLOW = Self::BOOKS.bits() | Self::GAP.bits() | Self::ECN_BUSY.bits();
+        /// A mark of ECN is to be echoed, or a reduction to be told.
+        const ECN_BUSY = 1 << 5;
     }
 }
 
@@ -188,6 +191,7 @@ pub(super) struct Cold {
     pub dsack: SackBlock,
     /// Segments that the peer reported as duplicates.
     pub dsack_dups: u32,
+    pub flow: Option<Box<Flow>>,
 }
 
 impl Cold {
@@ -230,6 +234,7 @@ impl Cold {
             min_rtt: MinRtt::default(),
             dsack: SackBlock { left: 0, right: 0 },
             dsack_dups: 0,
+            flow: None,
         }
     }
 }
@@ -303,12 +308,13 @@ impl Connection {
             snd_buf: options.send_buffer.clamp(1024, config.max_send_buffer.max(1024)),
             rtt: Rtt::new(config),
             rtt_seq: initial.iss,
-            congestion: Congestion::new(options.congestion, config.initial_window, 536),
+            congestion: Congestion::new(options.congestion, config.knobs(), 10 * 536),
             timers: Timers::OFF,
             send: SendQueue::default(),
         };
         let cold = Cold { mtu, adv_mss, peer_mss, ..Cold::new(env, options, initial.iss) };
         let mut conn = Self { hot, recv: RecvQueue::default(), template, cold };
+        conn.set_max_pacing_rate(options.max_pacing_rate);
         conn.set_mss(env.pool.arena().capacity());
         conn
     }

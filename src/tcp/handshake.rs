@@ -59,6 +59,7 @@ impl Connection {
         self.cold.max_wnd = h.snd_wnd;
         h.snd_wl1 = syn.seq;
         h.snd_wl2 = if syn.flags.contains(Flags::ACK) { syn.ack } else { h.snd_una };
+        self.negotiate_ecn(env, syn);
         self.negotiate(env, &syn.options);
     }
 
@@ -89,8 +90,8 @@ impl Connection {
     fn start_window(&mut self, env: &Env, segments: u32) {
         let mss = u32::from(self.hot.mss);
         let bytes = (segments * mss).min((2 * mss).max(segments * 1460));
-        let algorithm = self.hot.congestion.algorithm();
-        self.hot.congestion = super::congestion::Congestion::new(algorithm, 1, bytes);
+        let c = &self.hot.congestion;
+        self.hot.congestion = super::congestion::Congestion::new(c.algorithm(), c.knobs(), bytes);
         debug_assert!(env.config.initial_window > 0);
     }
 
@@ -193,6 +194,7 @@ impl Connection {
         }
         let answering = self.hot.state == State::SynReceived;
         let flags = if answering { Flags::SYN | Flags::ACK } else { Flags::SYN };
+        let flags = flags | self.syn_ecn_flags(env, answering);
         // The window of a SYN is not scaled.
         let most = self.hot.rcv_buf.min(65_535);
         self.hot.rcv_edge = self.hot.rcv_nxt.wrapping_add(most);

@@ -17,7 +17,7 @@ impl Connection {
     /// The figures at this time.
     pub fn info(&self, now: Instant, config: &Config) -> Info {
         let (h, c) = (&self.hot, &self.cold);
-        let mss = u32::from(h.mss).max(1);
+        let (mss, measured) = (u32::from(h.mss).max(1), self.measured_rate());
         let ca_state = if h.bits.contains(Bits::LOSS) {
             4
         } else if h.bits.contains(Bits::RECOVERY) {
@@ -72,6 +72,15 @@ impl Connection {
             reord_seen: c.reordering.seen,
             dsack_dups: c.dsack_dups,
             min_rtt: c.min_rtt.least(),
+            pacing_rate: self.pacing_rate().unwrap_or(u64::MAX),
+            max_pacing_rate: match self.max_pacing_rate() {
+                0 => u64::MAX,
+                rate => rate,
+            },
+            delivery_rate: measured.rate(),
+            delivery_rate_app_limited: measured.app_limited,
+            ecn: self.ecn_is_on(),
+            delivered_ce: c.flow.as_ref().map_or(0, |f| f.ecn.delivered_ce),
         }
     }
 

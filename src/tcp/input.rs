@@ -53,7 +53,7 @@ impl Plain {
     /// The segment in short, if it is that plain.
     #[inline]
     fn of(seg: &Segment) -> Option<Self> {
-        if (seg.flags - Flags::PSH) != Flags::ACK || !seg.options.sack.is_empty() {
+        if (seg.flags - Flags::PSH) != Flags::ACK || seg.ce || !seg.options.sack.is_empty() {
             return None;
         }
         let (window, timestamp) = (seg.window, seg.options.timestamp);
@@ -237,6 +237,9 @@ impl Connection {
             env.counters.drop(DropReason::TcpBadAck);
             return Break(self.challenge(env));
         }
+        self.take_ecn(env, seg);
+        self.take_echo(env, seg.ack);
+        let h = &self.hot;
         if self.is_booked(seg) {
             d = d.and(self.ack_booked(env, seg));
         } else if seq::gt(seg.ack, h.snd_una) {
@@ -245,6 +248,7 @@ impl Connection {
         if seq::ge(seg.ack, self.hot.snd_una) {
             d.flush |= self.take_window(seg.seq, seg.ack, seg.window);
         }
+        self.forget_echo();
         Continue(d.and(self.after_fin_acked(env)))
     }
 

@@ -28,10 +28,23 @@ impl Connection {
         let sent = match self.hot.state {
             State::Closed | State::Listen => return Flush::Done,
             State::SynSent | State::SynReceived => self.flush_handshake(env),
-            _ => self.flush_synchronized(env),
+            _ => self.flush_counted(env),
         };
         self.arm(env);
         if sent.is_ok() { Flush::Done } else { Flush::Again }
+    }
+
+    /// Notes for the rate of delivery what left, where more than one segment is
+    /// under way: a lone one, sent and answered, says nothing of it.
+    #[inline]
+    fn flush_counted(&mut self, env: &mut Env) -> Sent {
+        let before = self.pipe();
+        let sent = self.flush_synchronized(env);
+        let bulk = self.hot.send.sent() > 1 || self.cold.flow.is_some();
+        if bulk && self.cold.last_sent == env.now && self.pipe() > 0 {
+            self.note_departure(env, before);
+        }
+        sent
     }
 
     #[inline]
@@ -74,7 +87,7 @@ impl Connection {
             }
             let usable = seq::distance(seq, self.hot.snd_una.wrapping_add(self.hot.snd_wnd));
             let most = usable.max(u32::from(probe)).min(self.hot.mss.into());
-            if most == 0 {
+            if most == 0 || self.is_held_back(env.now) {
                 return Ok(());
             }
             if len > most {
@@ -109,7 +122,7 @@ impl Connection {
         while let Some(i) = self.hot.send.first_unsent() {
             let len = self.hot.send.get(i).len();
             let most = self.allowance(len, i);
-            if most == 0 {
+            if most == 0 || self.is_held_back(env.now) {
                 return Ok(());
             }
             if len > most && !self.hot.send.split(env.pool, i, most as usize, self.room()) {
@@ -194,7 +207,7 @@ impl Connection {
         if h.congestion.window > initial && env.config.restart_idle {
             let idle = env.now.since(self.cold.last_sent);
             if idle > h.rtt.rto(0, env.config) {
-                h.congestion.on_idle(env.now, env.config.initial_window, h.mss.into());
+                h.congestion.on_idle(env.now, initial);
             }
         }
     }
@@ -203,7 +216,8 @@ impl Connection {
     #[inline(always)]
     pub(super) fn send_fresh(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
         let (room, timestamp) = (self.room(), self.data_timestamp(env.now));
-        if env.tx.room() == 0 || self.hot.send.get(i).frame.offset() != room {
+        let odd = self.hot.bits.intersects(Bits::PROBE_DUE | Bits::ECN_BUSY);
+        if odd || env.tx.room() == 0 || self.hot.send.get(i).frame.offset() != room {
             return self.send_segment(env, i, fin);
         }
         let window = self.window();
@@ -223,6 +237,7 @@ impl Connection {
         h.send.on_first_sent();
         h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
         self.cold.last_sent = env.now;
+        self.count_paced(env.now, len);
         if fin {
             self.fin_left();
         }
@@ -239,26 +254,34 @@ impl Connection {
         }
         let (window, room) = (self.window(), self.room());
         let timestamp = self.data_timestamp(env.now);
+        let fresh = self.hot.send.first_unsent() == Some(i);
+        // Not on what is sent again, and not on probes (RFC 3168, 6.1.5 and 6.1.6).
+        let ect = fresh && !self.hot.bits.contains(Bits::PROBE_DUE);
+        let ecn = self.ecn_flags(fresh);
         let h = &mut self.hot;
-        let fresh = h.send.first_unsent() == Some(i);
         let last_resent = !fresh && h.bits.contains(Bits::FIN_SENT) && h.send.is_last(i);
         let seg = h.send.get_mut(i);
-        let mut flags = Flags::ACK;
+        let mut flags = Flags::ACK | ecn;
         flags.set(Flags::PSH, seg.marks.contains(Marks::PUSH));
         flags.set(Flags::FIN, fin || last_resent);
         let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
         let (len, sum) = (seg.frame.len(), seg.sum);
+        let template = &self.template;
+        let stamp = |buf: &mut [u8]| match ect {
+            true => template.stamp_any(buf, fields, timestamp, len, sum),
+            false => template.stamp_without_ect(buf, fields, timestamp, len, sum),
+        };
         let in_place = seg.frame.offset() == room && !env.pool.is_pending(&seg.frame);
         if in_place {
             let buf = env.pool.buffer_mut(&mut seg.frame);
-            self.template.stamp_any(buf, fields, timestamp, len, sum);
+            stamp(buf);
             let desc = env.pool.transmit(&seg.frame, room + len);
             env.tx.push(desc);
         } else {
             let Some(mut copy) = env.pool.alloc() else { return Err(Full) };
             let buf = env.pool.buffer_mut(&mut copy);
             buf[room..room + len].copy_from_slice(env.pool.bytes(&seg.frame));
-            self.template.stamp_any(buf, fields, timestamp, len, sum);
+            stamp(buf);
             let desc = env.pool.transmit_and_free(copy, room + len);
             env.tx.push(desc);
             env.counters.tx_copied_bytes += len as u64;
@@ -276,6 +299,7 @@ impl Connection {
             self.hot.bits -= Bits::FIN_LOST;
         }
         self.cold.last_sent = env.now;
+        self.count_paced(env.now, len);
         if fin {
             self.fin_left();
         }
@@ -288,6 +312,7 @@ impl Connection {
         if env.tx.room() == 0 {
             return Err(self.out_of_queue(env));
         }
+        let flags = flags | self.ecn_flags(false);
         let fields = Fields { seq, ack: self.hot.rcv_nxt, flags, window: self.window() };
         let mut stamp = [0; 12];
         let options = self.data_options(env.now, &mut stamp);
@@ -342,7 +367,8 @@ impl Connection {
         if env.tx.room() == 0 {
             return Err(self.out_of_queue(env));
         }
-        let fields = Fields { seq, ack: self.hot.rcv_nxt, flags: Flags::ACK, window: self.window() };
+        let flags = Flags::ACK | self.ecn_flags(false);
+        let fields = Fields { seq, ack: self.hot.rcv_nxt, flags, window: self.window() };
         if !self.template.send_bare(env.pool, env.tx, fields, options) {
             return Err(self.out_of_frames(env));
         }
@@ -438,6 +464,7 @@ impl Connection {
         } else if h.send.has_unsent() || self.owes_fin() {
             self.arm_waiting(env);
         }
+        self.arm_pacing();
     }
 
     /// Nothing is outstanding, and something is held back: by a window that is

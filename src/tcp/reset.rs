@@ -58,6 +58,7 @@ mod tests {
             options: Options::default(),
             header_len: 20,
             payload_len,
+            ce: false,
         }
     }
 

@@ -12,6 +12,8 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 const TCP: usize = 20;
 /// The largest of all: Ethernet, IPv6, and the ports.
 const MAX: usize = 14 + 40 + 4;
+/// ECT(0) (RFC 3168, 5).
+const ECT: u8 = 2;
 
 /// What lies under IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Template {
         let l2 = t.l2();
         let ip = &mut t.bytes[l2..];
         ip[0] = 0x45;
-        ip[1] = tos;
+        ip[1] = tos & !3;
         ip[6] = 0x40;
         ip[8] = ttl;
         ip[9] = 6;
@@ -84,7 +86,7 @@ impl Template {
         let l2 = t.l2();
         let ip = &mut t.bytes[l2..];
         ip[0] = 0x60 | tos >> 4;
-        ip[1] = tos << 4;
+        ip[1] = (tos & !3) << 4;
         ip[6] = 6;
         ip[7] = ttl;
         ip[8..24].copy_from_slice(&local.ip().octets());
@@ -165,8 +167,64 @@ impl Template {
         }
     }
 
-    /// Sets the type of service or traffic class.
+    /// Sets the type of service or traffic class; its two low bits are ECN's
+    /// ([`Template::set_ect`]).
     pub fn set_tos(&mut self, tos: u8) {
+        self.put_tos(tos & !3 | self.ecn_bits());
+    }
+
+    /// Data is sent as that of an ECN-capable transport, ECT(0), or not.
+    pub(super) fn set_ect(&mut self, on: bool) {
+        let tos = self.tos() & !3 | if on { ECT } else { 0 };
+        self.put_tos(tos);
+    }
+
+    fn tos(&self) -> u8 {
+        let ip = self.l2();
+        if self.is_v6() {
+            self.bytes[ip] << 4 | self.bytes[ip + 1] >> 4
+        } else {
+            self.bytes[ip + 1]
+        }
+    }
+
+    fn ecn_bits(&self) -> u8 {
+        self.tos() & 3
+    }
+
+    /// Takes ECT out of a header that was stamped: pure ACKs, what is sent again
+    /// and probes do not have it (RFC 3168, 6.1.4 to 6.1.6).
+    #[cold]
+    fn clear_ect(&self, buf: &mut [u8]) {
+        let ip = self.l2();
+        if self.is_v6() {
+            buf[ip + 1] &= !(3 << 4);
+            return;
+        }
+        buf[ip + 1] &= !3;
+        // RFC 1624, eqn. 3: ~(~HC + ~m + m').
+        let sum = u32::from(!u16::from_be_bytes([buf[ip + 10], buf[ip + 11]]));
+        let sum = sum + u32::from(!u16::from(self.ecn_bits()));
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        buf[ip + 10..ip + 12].copy_from_slice(&sum.to_be_bytes());
+    }
+
+    /// As [`Template::stamp_any`], without ECT.
+    pub(super) fn stamp_without_ect(
+        &self,
+        buf: &mut [u8],
+        fields: Fields,
+        timestamp: Option<(u32, u32)>,
+        payload_len: usize,
+        payload_sum: u16,
+    ) {
+        self.stamp_any(buf, fields, timestamp, payload_len, payload_sum);
+        if self.ecn_bits() != 0 {
+            self.clear_ect(buf);
+        }
+    }
+
+    fn put_tos(&mut self, tos: u8) {
         let ip = self.l2();
         if self.is_v6() {
             self.bytes[ip] = 0x60 | tos >> 4;
@@ -341,7 +399,11 @@ impl Template {
             return false;
         }
         let Some(mut frame): Option<Frame> = pool.alloc() else { return false };
-        self.stamp(pool.buffer_mut(&mut frame), f, options, 0, 0);
+        let buf = pool.buffer_mut(&mut frame);
+        self.stamp(buf, f, options, 0, 0);
+        if self.ecn_bits() != 0 {
+            self.clear_ect(buf);
+        }
         let len = self.l2l3_len() + TCP + options.len();
         let desc = pool.transmit_and_free(frame, len);
         tx.push(desc);
@@ -418,6 +480,28 @@ mod tests {
     }
 
     #[test]
+    fn only_data_is_sent_as_ecn_capable_and_its_sums_are_right() {
+        for ends in [("10.0.0.1:1025", "10.0.0.2:80"), ("[fd00::1]:1025", "[fd00::2]:80")] {
+            let mut t = Template::new(link(false), ends.0.parse().unwrap(), ends.1.parse().unwrap(), 64, 0x13);
+            t.set_ect(true);
+            t.set_tos(0x29);
+            let fields = Fields { seq: 1, ack: 2, flags: Flags::ACK, window: 3 };
+            for (ect, tos) in [(true, 0x2a), (false, 0x28)] {
+                let mut buf = vec![0; 100];
+                match ect {
+                    true => t.stamp_any(&mut buf, fields, None, 0, 0),
+                    false => t.stamp_without_ect(&mut buf, fields, None, 0, 0),
+                }
+                let found = if t.is_v6() { buf[14] << 4 | buf[15] >> 4 } else { buf[15] };
+                assert_eq!(found, tos);
+                if !t.is_v6() {
+                    assert_eq!(checksum::sum(&buf[14..34]).finish(), 0);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn headers_over_ipv6_have_the_right_sum_and_length() {
         let local: SocketAddr = "[fd00::1]:1025".parse().unwrap();
         let remote: SocketAddr = "[fd00::2:3]:80".parse().unwrap();
@@ -427,7 +511,7 @@ mod tests {
         let fields = Fields { seq: 1, ack: 2, flags: Flags::ACK, window: 3 };
         let mut buf = vec![0; 54 + 20];
         t.stamp(&mut buf, fields, &[], 0, 0);
-        assert_eq!(&buf[14..16], &[0x6a, 0xb0]);
+        assert_eq!(&buf[14..16], &[0x6a, 0x80], "the two low bits are not the program's");
         assert_eq!(&buf[18..20], &[0, 20]);
         let sum = checksum::sum(&buf[22..]).add_u16(6).add_u16(20);
         assert_eq!(sum.finish(), 0);

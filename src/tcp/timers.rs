@@ -14,6 +14,8 @@ pub(super) enum Timer {
     KeepAlive,
     /// TIME-WAIT or FIN-WAIT-2 ends.
     Linger,
+    /// What is paced may leave.
+    Pace,
 }
 
 /// What the [`Timer::Retransmit`] is set for.
@@ -35,10 +37,10 @@ pub(super) enum Mode {
 
 /// When each of them expires.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timers([Instant; 4]);
+pub(super) struct Timers([Instant; 5]);
 
 impl Timers {
-    pub const OFF: Self = Self([Instant::NEVER; 4]);
+    pub const OFF: Self = Self([Instant::NEVER; 5]);
 
     #[inline]
     pub fn set(&mut self, timer: Timer, at: Instant) {
@@ -67,8 +69,8 @@ impl Timers {
     /// The earliest, [`Instant::NEVER`] if none is set.
     #[inline]
     pub fn earliest(&self) -> Instant {
-        let [a, b, c, d] = self.0;
-        a.min(b).min(c.min(d))
+        let [a, b, c, d, e] = self.0;
+        a.min(b).min(c.min(d)).min(e)
     }
 }
 

@@ -245,4 +245,16 @@ pub struct Info {
     pub dsack_dups: u32,
     /// The least round trip time of the last minutes, microseconds.
     pub min_rtt: u32,
+    /// Bytes a second at which segments leave; all ones where they are not paced.
+    pub pacing_rate: u64,
+    /// The program's bound of it; all ones where there is none.
+    pub max_pacing_rate: u64,
+    /// Bytes a second that got through, as last measured; zero before.
+    pub delivery_rate: u64,
+    /// That was all there was to send, not all that the path takes.
+    pub delivery_rate_app_limited: bool,
+    /// Both sides do ECN.
+    pub ecn: bool,
+    /// Segments acknowledged with ECE.
+    pub delivered_ce: u32,
 }

@@ -82,6 +82,9 @@ pub struct Segment {
     pub header_len: usize,
     /// Bytes of payload.
     pub payload_len: usize,
+    /// The IP header says that the path is congested (RFC 3168): for who read it
+    /// to set.
+    pub ce: bool,
 }
 
 impl Segment {
@@ -116,6 +119,7 @@ pub fn parse(bytes: &[u8]) -> Result<Segment, DropReason> {
         options: parse_options(&bytes[HEADER_LEN..header_len])?,
         header_len,
         payload_len: bytes.len() - header_len,
+        ce: false,
     })
 }
 
@@ -167,6 +171,7 @@ mod tests {
             options: Options { timestamp: Some((5, 6)), ..Default::default() },
             header_len: 32,
             payload_len: 5,
+            ce: false,
         };
         let mut out = [0; 64];
         let pseudo = checksum::pseudo_v4([10, 0, 0, 1], [10, 0, 0, 2], 6, 37);

@@ -40,6 +40,7 @@ pub struct Out {
 /// A segment from the peer's port 4000.
 pub fn seg(flags: Flags, seq: u32, ack: u32) -> Segment {
     Segment {
+        ce: false,
         src_port: 4000,
         dst_port: PORT,
         seq,

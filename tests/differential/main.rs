@@ -153,6 +153,7 @@ impl Side {
                     Ack::Off(by) => self.seen.sent + by,
                 };
                 let seg = Segment {
+                    ce: false,
                     src_port: PEER_PORT,
                     dst_port: PORT,
                     seq: IRS.wrapping_add(1).wrapping_add(*seq as u32),

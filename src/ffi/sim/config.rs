@@ -4,7 +4,7 @@ use crate::errno::Result;
 use crate::ffi::config::{self, Knobs, RR_OFF, RR_ON};
 use crate::stack::tcp::{FastOpenKeys, SynCookies, TableConfig};
 use crate::stack::{Config, Mode};
-use crate::tcp::LossDetection;
+use crate::tcp::{self, Algorithm, EcnMode, LossDetection};
 use crate::wire::ethernet::Mac;
 use core::ffi::c_char;
 use core::net::IpAddr;
@@ -225,6 +225,22 @@ pub struct rr_sim_config {
     pub tcp_fast_open_listeners: u32,
     /// Switch: listeners take data from SYNs without a cookie. Default: off.
     pub tcp_fast_open_no_cookie: u32,
+    /// Congestion control where a socket asks for none: "cubic" (the default),
+    /// "reno", "dctcp" or "bbr".
+    pub tcp_congestion: *const c_char,
+    /// Bytes a second that a connection sends at most. Default: any.
+    pub tcp_max_pacing_rate: u64,
+    /// Switch: HyStart++ ends CUBIC's slow start (RFC 9406). Default: on.
+    pub tcp_hystart: u32,
+    /// Switch: segments are spaced out with every algorithm, not with BBR alone.
+    /// Default: off.
+    pub tcp_pacing: u32,
+    /// The share of lost bytes, in hundredths, from which BBR takes loss for
+    /// congestion. Default: 20.
+    pub tcp_bbr_loss: u32,
+    /// Explicit congestion notification (RFC 3168): RR_ON asked for and granted,
+    /// RR_OFF neither, 3 granted to who asks (the default).
+    pub tcp_ecn: u32,
 }
 
 /// Bytes of the struct's first version.
@@ -273,6 +289,9 @@ impl Settings {
         c.tcp(&mut stack, &mut knobs);
         c.tcp_times(&mut stack, &mut knobs);
         c.tcp_losses(&mut stack, &mut knobs);
+        // SAFETY: the caller's promise.
+        let name = unsafe { config::text(c.tcp_congestion, "tcp_congestion") }?;
+        c.tcp_congestion(&mut stack.tcp, &mut knobs, name)?;
         let (mut frames, mut frame_size, mut max_descriptors) = (8192, 0, 1 << 20);
         knobs.number("frames", c.frames, &mut frames);
         knobs.number("frame_size", c.frame_size, &mut frame_size);
@@ -433,6 +452,27 @@ impl rr_sim_config {
         knobs.time(self.tcp_probe_ack_delay_ns, &mut t.probe_ack_delay);
     }
 
+    fn tcp_congestion(&self, to: &mut tcp::Config, knobs: &mut Knobs, name: Option<&str>) -> Result<()> {
+        if let Some(name) = name {
+            let wrong = || config::bad("tcp_congestion", name, "cubic, reno, dctcp or bbr");
+            to.options.congestion = Algorithm::from_name(name).ok_or_else(wrong)?;
+        }
+        if self.tcp_max_pacing_rate > 0 {
+            to.options.max_pacing_rate = self.tcp_max_pacing_rate;
+        }
+        knobs.switch("tcp_hystart", self.tcp_hystart, &mut to.hystart);
+        knobs.switch("tcp_pacing", self.tcp_pacing, &mut to.pacing);
+        knobs.number("tcp_bbr_loss", self.tcp_bbr_loss, &mut to.bbr_loss);
+        match self.tcp_ecn {
+            0 => {}
+            RR_ON => to.ecn = EcnMode::Request,
+            RR_OFF => to.ecn = EcnMode::Off,
+            3 => to.ecn = EcnMode::Accept,
+            other => knobs.wrong("tcp_ecn", other, "0, RR_ON, RR_OFF or 3"),
+        }
+        Ok(())
+    }
+
     fn tcp_times(&self, to: &mut Config, knobs: &mut Knobs) {
         let t = &mut to.tcp;
         knobs.time(self.tcp_initial_rto_ns, &mut t.initial_rto);
@@ -501,6 +541,12 @@ mod tests {
             (c.tcp_dsack, c.tcp_restart_idle) = (RR_OFF, RR_OFF);
             c.tcp_probe_ack_delay_ns = 11;
             c.tcp_sequence_base = 5;
+            c.tcp_congestion = c"bbr".as_ptr();
+            c.tcp_max_pacing_rate = 9_000;
+            c.tcp_bbr_loss = 2;
+            c.tcp_hystart = RR_OFF;
+            c.tcp_pacing = RR_ON;
+            c.tcp_ecn = RR_ON;
         })
         .unwrap();
         assert_eq!((s.stack.raw_ip, s.stack.mtu, s.stack.addresses.len()), (true, 9000, 2));
@@ -512,6 +558,9 @@ mod tests {
         assert!(!t.tail_loss_probe && !t.frto && !t.dsack && !t.restart_idle);
         assert_eq!(t.probe_ack_delay.as_nanos(), 11);
         assert_eq!((s.stack.fragment.max_frames, s.stack.tcp.sequence_base), (9, Some(5)));
+        let t = &s.stack.tcp;
+        assert_eq!((t.options.congestion, t.options.max_pacing_rate), (Algorithm::Bbr, 9_000));
+        assert_eq!((t.bbr_loss, t.hystart, t.pacing, t.ecn), (2, false, true, EcnMode::Request));
         assert!(s.frame_size >= 9064);
     }
 
@@ -527,6 +576,8 @@ mod tests {
         assert!(refused(|c| c.ttl = 256));
         assert!(refused(|c| c.tcp_sack = 3));
         assert!(refused(|c| c.tcp_loss_detection = 3));
+        assert!(refused(|c| c.tcp_congestion = c"vegas".as_ptr()));
+        assert!(refused(|c| c.tcp_ecn = 4));
         assert!(refused(|c| c.frame_size = 1000));
         assert!(refused(|c| c.ephemeral_first = 61_000));
     }

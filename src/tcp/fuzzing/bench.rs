@@ -56,6 +56,7 @@ const ISS: u32 = u32::MAX - 3000;
 pub fn segment(flags: Flags, at: u32, ack: u32, window: u16, len: usize) -> Segment {
     let options = Options::default();
     Segment {
+        ce: false,
         src_port: 4000,
         dst_port: 80,
         seq: at,

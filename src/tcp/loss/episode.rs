@@ -240,15 +240,15 @@ impl Connection {
         let newly_lost = self.hot.send.lost().saturating_sub(before.lost);
         let advanced = self.hot.snd_una.wrapping_sub(before.una);
         if seen.delivered > 0 || advanced > 0 || newly_lost > 0 {
-            let limited = !before.in_recovery && self.is_window_limited(before.pipe);
+            let ruled = before.in_recovery && !self.hot.congestion.owns_recovery();
+            let limited = !ruled && self.is_window_limited(before.pipe);
             let progress = Progress {
                 acked: advanced,
                 delivered: seen.delivered,
                 lost: newly_lost,
-                flight: before.pipe,
                 limited,
                 sent_at: seen.sent_at.or(seen.sacked_at),
-                ..Progress::default()
+                newest: seen.newest.map(|newest| newest.at),
             };
             self.tell_congestion(env, &progress);
         }

@@ -138,6 +138,7 @@ impl Connection {
         if h.timers.take(Timer::Retransmit, env.now) {
             d = d.and(self.on_retransmit_timer(env));
         }
+        d.flush |= self.hot.timers.take(Timer::Pace, env.now);
         if self.hot.timers.take(Timer::KeepAlive, env.now) {
             d = d.and(self.on_keepalive_timer(env));
         }

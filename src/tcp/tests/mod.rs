@@ -3,10 +3,12 @@
 
 mod close;
 mod conformance;
+mod ecn;
 mod handshake;
 mod loss;
 mod manners;
 mod recovery;
+mod pacing;
 mod rules;
 mod storm;
 mod timers;
@@ -40,6 +42,7 @@ fn ms(n: u64) -> Duration {
 struct Out {
     seg: Segment,
     data: Vec<u8>,
+    tos: u8,
 }
 
 impl Out {
@@ -67,7 +70,11 @@ struct Host {
 }
 
 impl Host {
-    fn new(config: Config, seed: u64) -> Self {
+    fn new(mut config: Config, seed: u64) -> Self {
+        // Reno's windows are the easiest to tell. Who wants another names it.
+        if config.options.congestion == Algorithm::default() {
+            config.options.congestion = Algorithm::Reno;
+        }
         Self {
             conn: None,
             pool: Pool::heap(2048, 2048),
@@ -246,9 +253,11 @@ fn open(packet: &[u8]) -> Out {
     let ip = ipv4::parse(packet).expect("an IPv4 packet");
     let pseudo = checksum::pseudo_v4(ip.header.src, ip.header.dst, 6, ip.payload.len() as u16);
     assert_eq!(pseudo.add(checksum::sum(ip.payload)).finish(), 0, "a wrong checksum");
+    let tos = ip.header.tos;
     let seg = parse(ip.payload).expect("a TCP segment");
+    let seg = Segment { ce: tos & 3 == 3, ..seg };
     let data = ip.payload[seg.header_len..].to_vec();
-    Out { seg, data }
+    Out { seg, data, tos }
 }
 
 fn template(local: &str, remote: &str) -> Template {
@@ -388,6 +397,7 @@ fn segment(flags: Flags, at: u32, ack: u32, window: u16, options: Options, len: 
         options,
         header_len: 20,
         payload_len: len,
+        ce: false,
     }
 }
 
@@ -475,7 +485,7 @@ impl Pair {
         let out = open(packet);
         let host = if to_b { &mut self.b } else { &mut self.a };
         if host.conn.is_none() {
-            if out.seg.flags != SYN {
+            if out.seg.flags & (SYN | ACK | RST) != SYN {
                 return;
             }
             let options = host.config.options.clone();

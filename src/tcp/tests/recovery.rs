@@ -548,7 +548,8 @@ fn chance_losses_cost_what_theory_says_and_no_time_outs() {
     config.options.congestion = Algorithm::Reno;
     let (rate, timeouts, repairs) = goodput(config.clone(), 100, 6_000_000);
     let mathis = 1448.0 * 1.22 / (0.01f64).sqrt() / 0.010;
-    assert!(rate > 0.8 * mathis, "{rate} of {mathis}");
+    // An ACK lets slow start grow by two segments at most, whatever ACKs were lost.
+    assert!(rate > 0.65 * mathis, "{rate} of {mathis}");
     // 4,144 segments: 41 lost, hardly more sent again.
     assert!(repairs < 70, "{repairs}");
     assert!(timeouts <= 1, "{timeouts}");

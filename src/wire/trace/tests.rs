@@ -32,6 +32,7 @@ fn segment(side: &Side, flags: Flags, seq: u32, ack: u32, options: Options, len:
         options,
         header_len: 0,
         payload_len: 0,
+        ce: false,
     };
     let mut out = [0; 200];
     let pseudo = checksum::pseudo_v4(side.src.0.octets(), side.dst.0.octets(), 6, 0);

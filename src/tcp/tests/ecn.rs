@@ -1,0 +1,237 @@
+//! Explicit congestion notification (RFC 3168) and DCTCP's echo (RFC 8257).
+
+use super::*;
+
+const ECE: Flags = Flags::ECE;
+const CWR: Flags = Flags::CWR;
+const ECT: u8 = 2;
+
+fn config(ecn: EcnMode) -> Config {
+    Config { ecn, ..Config::default() }
+}
+
+fn has_ecn(host: &Host) -> bool {
+    host.conn().info(host.now, &host.config).ecn
+}
+
+/// A connection that opened actively, with what the peer's SYN-ACK says.
+fn opened(config: Config, answer: Flags) -> (Solo, Out) {
+    let mut host = Host::new(config, 1);
+    let options = host.config.options.clone();
+    let t = template("10.0.0.1:80", "10.0.0.2:4000");
+    let conn = Connection::connect(&mut host.env(), t, &options, initial(ISS), 1500);
+    host.conn = Some(conn);
+    let syn = host.out_one();
+    let ack = ISS.wrapping_add(1);
+    let (seq, window) = (IRS.wrapping_add(1), 60_000);
+    let mut solo = Solo { host, seq, ack, window, time: None, echo: 0 };
+    let options = Options { mss: Some(1000), ..Options::default() };
+    let seg = segment(SYN | ACK | answer, IRS, ack, window, options, 0);
+    solo.host.input(&seg, &[]);
+    solo.host.out_one();
+    (solo, syn)
+}
+
+impl Solo {
+    /// The peer's next segment arrives, marked by the path or not.
+    fn get_marked(&mut self, flags: Flags, data: &[u8], ce: bool) {
+        let seg = segment(flags, self.seq, self.ack, self.window, self.options(), data.len());
+        self.seq = self.seq.wrapping_add(seg.seq_len());
+        self.host.input(&Segment { ce, ..seg }, data);
+    }
+
+    fn window_segments(&self) -> u32 {
+        self.host.conn().info(self.host.now, &self.host.config).snd_cwnd
+    }
+}
+
+#[test]
+fn it_is_granted_to_who_asks_and_asked_for_where_that_is_set() {
+    use EcnMode::{Accept, Off, Request};
+    for (a, b, on) in [
+        (Request, Accept, true),
+        (Request, Request, true),
+        (Request, Off, false),
+        (Accept, Accept, false),
+        (Off, Request, false),
+    ] {
+        let mut pair = Pair::new(config(a), config(b));
+        pair.run(ms(100));
+        assert_eq!((has_ecn(&pair.a), has_ecn(&pair.b)), (on, on), "{a:?} {b:?}");
+        pair.finish();
+    }
+}
+
+#[test]
+fn dctcp_asks_whatever_is_set() {
+    let mut both = config(EcnMode::Off);
+    both.options.congestion = Algorithm::Dctcp;
+    let pair = Pair::open(both);
+    assert!(has_ecn(&pair.a) && has_ecn(&pair.b));
+    pair.finish();
+}
+
+#[test]
+fn a_syn_that_goes_again_does_not_ask() {
+    let mut host = Host::new(config(EcnMode::Request), 1);
+    let options = host.config.options.clone();
+    let t = template("10.0.0.1:80", "10.0.0.2:4000");
+    host.conn = Some(Connection::connect(&mut host.env(), t, &options, initial(ISS), 1500));
+    let first = host.out_one();
+    assert_eq!((first.seg.flags, first.tos & 3), (SYN | ECE | CWR, 0));
+    host.advance(Duration::from_secs(2));
+    assert_eq!(host.out_one().seg.flags, SYN);
+    // The late answer to the first does not count either.
+    let answer = segment(SYN | ACK | ECE, IRS, ISS.wrapping_add(1), 60_000, Options::default(), 0);
+    host.input(&answer, &[]);
+    assert!(host.state() == State::Established && !has_ecn(&host));
+    host.out();
+    host.finish();
+}
+
+#[test]
+fn an_answer_that_reflects_both_flags_grants_nothing() {
+    // RFC 3168, 6.1.1: some send back what they got.
+    let (solo, _) = opened(config(EcnMode::Request), ECE | CWR);
+    assert!(!has_ecn(&solo.host));
+    solo.host.finish();
+    let (solo, syn) = opened(config(EcnMode::Request), ECE);
+    assert!(has_ecn(&solo.host));
+    assert_eq!(syn.tos & 3, 0);
+    solo.host.finish();
+}
+
+#[test]
+fn only_new_data_is_sent_as_ecn_capable() {
+    let (mut solo, _) = opened(config(EcnMode::Request), ECE);
+    solo.host.send(&pattern(1000));
+    assert_eq!(solo.host.out_one().tos & 3, ECT);
+    // Sent again.
+    solo.host.advance(Duration::from_secs(5));
+    let again = solo.host.out_one();
+    assert_eq!((again.len(), again.tos & 3), (1000, 0));
+    solo.get_ack(1000);
+    solo.get(ACK | PSH, &pattern(1000));
+    solo.get(ACK | PSH, &pattern(1000));
+    let ack = solo.host.out_one();
+    assert_eq!((ack.len(), ack.tos & 3), (0, 0), "a pure ACK");
+    // A probe of a shut window.
+    solo.window = 0;
+    solo.get(ACK, b"");
+    solo.host.send(&pattern(1000));
+    solo.host.silent();
+    solo.host.advance(Duration::from_secs(5));
+    let probe = solo.host.out_one();
+    assert_eq!((probe.len(), probe.tos & 3), (1, 0));
+    solo.host.finish();
+}
+
+#[test]
+fn without_it_nothing_is_marked_and_nothing_taken() {
+    let mut solo = Solo::plain();
+    solo.host.send(&pattern(5000));
+    assert!(solo.host.out().iter().all(|o| o.tos & 3 == 0));
+    solo.get_marked(ACK | ECE, &pattern(1000), true);
+    assert_eq!(solo.window_segments(), 10);
+    solo.host.advance(ms(100));
+    assert_eq!(solo.host.out_one().seg.flags, ACK);
+    solo.host.finish();
+}
+
+#[test]
+fn a_mark_is_echoed_until_the_peer_says_that_it_slowed_down() {
+    let (mut solo, _) = opened(config(EcnMode::Request), ECE);
+    solo.get_marked(ACK | PSH, &pattern(1000), true);
+    solo.host.advance(ms(100));
+    assert_eq!(solo.host.out_one().seg.flags, ACK | ECE);
+    solo.get_marked(ACK | PSH, &pattern(1000), false);
+    solo.host.advance(ms(100));
+    assert_eq!(solo.host.out_one().seg.flags, ACK | ECE, "still");
+    // Also on data of our own.
+    solo.host.send(&pattern(10));
+    assert_eq!(solo.host.out_one().seg.flags, ACK | PSH | ECE);
+    solo.get_ack(10);
+    solo.get_marked(ACK | PSH | CWR, &pattern(1000), false);
+    solo.host.advance(ms(100));
+    assert_eq!(solo.host.out_one().seg.flags, ACK);
+    // A segment that says so and is marked itself starts it anew.
+    solo.get_marked(ACK | PSH | CWR, &pattern(1000), true);
+    solo.host.advance(ms(100));
+    assert_eq!(solo.host.out_one().seg.flags, ACK | ECE);
+    solo.host.finish();
+}
+
+#[test]
+fn an_echo_reduces_the_window_once_and_the_next_new_data_says_so() {
+    let (mut solo, _) = opened(config(EcnMode::Request), ECE);
+    solo.host.send(&pattern(10_000));
+    assert_eq!(solo.leaving().len(), 10);
+    solo.ack = solo.ack.wrapping_add(1000);
+    solo.get(ACK | ECE, b"");
+    assert_eq!(solo.window_segments(), 5);
+    for _ in 0..8 {
+        solo.ack = solo.ack.wrapping_add(1000);
+        solo.get(ACK | ECE, b"");
+    }
+    assert!(solo.window_segments() >= 5, "once for what was under way");
+    solo.host.send(&pattern(3000));
+    let flags: Vec<_> = solo.host.out().iter().map(|o| o.seg.flags.contains(CWR)).collect();
+    assert_eq!(flags, [true, false, false]);
+    solo.get_ack(1000);
+    let before = solo.window_segments();
+    solo.ack = solo.ack.wrapping_add(1000);
+    solo.get(ACK | ECE, b"");
+    assert!(solo.window_segments() < before, "again for what was sent later");
+    let info = solo.host.conn().info(solo.host.now, &solo.host.config);
+    assert_eq!(info.delivered_ce, 10);
+    solo.host.finish();
+}
+
+#[test]
+fn dctcp_acknowledges_at_once_where_marks_begin_and_end() {
+    let mut c = config(EcnMode::Off);
+    c.options.congestion = Algorithm::Dctcp;
+    c.quick_acks = 0;
+    let (mut solo, _) = opened(c, ECE);
+    solo.get_marked(ACK | PSH, &pattern(100), false);
+    solo.host.silent();
+    // What came unmarked is acknowledged as such, up to where the mark begins.
+    solo.get_marked(ACK | PSH, &pattern(100), true);
+    let acks: Vec<_> = solo.host.out().iter().map(|o| (o.seg.flags, o.seg.ack)).collect();
+    let at = |n: u32| IRS.wrapping_add(1 + n);
+    assert_eq!(acks[0], (ACK, at(100)));
+    solo.host.advance(ms(100));
+    let rest = solo.host.out();
+    assert!(rest.iter().all(|o| o.seg.flags == ACK | ECE && o.seg.ack == at(200)));
+    solo.get_marked(ACK | PSH, &pattern(100), true);
+    solo.get_marked(ACK | PSH, &pattern(100), false);
+    let acks: Vec<_> = solo.host.out().iter().map(|o| (o.seg.flags, o.seg.ack)).collect();
+    assert_eq!(acks[0], (ACK | ECE, at(300)));
+    solo.host.advance(ms(100));
+    assert!(solo.host.out().iter().all(|o| o.seg.flags == ACK));
+    solo.host.finish();
+}
+
+#[test]
+fn dctcp_shrinks_by_the_share_that_is_marked() {
+    let mut c = config(EcnMode::Off);
+    c.options.congestion = Algorithm::Dctcp;
+    c.options.send_buffer = 1 << 20;
+    let (mut solo, _) = opened(c, ECE);
+    // Thirty windows without a mark: alpha is about a seventh.
+    for _ in 0..30 {
+        solo.host.send(&pattern(20_000));
+        let n = solo.leaving().len() as u32;
+        if n > 0 {
+            solo.get_ack(1000 * n);
+        }
+    }
+    let before = solo.window_segments();
+    solo.host.send(&pattern(20_000));
+    let n = solo.leaving().len() as u32;
+    solo.ack = solo.ack.wrapping_add(1000 * n);
+    solo.get(ACK | ECE, b"");
+    let after = solo.window_segments();
+    assert!(after < before && after * 10 >= before * 9, "{before} {after}");
+    solo.host.finish();
+}
