@@ -324,6 +324,22 @@ struct rr_sim_config {
     uint32_t tcp_fast_open_listeners;
     // Switch: listeners take data from SYNs without a cookie. Default: off.
     uint32_t tcp_fast_open_no_cookie;
+    // Congestion control where a socket asks for none: "cubic" (the default),
+    // "reno", "dctcp" or "bbr".
+    const char *tcp_congestion;
+    // Bytes a second that a connection sends at most. Default: any.
+    uint64_t tcp_max_pacing_rate;
+    // Switch: HyStart++ ends CUBIC's slow start (RFC 9406). Default: on.
+    uint32_t tcp_hystart;
+    // Switch: segments are spaced out with every algorithm, not with BBR alone.
+    // Default: off.
+    uint32_t tcp_pacing;
+    // The share of lost bytes, in hundredths, from which BBR takes loss for
+    // congestion. Default: 20.
+    uint32_t tcp_bbr_loss;
+    // Explicit congestion notification (RFC 3168): RR_ON asked for and granted,
+    // RR_OFF neither, 3 granted to who asks (the default).
+    uint32_t tcp_ecn;
 };
 
 #ifdef __cplusplus
