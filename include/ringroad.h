@@ -51,6 +51,11 @@ int rr_ioctl(int fd, unsigned long request, ...);
 // A switch of a configuration that is off.
 #define RR_OFF 2
 
+// An option of TCP sockets (level IPPROTO_TCP, int): the user timeout option
+// (RFC 5482) is sent and accepted. What it says is TCP_USER_TIMEOUT, or five
+// minutes. The number is ours; Linux has no such option.
+#define RR_TCP_UTO 5482
+
 // Workers never sleep: lowest latency, a busy core each.
 #define RR_WAIT_SPIN 1
 
@@ -215,13 +220,13 @@ struct rr_sim_config {
     uint32_t tcp_backlog;
     // Half-open connections of a listener. Default: 4096.
     uint32_t tcp_half_open;
-    // Send buffer of a connection. Default: 256 KiB.
+    // Send buffer of a connection, at the start. Default: 256 KiB.
     uint32_t tcp_send_buffer;
-    // Receive buffer of a connection. Default: 256 KiB.
+    // Receive buffer of a connection, at the start. Default: 128 KiB.
     uint32_t tcp_receive_buffer;
-    // The most that SO_SNDBUF asks for. Default: 4 MiB.
+    // The most that SO_SNDBUF asks for, and a send buffer grows to. Default: 4 MiB.
     uint32_t tcp_max_send_buffer;
-    // The most that SO_RCVBUF asks for; the window scale is made to carry it.
+    // The most that SO_RCVBUF asks for, and a receive buffer grows to; the window scale is made to carry it.
     // Default: 6 MiB.
     uint32_t tcp_max_receive_buffer;
     // Switch: no Nagle algorithm. Default: off.
@@ -340,6 +345,27 @@ struct rr_sim_config {
     // Explicit congestion notification (RFC 3168): RR_ON asked for and granted,
     // RR_OFF neither, 3 granted to who asks (the default).
     uint32_t tcp_ecn;
+    // Switch: receive buffers grow with what the path carries where the program
+    // set no size. Default: on.
+    uint32_t tcp_tune_receive;
+    // Switch: send buffers likewise. Default: on.
+    uint32_t tcp_tune_send;
+    // Part of the frames, in 1/256, that one connection's buffer may grow to by
+    // itself. Default: 64.
+    uint32_t tcp_tune_share;
+    // Switch: where full segments vanish smaller ones are tried (RFC 4821).
+    // Default: on.
+    uint32_t tcp_mtu_probing;
+    // The segment size then. Default: 1024.
+    uint32_t tcp_base_mss;
+    // Time-outs in a row that make a black hole. Default: 3.
+    uint32_t tcp_black_hole_retries;
+    // Switch: the user timeout option (RFC 5482). Default: off.
+    uint32_t tcp_user_timeout_option;
+    // The least and the most that a peer's option makes of our user timeout.
+    // Default: 100 s and 1 h.
+    uint64_t tcp_user_timeout_least_ns;
+    uint64_t tcp_user_timeout_most_ns;
 };
 
 #ifdef __cplusplus

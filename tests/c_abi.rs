@@ -66,6 +66,11 @@ fn zero_copy_in_simulation() {
 }
 
 #[test]
+fn urgent_data_in_simulation() {
+    both("tests/c/sim_urgent.c");
+}
+
+#[test]
 fn errors_in_simulation() {
     both("tests/c/sim_errors.c");
 }

@@ -10,6 +10,10 @@ use core::net::IpAddr;
 pub const RR_ON: u32 = 1;
 /// A switch of a configuration that is off.
 pub const RR_OFF: u32 = 2;
+/// An option of TCP sockets (level IPPROTO_TCP, int): the user timeout option
+/// (RFC 5482) is sent and accepted. What it says is TCP_USER_TIMEOUT, or five
+/// minutes. The number is ours; Linux has no such option.
+pub const RR_TCP_UTO: u32 = 5482;
 
 /// A copy of a struct that begins with its `uint32_t` size. A caller that knows
 /// an older, shorter version leaves the rest at 0.

@@ -5,6 +5,7 @@
 use super::errno::guard;
 use super::target::Target;
 use crate::errno::{Errno, Result};
+use crate::socket::Figure;
 use core::ffi::{c_int, c_ulong};
 
 /// fcntl(2). Of ours: F_GETFL, F_SETFL (O_NONBLOCK), F_GETFD, F_SETFD, F_DUPFD,
@@ -40,7 +41,12 @@ pub unsafe extern "C" fn rr_fcntl(fd: c_int, cmd: c_int, arg: c_ulong) -> c_int 
     })
 }
 
-/// ioctl(2). Of ours: FIONREAD, FIONBIO, FIOCLEX, FIONCLEX; ENOTTY for others.
+/// SIOCATMARK, SIOCOUTQNSD: libc does not have them.
+const SIOCATMARK: c_ulong = 0x8905;
+const SIOCOUTQNSD: c_ulong = 0x894b;
+
+/// ioctl(2). Of ours: FIONREAD (SIOCINQ), FIONBIO, FIOCLEX, FIONCLEX, SIOCATMARK,
+/// SIOCOUTQ (TIOCOUTQ), SIOCOUTQNSD; ENOTTY for others.
 ///
 /// # Safety
 /// Where the request takes a pointer, `arg` is null or a valid one.
@@ -51,7 +57,19 @@ pub unsafe extern "C" fn rr_ioctl(fd: c_int, request: c_ulong, arg: c_ulong) -> 
         return unsafe { libc::ioctl(fd, request as _, arg) };
     };
     let pointer = arg as usize as *mut c_int;
+    let figure = match request {
+        SIOCATMARK => Some(Figure::AtMark),
+        SIOCOUTQNSD => Some(Figure::Unsent),
+        _ if request == libc::TIOCOUTQ as c_ulong => Some(Figure::Unacknowledged),
+        _ => None,
+    };
     guard(|| {
+        if let Some(figure) = figure {
+            let n = target.figure(fd, figure)?;
+            // SAFETY: the caller's promise.
+            unsafe { give(pointer, c_int::try_from(n).unwrap_or(c_int::MAX)) }?;
+            return Ok(0);
+        }
         match request as _ {
             libc::FIONREAD => {
                 let n = target.bytes_readable(fd)?;

@@ -22,7 +22,7 @@ mod socket;
 mod target;
 mod zero_copy;
 
-pub use config::{RR_OFF, RR_ON};
+pub use config::{RR_OFF, RR_ON, RR_TCP_UTO};
 pub use control::*;
 pub use data::*;
 pub use epoll::*;

@@ -4,7 +4,7 @@
 use super::sim::{self, Entered};
 use crate::errno::{Errno, Result};
 use crate::runtime::posix;
-use crate::socket::{RecvMeta, SendMeta};
+use crate::socket::{Figure, RecvMeta, SendMeta};
 use core::ffi::c_int;
 use core::net::SocketAddr;
 use std::io::{IoSlice, IoSliceMut};
@@ -78,6 +78,8 @@ calls! {
     set_close_on_exec(on: bool) -> ();
     /// FIONREAD.
     bytes_readable() -> usize;
+    /// SIOCATMARK, SIOCOUTQ, SIOCOUTQNSD.
+    figure(figure: Figure) -> usize;
     /// epoll_ctl(2).
     epoll_ctl(op: c_int, member: c_int, events: u32, data: u64) -> ();
 }

@@ -6,11 +6,11 @@ mod closing;
 use super::channel::{Channel, Command, Reply};
 use super::epoll::{SetEnd, Subscription};
 use super::hub::{Hub, Knock};
-use super::link::{ACCEPTED, End, Kind, LENT, Link, LinkId, OPEN, SPECIAL, WANTED};
+use super::link::{ACCEPTED, End, Kind, LENT, Link, LinkId, MARK, OPEN, PRI, SPECIAL, WANTED};
 use super::ring::{Consumer, ring};
 use super::worker::Core;
 use crate::frame::Frame;
-use crate::socket::{Handle, Sockets};
+use crate::socket::{Figure, Handle, Sockets};
 use crate::tcp::Readiness;
 use core::net::SocketAddr;
 use core::sync::atomic::{Ordering, fence};
@@ -373,6 +373,9 @@ impl Core {
         // A frame may be home before its slot in the ring is free: both are asked.
         // The program rings after it has freed the slots.
         while *lent < LENT && rx.room() > 0 && self.sockets.bytes_readable(h).is_ok_and(|n| n > 0) {
+            if self.sockets.figure(h, Figure::AtMark) == Ok(1) {
+                break; // passed by a call alone
+            }
             let Ok(frame) = self.sockets.zc_recv(h) else { break };
             let fits = rx.stage(frame).is_ok();
             debug_assert!(fits, "there was room");
@@ -514,9 +517,9 @@ impl LinkEnd {
             End::Listener { rx } => !rx.is_empty(),
         };
         // After the ring: what was taken out of it is then seen here.
-        let some = some || self.link.left.load(Ordering::Relaxed);
+        let some = some || status & MARK != 0 || self.link.left.load(Ordering::Relaxed);
         let room = status & OPEN != 0 && self.has_room();
-        (status & SPECIAL)
+        (status & (SPECIAL | PRI))
             | if some { Readiness::IN.bits() } else { 0 }
             | if room { Readiness::OUT.bits() } else { 0 }
     }
@@ -550,7 +553,10 @@ impl LinkEnd {
     /// Publishes the socket's status: the bits that rose.
     fn publish(&mut self, sockets: &Sockets) -> u32 {
         let ready = sockets.readiness(self.link.handle).bits();
-        let mut status = ready & SPECIAL;
+        let mut status = ready & (SPECIAL | PRI);
+        if ready & Readiness::IN.bits() != 0 && sockets.figure(self.link.handle, Figure::AtMark) == Ok(1) {
+            status |= MARK;
+        }
         let (datagram, lent) = match &self.end {
             End::Stream { lent, .. } => (false, *lent),
             End::Datagram { lent, .. } => (true, *lent),
@@ -570,8 +576,8 @@ impl LinkEnd {
             self.link.board.status.store(status, Ordering::Release);
         }
         let rose = status & !old;
-        (rose & SPECIAL)
+        (rose & (SPECIAL | PRI))
             | if rose & OPEN != 0 { Readiness::OUT.bits() } else { 0 }
-            | if rose & (0x10 | 0x2000) != 0 { Readiness::IN.bits() } else { 0 }
+            | if rose & (0x10 | 0x2000 | MARK) != 0 { Readiness::IN.bits() } else { 0 }
     }
 }

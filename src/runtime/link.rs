@@ -41,6 +41,11 @@ const RETURNS: u32 = 8;
 pub(super) const OPEN: u32 = 1 << 16;
 /// The worker wants this socket's frames back soon.
 pub(super) const WANTED: u32 = 1 << 17;
+/// The ring ends at the mark of urgent data, and there is more behind it: the
+/// next read is a call.
+pub(super) const MARK: u32 = 1 << 18;
+/// EPOLLPRI: an urgent byte waits.
+pub(super) const PRI: u32 = 0x2;
 /// EPOLLERR | EPOLLHUP | EPOLLRDHUP: the fast ways are closed.
 pub(super) const SPECIAL: u32 = 0x8 | 0x10 | 0x2000;
 
@@ -196,8 +201,8 @@ impl Link {
     /// Readiness as any thread sees it: EPOLL bits.
     pub fn readiness(&self) -> u32 {
         let status = self.status();
-        let mut ready = status & SPECIAL;
-        if status & (0x10 | 0x2000) != 0 || self.receiving.hold().rx.has_any() {
+        let mut ready = status & (SPECIAL | PRI);
+        if status & (0x10 | 0x2000 | MARK) != 0 || self.receiving.hold().rx.has_any() {
             ready |= 0x1;
         }
         if status & OPEN != 0 && self.sending.hold().tx.has_room() {

@@ -6,16 +6,20 @@
 //! rings. `flags` and options are Linux's numbers; errors are the system's.
 
 mod epoll;
+mod figures;
 mod poll;
 
 pub use epoll::{epoll_create, epoll_ctl, epoll_wait};
+pub use figures::{
+    bytes_readable, close_on_exec, figure, nonblocking, set_close_on_exec, set_nonblocking,
+};
 pub use poll::poll;
 
 use super::channel::{self, Thread};
 use super::descriptors::{Entry, Guard, Owner, Table};
 use super::hub::Hub;
 use super::set::EpollSet;
-use super::shared::SharedSocket;
+use super::shared::{SharedSocket, scatter};
 use super::{sys, worker};
 pub use super::opening::connect;
 use crate::errno::{Errno, Result};
@@ -335,6 +339,12 @@ pub fn send_message(
     }
 }
 
+/// A read of the urgent byte waits for nothing, as in Linux.
+#[inline]
+fn patience(flags: i32) -> i32 {
+    if flags & libc::MSG_OOB != 0 { flags | libc::MSG_DONTWAIT } else { flags }
+}
+
 /// `recv`.
 ///
 /// # Errors
@@ -343,7 +353,7 @@ pub fn send_message(
 pub fn recv(fd: RawFd, out: &mut [u8], flags: i32) -> Result<usize> {
     let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0;
     let mut got = 0;
-    let local = on_local(fd, flags, libc::SO_RCVTIMEO, |s, h| {
+    let local = on_local(fd, patience(flags), libc::SO_RCVTIMEO, |s, h| {
         let n = s.recv(h, &mut out[got..], flags)?;
         got += n;
         if all && n > 0 && got < out.len() { Err(Errno::EAGAIN) } else { Ok(got) }
@@ -363,23 +373,30 @@ pub fn recv(fd: RawFd, out: &mut [u8], flags: i32) -> Result<usize> {
 /// # Errors
 /// As the system's.
 pub fn recv_message(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: i32) -> Result<(usize, RecvMeta)> {
-    let local = on_local(fd, flags, libc::SO_RCVTIMEO, |s, h| {
-        if let [one] = parts {
-            return s.recv_from(h, one, flags);
-        }
-        let mut whole = vec![0; parts.iter().map(|p| p.len()).sum()];
-        let (n, meta) = s.recv_from(h, &mut whole, flags)?;
-        let mut rest = &whole[..n];
-        for part in parts.iter_mut() {
-            let (now, later) = rest.split_at(rest.len().min(part.len()));
-            part[..now.len()].copy_from_slice(now);
-            rest = later;
-        }
-        Ok((n, meta))
+    let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0;
+    let want = parts.iter().map(|p| p.len()).sum::<usize>();
+    let mut got = 0;
+    let mut last = None;
+    let local = on_local(fd, patience(flags), libc::SO_RCVTIMEO, |s, h| {
+        let (n, meta) = match parts {
+            [one] => s.recv_from(h, &mut one[got..], flags)?,
+            _ => {
+                let mut whole = vec![0; want - got];
+                let (n, meta) = s.recv_from(h, &mut whole, flags)?;
+                scatter(parts, got, &whole[..n]);
+                (n, meta)
+            }
+        };
+        got += n;
+        last = Some(meta);
+        // Of a stream there may be more to come; a datagram has a sender.
+        let more = all && meta.from.is_none() && n > 0 && got < want;
+        if more { Err(Errno::EAGAIN) } else { Ok((got, meta)) }
     });
-    match local {
-        Some(result) => result,
-        None => on_shared(fd, |t, s| s.recv(t, parts, flags)),
+    match (local, last) {
+        (Some(Err(_)), Some(meta)) if got > 0 => Ok((got, RecvMeta { full_len: got, ..meta })),
+        (Some(result), _) => result,
+        (None, _) => on_shared(fd, |t, s| s.recv(t, parts, flags)),
     }
 }
 
@@ -391,6 +408,25 @@ pub fn shutdown(fd: RawFd, how: i32) -> Result<()> {
     on_socket(fd, |s, h| s.shutdown(h, how), |t, s| s.shutdown(t, how))
 }
 
+/// SO_LINGER with a time: `close` waits until the peer has everything, FIN
+/// included, or the time is over; O_NONBLOCK or not, as in Linux.
+fn linger(owner: Owner, h: Handle) {
+    let options = worker::with_sockets(owner, |s| s.blocking_options(h));
+    let Some(Ok((_, _, Some(seconds @ 1..)))) = options else { return };
+    let deadline = now_plus(Duration::from_secs(seconds as u64));
+    // What was not read makes it a reset, which waits for nothing.
+    let begun = worker::with_sockets(owner, |s| {
+        s.bytes_readable(h) == Ok(0) && s.shutdown(h, libc::SHUT_WR).is_ok()
+    });
+    while begun == Some(true) && sys::monotonic_ns() < deadline {
+        let over = worker::with_sockets(owner, |s| s.is_delivered(h)).unwrap_or(true);
+        if over || Hub::current().is_none_or(Hub::stopping) {
+            return;
+        }
+        worker::run_blocked_turn(Some(deadline));
+    }
+}
+
 /// `close`.
 ///
 /// # Errors
@@ -398,6 +434,7 @@ pub fn shutdown(fd: RawFd, how: i32) -> Result<()> {
 pub fn close(fd: RawFd) -> Result<()> {
     match find(fd)? {
         Found::Local(owner, h) => {
+            linger(owner, h);
             TABLE.remove_local(fd)?;
             worker::with_sockets(owner, |s| s.close(h)).ok_or(Errno::EBADF)?
         }
@@ -493,68 +530,6 @@ pub fn local_addr(fd: RawFd) -> Result<SocketAddr> {
 /// As the system's.
 pub fn peer_addr(fd: RawFd) -> Result<SocketAddr> {
     on_socket(fd, |s, h| s.peer_addr(h), |t, s| s.peer_addr(t))
-}
-
-/// O_NONBLOCK.
-///
-/// # Errors
-/// `EBADF`.
-pub fn nonblocking(fd: RawFd) -> Result<bool> {
-    match TABLE.lookup(fd)?.ok_or(Errno::EBADF)? {
-        Entry::Local(..) => Ok(TABLE.status(fd) & NONBLOCKING != 0),
-        Entry::Shared(guard) => match &*guard {
-            Object::Socket(socket) => Ok(socket.nonblocking.load(Ordering::Relaxed)),
-            Object::Epoll(_) => Ok(false),
-        },
-    }
-}
-
-/// Sets O_NONBLOCK; for all descriptors of the socket, as the system has it.
-///
-/// # Errors
-/// `EBADF`.
-pub fn set_nonblocking(fd: RawFd, on: bool) -> Result<()> {
-    match TABLE.lookup(fd)?.ok_or(Errno::EBADF)? {
-        Entry::Local(..) if on => TABLE.change_status(fd, NONBLOCKING, 0),
-        Entry::Local(..) => TABLE.change_status(fd, 0, NONBLOCKING),
-        Entry::Shared(guard) => {
-            if let Object::Socket(socket) = &*guard {
-                socket.nonblocking.store(on, Ordering::Relaxed);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// FD_CLOEXEC.
-///
-/// # Errors
-/// `EBADF`.
-pub fn close_on_exec(fd: RawFd) -> Result<bool> {
-    is_open(fd)?;
-    // SAFETY: takes no pointers.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
-    if flags < 0 { Err(sys::last_errno()) } else { Ok(flags & libc::FD_CLOEXEC != 0) }
-}
-
-/// Sets FD_CLOEXEC. Without it the program that is executed finds a number that
-/// stands for nothing.
-///
-/// # Errors
-/// `EBADF`.
-pub fn set_close_on_exec(fd: RawFd, on: bool) -> Result<()> {
-    is_open(fd)?;
-    // SAFETY: takes no pointers.
-    let n = unsafe { libc::fcntl(fd, libc::F_SETFD, if on { libc::FD_CLOEXEC } else { 0 }) };
-    if n < 0 { Err(sys::last_errno()) } else { Ok(()) }
-}
-
-/// FIONREAD.
-///
-/// # Errors
-/// As the system's.
-pub fn bytes_readable(fd: RawFd) -> Result<usize> {
-    on_socket(fd, |s, h| s.bytes_readable(h), |t, s| s.bytes_readable(t))
 }
 
 /// What a descriptor is ready for now.

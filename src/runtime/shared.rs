@@ -6,11 +6,12 @@
 //! is a call to the worker.
 
 mod datagrams;
+mod figures;
 mod listener;
 
 use super::channel::{Command, Side, Thread, close_link};
 use super::hub::Hub;
-use super::link::{Kind, Link, OPEN, Rx, SPECIAL, Tx};
+use super::link::{Kind, Link, MARK, OPEN, Rx, SPECIAL, Tx};
 use super::sys;
 use super::worker::Core;
 use crate::errno::{Errno, Result};
@@ -61,7 +62,7 @@ impl Drop for SharedSocket {
 }
 
 /// Where a call's data goes: several buffers as one.
-fn scatter(bufs: &mut [IoSliceMut<'_>], mut at: usize, mut data: &[u8]) -> usize {
+pub(super) fn scatter(bufs: &mut [IoSliceMut<'_>], mut at: usize, mut data: &[u8]) -> usize {
     let mut copied = 0;
     for buf in bufs {
         if at >= buf.len() {
@@ -248,7 +249,7 @@ impl SharedSocket {
                 }
                 Err(error) => error,
             };
-            if error != Errno::EAGAIN || !self.blocks(flags) {
+            if error != Errno::EAGAIN || flags & libc::MSG_OOB != 0 || !self.blocks(flags) {
                 return if got > 0 { Ok((got, stream_meta(got))) } else { Err(error) };
             }
             if let Err(error) = self.wait(thread, IN, deadline) {
@@ -270,7 +271,7 @@ impl SharedSocket {
             if self.hub.seats[link.worker].is_down() {
                 return Err(Errno::ENETDOWN);
             }
-            if fast && status & SPECIAL == 0 && status & OPEN != 0 {
+            if fast && status & (SPECIAL | MARK) == 0 && status & OPEN != 0 {
                 return Err(Errno::EAGAIN);
             }
             let id = link.id;
@@ -542,30 +543,6 @@ impl SharedSocket {
     /// `getpeername`.
     pub fn peer_addr(&self, thread: &mut Thread) -> Result<SocketAddr> {
         self.at_home(thread, |core, h| core.sockets.peer_addr(h))?
-    }
-
-    /// FIONREAD: what is in the rings; of datagrams, the first.
-    pub fn bytes_readable(&self, thread: &mut Thread) -> Result<usize> {
-        for link in self.links() {
-            let mut receiving = link.receiving.hold();
-            let n = match &mut receiving.rx {
-                Rx::Stream { ring, queue } => {
-                    queue.extend(core::iter::from_fn(|| ring.take()));
-                    link.leave(!queue.is_empty());
-                    ring.release();
-                    queue.iter().map(Frame::len).sum()
-                }
-                Rx::Datagram { ring, queue } => {
-                    fill_queue(link, queue, ring);
-                    queue.front().map_or(0, |d| d.meta.full_len)
-                }
-                Rx::Listener { .. } => return Err(Errno::EINVAL),
-            };
-            if n > 0 {
-                return Ok(n);
-            }
-        }
-        self.at_home(thread, |core, h| core.sockets.bytes_readable(h))?
     }
 
     /// Wakes the calls that wait on it: its last descriptor was closed.

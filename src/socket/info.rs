@@ -40,14 +40,15 @@ pub fn bytes(i: &Info) -> [u8; LEN] {
     l.u32s([i.rto, i.ato, i.snd_mss, i.rcv_mss]);
     // Unacked, sacked, lost, retrans, fackets.
     l.u32s([i.unacked, i.sacked, i.lost, i.retrans, 0]);
-    // Last data sent, ACK sent (never kept), data received, ACK received.
-    l.u32s([0, 0, i.last_data_recv, 0]);
+    // Last data sent, ACK sent (never kept, as in Linux), segment received (twice:
+    // data and ACKs are not told apart).
+    l.u32s([i.last_data_sent, 0, i.last_data_recv, i.last_data_recv]);
     // Path MTU, receive threshold, RTT, its deviation.
     l.u32s([i.pmtu, i.rcv_wnd, i.rtt, i.rttvar]);
     // Slow start threshold, window, announced MSS, reordering.
     l.u32s([i.snd_ssthresh.min(NO_THRESHOLD), i.snd_cwnd, i.advmss, i.reordering]);
     // Receiver's RTT and space, total retransmissions.
-    l.u32s([0, i.rcv_space, i.total_retrans]);
+    l.u32s([i.rcv_rtt, i.rcv_space, i.total_retrans]);
     l.u64s([i.pacing_rate, i.max_pacing_rate, i.bytes_acked, i.bytes_received]);
     // Segments out and in, bytes not sent, least RTT, data segments in and out.
     l.u32s([0, 0, i.notsent_bytes, i.min_rtt, 0, 0]);

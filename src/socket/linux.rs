@@ -39,6 +39,7 @@ pub const SO_BROADCAST: i32 = 6;
 pub const SO_SNDBUF: i32 = 7;
 pub const SO_RCVBUF: i32 = 8;
 pub const SO_KEEPALIVE: i32 = 9;
+pub const SO_OOBINLINE: i32 = 10;
 pub const SO_LINGER: i32 = 13;
 pub const SO_REUSEPORT: i32 = 15;
 pub const SO_RCVLOWAT: i32 = 18;
@@ -60,6 +61,7 @@ pub const IP_MTU: i32 = 14;
 pub const IP_PMTUDISC_DONT: i32 = 0;
 pub const IP_PMTUDISC_WANT: i32 = 1;
 pub const IP_PMTUDISC_DO: i32 = 2;
+pub const IP_PMTUDISC_PROBE: i32 = 3;
 
 pub const TCP_NODELAY: i32 = 1;
 pub const TCP_MAXSEG: i32 = 2;
@@ -73,6 +75,8 @@ pub const TCP_INFO: i32 = 11;
 pub const TCP_QUICKACK: i32 = 12;
 pub const TCP_CONGESTION: i32 = 13;
 pub const TCP_USER_TIMEOUT: i32 = 18;
+/// Not Linux's, which has no such option: the number of the RFC.
+pub const RR_TCP_UTO: i32 = 5482;
 pub const TCP_FASTOPEN: i32 = 23;
 pub const TCP_FASTOPEN_CONNECT: i32 = 30;
 pub const TCP_FASTOPEN_KEY: i32 = 33;

@@ -28,7 +28,7 @@ mod zero_copy;
 
 pub use crate::tcp::Readiness;
 pub use crate::stack::datagram::{RecvMeta, SendMeta};
-pub use types::{EpollEvent, Handle, PortGuard};
+pub use types::{EpollEvent, Figure, Handle, PortGuard};
 
 use crate::errno::{Errno, Result};
 use crate::frame::{Batch, Pool, TxQueue};
@@ -267,7 +267,7 @@ impl Sockets {
     ///
     /// # Errors
     /// `EAGAIN`, `EPIPE`, `ECONNRESET`, `ENOTCONN`, `EDESTADDRREQ`, `EMSGSIZE`,
-    /// `EOPNOTSUPP` (MSG_OOB).
+    /// `EOPNOTSUPP` (MSG_OOB on a datagram socket).
     #[inline]
     pub fn send(&mut self, h: Handle, data: &[u8], flags: i32) -> Result<usize> {
         let socket = self.table.get(h)?;
@@ -494,11 +494,43 @@ impl Sockets {
     /// `EINVAL` for a listener.
     pub fn bytes_readable(&self, h: Handle) -> Result<usize> {
         match self.table.get(h)?.kind {
-            Kind::Stream(conn) => Ok(self.stack.tcp.conn(conn).recv_len()),
+            Kind::Stream(conn) => Ok(self.stack.tcp.conn(conn).readable()),
             Kind::Idle => Ok(0),
             Kind::Listener(_) => Err(Errno::EINVAL),
             Kind::Set(_) => Err(Errno::ENOTTY),
             kind => Ok(self.datagram_readable(kind)),
+        }
+    }
+
+    /// A figure of a stream.
+    ///
+    /// # Errors
+    /// `EINVAL` for a listener, `ENOTTY` for what is no stream.
+    pub fn figure(&self, h: Handle, figure: Figure) -> Result<usize> {
+        let conn = match self.table.get(h)?.kind {
+            Kind::Stream(conn) => self.stack.tcp.conn(conn),
+            Kind::Idle => return Ok(0),
+            Kind::Listener(_) if figure == Figure::AtMark => return Ok(0),
+            Kind::Listener(_) => return Err(Errno::EINVAL),
+            _ => return Err(Errno::ENOTTY),
+        };
+        Ok(match figure {
+            Figure::AtMark => conn.at_mark().into(),
+            Figure::Unacknowledged => conn.unacknowledged() as usize,
+            Figure::Unsent => conn.unsent() as usize,
+        })
+    }
+
+    /// True where nothing that was sent, FIN included, waits for the peer's
+    /// acknowledgment any more.
+    pub fn is_delivered(&self, h: Handle) -> bool {
+        match self.table.get(h).map(|s| s.kind) {
+            Ok(Kind::Stream(conn)) => {
+                use crate::tcp::State::{Closing, FinWait1, LastAck, SynReceived, SynSent};
+                let state = self.stack.tcp.conn(conn).state();
+                !matches!(state, FinWait1 | Closing | LastAck | SynSent | SynReceived)
+            }
+            _ => true,
         }
     }
 

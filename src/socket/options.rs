@@ -24,6 +24,8 @@ pub struct Options {
     pub keepalive: bool,
     /// SO_BROADCAST.
     pub broadcast: bool,
+    /// SO_OOBINLINE.
+    pub oob_inline: bool,
     /// SO_LINGER: on, and for how many seconds.
     pub linger: Option<i32>,
     /// SO_SNDBUF as it is read (twice what was set); 0: the stack's default.
@@ -62,6 +64,8 @@ pub struct Options {
     pub keep_interval: u16,
     /// TCP_KEEPCNT.
     pub keep_count: u8,
+    /// The user timeout option (RFC 5482); `None`: the stack's default.
+    pub user_timeout_option: Option<bool>,
     /// TCP_USER_TIMEOUT in milliseconds; 0: the stack's default.
     pub user_timeout_ms: u32,
     /// TCP_SYNCNT; 0: the stack's default.
@@ -84,6 +88,7 @@ impl Default for Options {
             reuse: Reuse::default(),
             keepalive: false,
             broadcast: false,
+            oob_inline: false,
             linger: None,
             sndbuf: 0,
             rcvbuf: 0,
@@ -103,6 +108,7 @@ impl Default for Options {
             keep_idle: 7200,
             keep_interval: 75,
             keep_count: 9,
+            user_timeout_option: None,
             user_timeout_ms: 0,
             syn_count: 0,
             defer_accept: 0,
@@ -244,6 +250,7 @@ impl Options {
             SO_REUSEPORT => self.reuse.port = on()?,
             SO_KEEPALIVE => self.keepalive = on()?,
             SO_BROADCAST => self.broadcast = on()?,
+            SO_OOBINLINE => self.oob_inline = on()?,
             SO_SNDBUF => self.sndbuf = (2 * size(limits.max_sndbuf)?).max(MIN_SNDBUF),
             SO_RCVBUF => self.rcvbuf = (2 * size(limits.max_rcvbuf)?).max(MIN_RCVBUF),
             SO_RCVTIMEO => self.rcvtimeo_us = timeval(value)?,
@@ -270,7 +277,10 @@ impl Options {
                     v => Some(within(v, 1, 255)? as u8),
                 }
             }
-            IP_MTU_DISCOVER => self.mtu_discover = within(v?, IP_PMTUDISC_DONT, IP_PMTUDISC_DO)?,
+            IP_MTU_DISCOVER => {
+                let most = if stream { IP_PMTUDISC_PROBE } else { IP_PMTUDISC_DO };
+                self.mtu_discover = within(v?, IP_PMTUDISC_DONT, most)?;
+            }
             IP_PKTINFO => self.pktinfo = v? != 0,
             IP_RECVTOS => self.recv_tos = v? != 0,
             IP_RECVTTL => self.recv_ttl = v? != 0,
@@ -291,6 +301,7 @@ impl Options {
             TCP_KEEPIDLE => self.keep_idle = within(v?, 1, 32767)? as u16,
             TCP_KEEPINTVL => self.keep_interval = within(v?, 1, 32767)? as u16,
             TCP_KEEPCNT => self.keep_count = within(v?, 1, 127)? as u8,
+            RR_TCP_UTO => self.user_timeout_option = Some(v? != 0),
             TCP_USER_TIMEOUT => self.user_timeout_ms = within(v?, 0, i32::MAX)? as u32,
             TCP_SYNCNT => self.syn_count = within(v?, 1, 127)? as u8,
             TCP_DEFER_ACCEPT => self.defer_accept = crate::tcp::deferral_transmissions(v?),
@@ -322,6 +333,7 @@ impl Options {
             SO_REUSEPORT => self.reuse.port.into(),
             SO_KEEPALIVE => self.keepalive.into(),
             SO_BROADCAST => self.broadcast.into(),
+            SO_OOBINLINE => self.oob_inline.into(),
             SO_SNDBUF => size(self.sndbuf, limits.sndbuf),
             SO_RCVBUF => size(self.rcvbuf, limits.rcvbuf),
             // A read and a write are never held back for more.
@@ -365,6 +377,7 @@ impl Options {
             TCP_KEEPIDLE => self.keep_idle.into(),
             TCP_KEEPINTVL => self.keep_interval.into(),
             TCP_KEEPCNT => self.keep_count.into(),
+            RR_TCP_UTO => self.user_timeout_option.unwrap_or(false).into(),
             TCP_USER_TIMEOUT => self.user_timeout_ms as i32,
             TCP_DEFER_ACCEPT => crate::tcp::deferral_seconds(self.defer_accept),
             TCP_FASTOPEN => self.fast_open as i32,
@@ -406,6 +419,7 @@ mod tests {
             (SOL_SOCKET, SO_REUSEPORT, 1),
             (SOL_SOCKET, SO_KEEPALIVE, 1),
             (SOL_SOCKET, SO_BROADCAST, 1),
+            (SOL_SOCKET, SO_OOBINLINE, 1),
             (IPPROTO_IP, IP_TOS, 0x10),
             (IPPROTO_IP, IP_TTL, 3),
             (IPPROTO_IP, IP_PKTINFO, 1),
@@ -418,6 +432,7 @@ mod tests {
             (IPPROTO_TCP, TCP_KEEPINTVL, 12),
             (IPPROTO_TCP, TCP_KEEPCNT, 13),
             (IPPROTO_TCP, TCP_USER_TIMEOUT, 14),
+            (IPPROTO_TCP, RR_TCP_UTO, 1),
         ] {
             assert_ne!(get(&o, level, name), v, "{level} {name}");
             set(&mut o, level, name, v).unwrap();

@@ -91,6 +91,11 @@ impl Sockets {
                 let _ = conn.set_receive_buffer(config, kept.receive_buffer);
             }
             (SOL_SOCKET, SO_MAX_PACING_RATE) => conn.set_max_pacing_rate(kept.max_pacing_rate),
+            (SOL_SOCKET, SO_OOBINLINE) => conn.set_oob_inline(kept.oob_inline),
+            (IPPROTO_TCP, RR_TCP_UTO) => {
+                let _ = conn.set_user_timeout_option(kept.user_timeout_option);
+            }
+            (IPPROTO_IP, IP_MTU_DISCOVER) => conn.set_discover(kept.discover),
             (IPPROTO_IP, IP_TOS) => conn.template_mut().set_tos(inherit.tos),
             (IPPROTO_IP, IP_TTL) => conn.template_mut().set_ttl(inherit.ttl),
             (IPPROTO_TCP, TCP_NODELAY) => {
@@ -159,6 +164,13 @@ impl Sockets {
             (SOL_SOCKET, SO_ACCEPTCONN) => {
                 Ok(put_int(out, matches!(kind, Kind::Listener(_)).into()))
             }
+            (SOL_SOCKET, SO_RCVBUF | SO_SNDBUF) if let Kind::Stream(conn) = kind => {
+                let set = if name == SO_RCVBUF { socket.options.rcvbuf } else { socket.options.sndbuf };
+                let conn = self.stack.tcp.conn(conn);
+                // Not set: as large as it has grown.
+                let grown = if name == SO_RCVBUF { conn.receive_buffer() } else { conn.send_buffer() };
+                Ok(put_int(out, if set == 0 { grown as i32 } else { set as i32 }))
+            }
             (IPPROTO_IP, IP_MTU) => self.get_mtu(kind, out),
             (IPPROTO_TCP, TCP_INFO | TCP_CONGESTION | TCP_MAXSEG | TCP_SYNCNT) if stream => {
                 self.get_tcp(h, name, out)
@@ -220,7 +232,7 @@ impl Sockets {
 
     fn get_mtu(&mut self, kind: Kind, out: &mut [u8]) -> Result<usize> {
         let peer = match kind {
-            Kind::Stream(conn) => Some(self.stack.tcp.ends(conn).1),
+            Kind::Stream(conn) => return Ok(put_int(out, self.stack.tcp.conn(conn).mtu() as i32)),
             kind => self.datagram_ends(kind).1,
         };
         let peer = peer.ok_or(Errno::ENOTCONN)?.ip();

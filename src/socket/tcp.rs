@@ -7,7 +7,7 @@ use super::types::Handle;
 use super::{QUIET, Sockets};
 use crate::errno::{Errno, Result};
 use crate::stack::tcp::{Inherit, NONE, Open};
-use crate::tcp::{ConnOptions, Readiness, State};
+use crate::tcp::{ConnOptions, Discover, Readiness, State};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -38,6 +38,16 @@ impl Sockets {
             max_pacing_rate: match options.max_pacing_rate {
                 u64::MAX => defaults.max_pacing_rate,
                 rate => rate,
+            },
+            oob_inline: options.oob_inline,
+            user_timeout_option: (options.user_timeout_option)
+                .unwrap_or(defaults.user_timeout_option),
+            // A size that the program set stays.
+            tune_receive: defaults.tune_receive && options.rcvbuf == 0,
+            tune_send: defaults.tune_send && options.sndbuf == 0,
+            discover: match options.mtu_discover {
+                IP_PMTUDISC_DONT => Discover::Dont,
+                _ => Discover::Do,
             },
             ..defaults.clone()
         };
@@ -234,9 +244,6 @@ impl Sockets {
     /// `send` where the fast way does not do.
     pub(super) fn tcp_send(&mut self, h: Handle, data: &[u8], flags: i32) -> Result<usize> {
         let socket = self.table.get_mut(h)?;
-        if flags & MSG_OOB != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
         let Kind::Stream(conn) = socket.kind else { return Err(Errno::EPIPE) };
         let (more, cork) = (flags & MSG_MORE != 0, socket.options.cork);
         let was = socket.flags.contains(Flags::MORE);
@@ -265,7 +272,12 @@ impl Sockets {
         }
         match tcp.send(core, conn, data) {
             0 => Err(Errno::EAGAIN),
-            n => Ok(n),
+            n => {
+                if flags & MSG_OOB != 0 {
+                    tcp.conn_mut(conn).mark_urgent();
+                }
+                Ok(n)
+            }
         }
     }
 
@@ -273,8 +285,7 @@ impl Sockets {
     pub(super) fn tcp_recv(&mut self, h: Handle, buf: &mut [u8], flags: i32) -> Result<usize> {
         let socket = self.table.get(h)?;
         if flags & MSG_OOB != 0 {
-            // Urgent data stays in line (RFC 6093).
-            return Err(Errno::EINVAL);
+            return self.tcp_recv_urgent(h, buf, flags);
         }
         if flags & MSG_ERRQUEUE != 0 {
             return Err(Errno::EAGAIN);
@@ -304,6 +315,25 @@ impl Sockets {
             return Ok(0);
         }
         Err(Errno::EAGAIN)
+    }
+
+    /// `recv` of the urgent byte.
+    fn tcp_recv_urgent(&mut self, h: Handle, buf: &mut [u8], flags: i32) -> Result<usize> {
+        let socket = self.table.get(h)?;
+        let shut = socket.flags.contains(Flags::SHUT_READ);
+        let Kind::Stream(conn) = socket.kind else { return Err(Errno::EINVAL) };
+        match self.stack.tcp.conn_mut(conn).recv_urgent(flags & MSG_PEEK != 0) {
+            Err(Errno::EAGAIN) if shut => Ok(0),
+            Ok(Some(byte)) => {
+                let Some(to) = buf.first_mut() else { return Ok(0) };
+                if flags & MSG_TRUNC == 0 {
+                    *to = byte;
+                }
+                Ok(1)
+            }
+            Ok(None) => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn tcp_shutdown(&mut self, h: Handle, read: bool, write: bool) -> Result<()> {

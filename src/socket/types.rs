@@ -38,6 +38,17 @@ impl Handle {
     }
 }
 
+/// A figure of a stream that `ioctl` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// SIOCATMARK: 1 where the next byte is the urgent one.
+    AtMark,
+    /// SIOCOUTQ: bytes written and not acknowledged.
+    Unacknowledged,
+    /// SIOCOUTQNSD: bytes written and not sent.
+    Unsent,
+}
+
 /// One reported member of an epoll set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EpollEvent {

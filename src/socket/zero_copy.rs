@@ -31,7 +31,7 @@ impl Sockets {
     pub fn zc_recv(&mut self, h: Handle) -> Result<Frame> {
         let socket = self.table.get(h)?;
         let frame = match socket.kind {
-            Kind::Stream(conn) => match self.stack.tcp.recv_frame(conn) {
+            Kind::Stream(conn) => match self.stack.tcp.recv_frame(&mut self.stack.core, conn) {
                 Some(frame) => frame,
                 None => {
                     return match self.tcp_recv(h, &mut [0], 0) {

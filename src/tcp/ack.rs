@@ -42,6 +42,9 @@ impl Connection {
         let sent_at = h.send.acknowledge(env.pool, ack);
         h.snd_una = ack;
         (h.dup_acks, h.retries) = (0, 0);
+        if bytes >= h.mss.into() {
+            self.cold.acked_mss = h.mss;
+        }
         self.cold.stalled = Instant::NEVER;
         self.cold.bytes_acked += u64::from(bytes);
         self.measure(env, ack, timestamp, sent_at);
@@ -56,6 +59,9 @@ impl Connection {
         let mut events = Events::empty();
         // Above two thirds of the buffer before, and not any more.
         let was_full = u64::from(queued) * 3 > u64::from(self.hot.snd_buf) * 2;
+        if was_full {
+            self.tune_sent(env);
+        }
         events.set(Events::WRITABLE, was_full && self.writable());
         Disposition { events, flush: flush || self.owes_fin() }
     }

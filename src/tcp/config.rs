@@ -2,6 +2,7 @@
 
 use super::congestion::{Algorithm, Knobs, Paced};
 use super::ecn;
+use super::types::Discover;
 use crate::time::Duration;
 
 /// What all connections of a stack have in common.
@@ -98,6 +99,25 @@ pub struct Config {
     /// Explicit congestion notification (RFC 3168). Default: granted to peers that
     /// ask for it. A connection with DCTCP asks in any case.
     pub ecn: ecn::Mode,
+    /// Part of the pool, in 1/256, that one connection's buffer may grow to by
+    /// itself. Default: 64 (a quarter).
+    pub tune_share: u32,
+    /// The least path MTU that an ICMP error is believed to tell (RFC 5927, 7);
+    /// where less is claimed packets may be fragmented. Default: 552, as Linux.
+    pub min_path_mtu: u16,
+    /// How long a smaller path is believed in before the route's own MTU is tried
+    /// again (RFC 1191, 6.3). Default: 10 min.
+    pub path_mtu_age: Duration,
+    /// Where full segments vanish without an ICMP error, smaller ones are tried
+    /// (RFC 4821, 7.7). Default: yes.
+    pub mtu_probing: bool,
+    /// The payload of a segment then. Default: 1024, as Linux.
+    pub base_mss: u16,
+    /// Time-outs in a row that make a black hole. Default: 3, as Linux.
+    pub black_hole_retries: u8,
+    /// What a peer's user timeout option can make of ours (L_LIMIT and U_LIMIT of
+    /// RFC 5482, 3.1). Default: 100 s (SHLD-11's R2) to 1 h.
+    pub user_timeout_limits: (Duration, Duration),
 }
 
 impl Config {
@@ -121,10 +141,11 @@ pub enum LossDetection {
 /// What can differ from connection to connection.
 #[derive(Clone, Debug)]
 pub struct ConnOptions {
-    /// Bytes that wait to be sent or acknowledged, at most. Default 256 KiB.
+    /// Bytes that wait to be sent or acknowledged, at most, at the start.
+    /// Default 256 KiB.
     pub send_buffer: u32,
-    /// Bytes that wait to be read, at most; the largest window that is
-    /// announced. Default 256 KiB.
+    /// Bytes that wait to be read, at most; the largest window that is announced
+    /// at the start. Default 128 KiB.
     pub receive_buffer: u32,
     /// Nagle's algorithm is off (MUST-17).
     pub nodelay: bool,
@@ -157,6 +178,18 @@ pub struct ConnOptions {
     pub congestion: Algorithm,
     /// Bytes a second that are sent at most (SO_MAX_PACING_RATE); 0: any.
     pub max_pacing_rate: u64,
+    /// The receive buffer grows with what the path carries, up to the stack's
+    /// bound. Default: yes.
+    pub tune_receive: bool,
+    /// The send buffer grows with the congestion window, likewise.
+    pub tune_send: bool,
+    /// Whether packets may be fragmented (IP_MTU_DISCOVER).
+    pub discover: Discover,
+    /// The user timeout option is sent and accepted (RFC 5482). Default: no, as
+    /// the RFC has it.
+    pub user_timeout_option: bool,
+    /// Urgent data is read in line (SO_OOBINLINE).
+    pub oob_inline: bool,
 }
 
 impl Default for Config {
@@ -198,6 +231,13 @@ impl Default for Config {
             pacing: false,
             bbr_loss: 20,
             ecn: ecn::Mode::Accept,
+            tune_share: 64,
+            min_path_mtu: 552,
+            path_mtu_age: Duration::from_secs(600),
+            mtu_probing: true,
+            base_mss: 1024,
+            black_hole_retries: 3,
+            user_timeout_limits: (Duration::from_secs(100), Duration::from_secs(3600)),
         }
     }
 }
@@ -206,7 +246,7 @@ impl Default for ConnOptions {
     fn default() -> Self {
         Self {
             send_buffer: 256 << 10,
-            receive_buffer: 256 << 10,
+            receive_buffer: 128 << 10,
             nodelay: false,
             cork: false,
             quick_ack: false,
@@ -222,6 +262,11 @@ impl Default for ConnOptions {
             window_scaling: true,
             congestion: Algorithm::Cubic,
             max_pacing_rate: 0,
+            tune_receive: true,
+            tune_send: true,
+            discover: Discover::Do,
+            user_timeout_option: false,
+            oob_inline: false,
         }
     }
 }

@@ -3,12 +3,13 @@
 use super::config::ConnOptions;
 use super::congestion::Congestion;
 use super::flow::Flow;
+use super::extra::Extra;
 use super::recv_queue::RecvQueue;
 use super::loss::{Recovery, Reordering};
 use super::rtt::{MinRtt, Rtt};
 use super::send_queue::SendQueue;
 use super::timers::{Mode, Timers};
-use super::types::{Env, State};
+use super::types::{Discover, Env, State};
 use super::{Template, isn};
 use crate::errno::Errno;
 use crate::time::Instant;
@@ -79,8 +80,11 @@ bitflags::bitflags! {
         const DSACK = 1 << 30;
         /// What a flush does not do on the short way.
         const TROUBLE = Self::RECOVERY.bits() | Self::LOSS.bits() | Self::TAIL_DUE.bits();
+        /// Something in the box of rare things has to be looked after on sending.
+        const CARE = 1 << 31;
         /// Input in this state is not for the fast path.
-        const SLOW = Self::BOOKS.bits() | Self::GAP.bits() | Self::ECN_BUSY.bits();
+        const SLOW = Self::BOOKS.bits() | Self::GAP.bits() | Self::ECN_BUSY.bits()
+            | Self::URGENT.bits();
         /// A mark of ECN is to be echoed, or a reduction to be told.
         const ECN_BUSY = 1 << 5;
     }
@@ -144,10 +148,17 @@ pub(super) struct Cold {
     pub irs: u32,
     /// Recovery lasts until this is acknowledged (RFC 6582).
     pub recover: u32,
-    pub urgent_end: u32,
     pub error: Option<Errno>,
     pub soft_error: Option<Errno>,
     pub mode: Mode,
+    /// When this is received the receive buffer is looked at.
+    pub tune_at: u32,
+    /// The buffers grow by themselves.
+    pub tune_receive: bool,
+    pub tune_send: bool,
+    pub discover: Discover,
+    /// The segment size in which as much was acknowledged at once; 0: none yet.
+    pub acked_mss: u16,
     /// IP packet size that the path takes.
     pub mtu: u16,
     pub adv_mss: u16,
@@ -201,10 +212,14 @@ impl Cold {
             iss,
             irs: 0,
             recover: iss,
-            urgent_end: 0,
             error: None,
             soft_error: None,
             mode: Mode::Retransmit,
+            tune_at: 0,
+            tune_receive: options.tune_receive,
+            tune_send: options.tune_send,
+            discover: options.discover,
+            acked_mss: 0,
             mtu: 0,
             adv_mss: 0,
             peer_mss: 0,
@@ -249,6 +264,8 @@ pub struct Connection {
     pub(super) recv: RecvQueue,
     pub(super) template: Template,
     pub(super) cold: Cold,
+    /// What only some connections need.
+    pub(super) extra: Option<Box<Extra>>,
 }
 
 const _: () = assert!(size_of::<Hot>() <= 192, "the hot part fits in three cache lines");
@@ -313,9 +330,10 @@ impl Connection {
             send: SendQueue::default(),
         };
         let cold = Cold { mtu, adv_mss, peer_mss, ..Cold::new(env, options, initial.iss) };
-        let mut conn = Self { hot, recv: RecvQueue::default(), template, cold };
+        let mut conn = Self { hot, recv: RecvQueue::default(), template, cold, extra: None };
         conn.set_max_pacing_rate(options.max_pacing_rate);
         conn.set_mss(env.pool.arena().capacity());
+        conn.set_rare(options);
         conn
     }
 

@@ -75,6 +75,10 @@ impl Connection {
             Some((value, _)) => h.ts_recent = value,
             None => h.bits -= Bits::TIMESTAMPS,
         }
+        if let Some(value) = theirs.user_timeout {
+            self.take_user_timeout(env.config, value);
+        }
+        let h = &mut self.hot;
         match theirs.window_scale {
             Some(shift) if h.bits.contains(Bits::SCALING) => h.snd_scale = shift.min(14),
             _ => {
@@ -126,6 +130,10 @@ impl Connection {
         self.cold.stalled = crate::time::Instant::NEVER;
         let closing = h.bits.contains(Bits::FIN_QUEUED);
         h.state = if closing { State::FinWait1 } else { State::Established };
+        self.tune_after();
+        if self.user_timeout_option() {
+            let _ = self.advertise();
+        }
         self.restart_keepalive(env.now);
         env.counters.tcp_opened += 1;
         Disposition { events: Events::CONNECTED | Events::WRITABLE, flush: closing }
@@ -251,6 +259,12 @@ impl Connection {
         }
         if h.bits.contains(Bits::SCALING) {
             bytes.extend([1, 3, 3, h.rcv_scale]);
+        }
+        // A Fast Open cookie may need the room.
+        if let Some(option) = self.user_timeout_bytes()
+            && bytes.len() + option.len() <= 24
+        {
+            bytes.extend(option);
         }
         bytes
     }

@@ -2,12 +2,9 @@
 
 use super::connection::{Bits, Connection};
 use super::seq;
-use super::types::{Disposition, Env, Events, IcmpError, State};
+use super::types::{Disposition, Env, IcmpError, State};
 use crate::errno::Errno;
 use crate::telemetry::DropReason;
-
-/// Sizes that routers which do not say their MTU are likely to have (RFC 1191, 7.1).
-const PLATEAUS: [u16; 10] = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
 
 impl Connection {
     /// An ICMP error quotes a segment of ours that began at `quoted_seq`. It is
@@ -24,7 +21,7 @@ impl Connection {
         }
         let opening = h.state == State::SynSent || h.state == State::SynReceived;
         let (errno, hard) = match error {
-            IcmpError::PacketTooBig { mtu } => return self.path_mtu(env, mtu),
+            IcmpError::PacketTooBig { mtu } => return self.path_mtu(env, mtu, quoted_seq),
             IcmpError::Unreachable => (Errno::EHOSTUNREACH, false),
             IcmpError::NetworkUnreachable => (Errno::ENETUNREACH, false),
             IcmpError::ProtocolUnreachable => (Errno::ENOPROTOOPT, true),
@@ -35,41 +32,6 @@ impl Connection {
             return self.end(env, Some(errno));
         }
         self.cold.soft_error = Some(errno);
-        Disposition::NONE
-    }
-
-    /// The path takes packets of `mtu` bytes at most (RFC 1191): what was larger
-    /// goes again, cut. The window stays: nothing was congested.
-    fn path_mtu(&mut self, env: &mut Env, mtu: u16) -> Disposition {
-        let now = self.cold.mtu;
-        let mtu = if mtu == 0 {
-            PLATEAUS.into_iter().find(|p| *p < now).unwrap_or(68)
-        } else {
-            mtu
-        };
-        let least = self.template.l3_len() as u16 + 20 + self.cold.min_mss;
-        if mtu >= now {
-            return Disposition::NONE;
-        }
-        self.cold.mtu = mtu.max(least).min(now);
-        self.set_mss(env.pool.arena().capacity());
-        self.larger_are_lost();
-        Disposition { events: Events::empty(), flush: self.hot.send.lost() > 0 }
-    }
-
-    /// The packet size that the path is known to take, in bytes.
-    pub fn mtu(&self) -> usize {
-        self.cold.mtu.into()
-    }
-
-    /// The route's MTU changed. A larger one counts from the next write on.
-    pub fn set_mtu(&mut self, env: &mut Env, mtu: usize) -> Disposition {
-        let mtu = mtu.clamp(68, 65_535) as u16;
-        if mtu < self.cold.mtu {
-            return self.path_mtu(env, mtu);
-        }
-        self.cold.mtu = mtu;
-        self.set_mss(env.pool.arena().capacity());
         Disposition::NONE
     }
 

@@ -52,6 +52,8 @@ impl Connection {
             lost: lost + retrans,
             retrans,
             last_data_recv: now.since(c.last_recv).as_millis() as u32,
+            last_data_sent: now.since(c.last_sent).as_millis() as u32,
+            rcv_rtt: self.tuned_rtt(),
             pmtu: c.mtu.into(),
             rtt: h.rtt.smoothed(),
             rttvar: h.rtt.variation(),

@@ -53,7 +53,8 @@ impl Plain {
     /// The segment in short, if it is that plain.
     #[inline]
     fn of(seg: &Segment) -> Option<Self> {
-        if (seg.flags - Flags::PSH) != Flags::ACK || seg.ce || !seg.options.sack.is_empty() {
+        let rare = seg.ce || seg.options.user_timeout.is_some();
+        if (seg.flags - Flags::PSH) != Flags::ACK || !seg.options.sack.is_empty() || rare {
             return None;
         }
         let (window, timestamp) = (seg.window, seg.options.timestamp);
@@ -126,6 +127,9 @@ impl Connection {
         d.flush |= self.take_window(seg.seq, seg.ack, seg.window);
         if let Some(frame) = payload {
             d = d.and(self.take_in_order(env, frame));
+            if seq::ge(self.hot.rcv_nxt, self.cold.tune_at) {
+                d = d.and(self.tune_received(env, seg.timestamp.map(|t| t.1)));
+            }
         }
         d
     }
@@ -154,14 +158,20 @@ impl Connection {
         self.check_sequence(env, a)?;
         self.check_reset(env, a)?;
         self.check_syn(env, a)?;
+        if let Some(value) = a.seg.options.user_timeout {
+            self.take_user_timeout(env.config, value);
+        }
         let d = self.check_ack(env, a)?;
         Continue(d.and(self.after_ack(env, a)))
     }
 
     /// Sixth to eighth: urgent pointer, text, FIN.
     pub(super) fn after_ack(&mut self, env: &mut Env, a: &mut Arrival) -> Disposition {
-        self.note_urgent(a.seg);
-        let d = self.process_text(env, a);
+        let d = self.note_urgent(env, a);
+        let mut d = d.and(self.process_text(env, a));
+        if seq::ge(self.hot.rcv_nxt, self.cold.tune_at) {
+            d = d.and(self.tune_received(env, a.seg.options.timestamp.map(|t| t.1)));
+        }
         if self.hot.state == State::Closed {
             return d;
         }
@@ -293,19 +303,6 @@ impl Connection {
             && seq::ge(value, h.ts_recent)
         {
             h.ts_recent = value;
-        }
-    }
-
-    /// Sixth: the urgent pointer (MUST-62; RFC 6093: the data stays in line).
-    fn note_urgent(&mut self, seg: &Segment) {
-        if !seg.flags.contains(Flags::URG) || !self.hot.state.can_receive() {
-            return;
-        }
-        let end = seg.seq.wrapping_add(seg.urgent.into());
-        let newer = !self.hot.bits.contains(Bits::URGENT) || seq::gt(end, self.cold.urgent_end);
-        if newer && seq::gt(end, self.hot.rcv_nxt) {
-            self.cold.urgent_end = end;
-            self.hot.bits |= Bits::URGENT;
         }
     }
 }

@@ -119,6 +119,14 @@ impl Connection {
             self.restart_after_idle(env);
         }
         let mut burst = 0;
+        if self.hot.bits.contains(Bits::CARE) {
+            self.look_after(env);
+            if self.user_timeout_bytes().is_some() {
+                // Ahead of the data: the first segment has it.
+                self.hot.bits |= Bits::ACK_NOW;
+                self.send_acks(env)?;
+            }
+        }
         while let Some(i) = self.hot.send.first_unsent() {
             let len = self.hot.send.get(i).len();
             let most = self.allowance(len, i);
@@ -194,9 +202,10 @@ impl Connection {
             return true;
         }
         if h.bits.contains(Bits::CORK) {
-            return false;
+            return self.urgent_out();
         }
-        h.bits.contains(Bits::NODELAY) || h.snd_una == h.snd_nxt || self.is_early()
+        let now = h.bits.contains(Bits::NODELAY) || h.snd_una == h.snd_nxt;
+        now || self.is_early() || self.urgent_out()
     }
 
     /// RFC 5681, 4.1: a window that was not used for an RTO says little.
@@ -216,7 +225,7 @@ impl Connection {
     #[inline(always)]
     pub(super) fn send_fresh(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
         let (room, timestamp) = (self.room(), self.data_timestamp(env.now));
-        let odd = self.hot.bits.intersects(Bits::PROBE_DUE | Bits::ECN_BUSY);
+        let odd = self.hot.bits.intersects(Bits::PROBE_DUE | Bits::ECN_BUSY | Bits::CARE);
         if odd || env.tx.room() == 0 || self.hot.send.get(i).frame.offset() != room {
             return self.send_segment(env, i, fin);
         }
@@ -258,6 +267,8 @@ impl Connection {
         // Not on what is sent again, and not on probes (RFC 3168, 6.1.5 and 6.1.6).
         let ect = fresh && !self.hot.bits.contains(Bits::PROBE_DUE);
         let ecn = self.ecn_flags(fresh);
+        let urgent = self.urgent_pointer(self.hot.send.get(i).seq);
+        let ident = self.next_ident();
         let h = &mut self.hot;
         let last_resent = !fresh && h.bits.contains(Bits::FIN_SENT) && h.send.is_last(i);
         let seg = h.send.get_mut(i);
@@ -275,6 +286,8 @@ impl Connection {
         if in_place {
             let buf = env.pool.buffer_mut(&mut seg.frame);
             stamp(buf);
+            self.template.mark_urgent(buf, urgent);
+            self.template.identify(buf, ident);
             let desc = env.pool.transmit(&seg.frame, room + len);
             env.tx.push(desc);
         } else {
@@ -282,6 +295,8 @@ impl Connection {
             let buf = env.pool.buffer_mut(&mut copy);
             buf[room..room + len].copy_from_slice(env.pool.bytes(&seg.frame));
             stamp(buf);
+            self.template.mark_urgent(buf, urgent);
+            self.template.identify(buf, ident);
             let desc = env.pool.transmit_and_free(copy, room + len);
             env.tx.push(desc);
             env.counters.tx_copied_bytes += len as u64;
@@ -338,6 +353,11 @@ impl Connection {
                 self.send_sacks(env, &mut bytes)?;
             }
         }
+        // SACK blocks may need the room.
+        if let Some(option) = self.user_timeout_bytes().filter(|_| bytes.len() <= 12) {
+            let _ = bytes.try_extend_from_slice(&option);
+            self.user_timeout_left();
+        }
         let h = &self.hot;
         if h.bits.contains(Bits::ACK_NOW) {
             let copies = if h.bits.contains(Bits::SACK) { 1 } else { h.dup_out.max(1) };
@@ -369,7 +389,8 @@ impl Connection {
         }
         let flags = Flags::ACK | self.ecn_flags(false);
         let fields = Fields { seq, ack: self.hot.rcv_nxt, flags, window: self.window() };
-        if !self.template.send_bare(env.pool, env.tx, fields, options) {
+        let urgent = self.urgent_pointer(seq);
+        if !self.template.send_bare_urgent(env.pool, env.tx, fields, options, urgent) {
             return Err(self.out_of_frames(env));
         }
         self.ack_left(env, false);
@@ -394,26 +415,6 @@ impl Connection {
         }
         h.bits -= Bits::ACK_PENDING | Bits::ACK_NOW;
         h.timers.stop(Timer::DelayedAck);
-    }
-
-    /// The window to announce, as it stands in the header. Its right edge never
-    /// moves left (SHLD-14; what the scale cannot express is announced less but
-    /// taken all the same, RFC 7323, 2.4), and moves right only by enough
-    /// (MUST-39).
-    #[inline]
-    pub(super) fn window(&mut self) -> u16 {
-        let step = u32::from(self.cold.adv_mss);
-        let h = &mut self.hot;
-        let left = seq::distance(h.rcv_nxt, h.rcv_edge);
-        let free = h.rcv_buf.saturating_sub(h.rcv_used);
-        let scale = if h.state == State::SynSent { 0 } else { h.rcv_scale };
-        let mut units = left >> scale;
-        if free >= left + step.min(h.rcv_buf / 2) {
-            units = units.max(free >> scale);
-        }
-        let units = units.min(65_535);
-        h.rcv_edge = seq::max(h.rcv_edge, h.rcv_nxt.wrapping_add(units << scale));
-        units as u16
     }
 
     /// The timestamp clock: milliseconds, and an offset of the connection's own.

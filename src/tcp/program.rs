@@ -117,6 +117,9 @@ impl Connection {
     /// [`Connection::wants_flush`] is true afterwards a window update is due.
     #[inline]
     pub fn recv(&mut self, env: &mut Env, buf: &mut [u8], peek: bool) -> usize {
+        if self.hot.bits.contains(Bits::URGENT) {
+            return self.recv_marked(env, buf, peek);
+        }
         let n = self.recv.read(env.pool, buf, peek);
         env.counters.rx_copied_bytes += n as u64;
         if !peek && n > 0 {
@@ -127,7 +130,10 @@ impl Connection {
 
     /// Lends the first frame of received data; its range is the data. The window
     /// opens when [`Connection::recv_release`] is told its length.
-    pub fn recv_frame(&mut self) -> Option<Frame> {
+    pub fn recv_frame(&mut self, pool: &mut Pool) -> Option<Frame> {
+        if self.hot.bits.contains(Bits::URGENT) {
+            return self.recv_frame_marked(pool);
+        }
         self.recv.pop()
     }
 
@@ -153,6 +159,26 @@ impl Connection {
             h.bits |= Bits::ACK_NOW;
         }
         Disposition { events: Events::empty(), flush: due }
+    }
+
+    /// The window to announce, as it stands in the header. Its right edge never
+    /// moves left (SHLD-14; what the scale cannot express is announced less but
+    /// taken all the same, RFC 7323, 2.4), and moves right only by enough
+    /// (MUST-39).
+    #[inline]
+    pub(super) fn window(&mut self) -> u16 {
+        let step = u32::from(self.cold.adv_mss);
+        let h = &mut self.hot;
+        let left = seq::distance(h.rcv_nxt, h.rcv_edge);
+        let free = h.rcv_buf.saturating_sub(h.rcv_used);
+        let scale = if h.state == State::SynSent { 0 } else { h.rcv_scale };
+        let mut units = left >> scale;
+        if free >= left + step.min(h.rcv_buf / 2) {
+            units = units.max(free >> scale);
+        }
+        let units = units.min(65_535);
+        h.rcv_edge = seq::max(h.rcv_edge, h.rcv_nxt.wrapping_add(units << scale));
+        units as u16
     }
 
     /// The program sends no more: a FIN follows the queued data (half-close).

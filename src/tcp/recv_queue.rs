@@ -127,6 +127,35 @@ impl RecvQueue {
         Some(frame)
     }
 
+    /// Takes the first frame, but only `most` bytes of it. `None` also where the
+    /// rest would need a frame and there is none.
+    #[cold]
+    pub fn pop_part(&mut self, pool: &mut Pool, most: usize) -> Option<Frame> {
+        let front = self.frames.front_mut()?;
+        if front.len() <= most {
+            return self.pop();
+        }
+        let mut part = pool.alloc()?;
+        part.set_range(0, most);
+        pool.buffer_mut(&mut part)[..most].copy_from_slice(&pool.bytes(front)[..most]);
+        front.trim_front(most);
+        self.len -= most as u32;
+        Some(part)
+    }
+
+    /// Throws the first byte away.
+    #[cold]
+    pub fn skip(&mut self, pool: &mut Pool) {
+        let Some(front) = self.frames.front_mut() else { return };
+        front.trim_front(1);
+        self.len -= 1;
+        if front.is_empty()
+            && let Some(frame) = self.frames.pop_front()
+        {
+            pool.free(frame);
+        }
+    }
+
     /// Gives all frames back.
     pub fn clear(&mut self, pool: &mut Pool) {
         for frame in self.frames.drain(..) {

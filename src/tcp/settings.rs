@@ -1,6 +1,5 @@
 //! What a socket may set on a connection, and read back.
 
-use super::config::Config;
 use super::congestion::Algorithm;
 use super::connection::{Bits, Connection};
 use super::timers::Timer;
@@ -86,6 +85,7 @@ impl Connection {
     /// The user timeout in milliseconds; 0: the retry limits alone.
     pub fn set_user_timeout(&mut self, ms: u32) {
         self.cold.user_timeout = ms;
+        self.user_timeout_was_set(ms);
     }
 
     /// The user timeout in milliseconds.
@@ -93,21 +93,9 @@ impl Connection {
         self.cold.user_timeout
     }
 
-    /// Sets the receive buffer, in bytes, within the stack's bounds. A window
-    /// that was announced is not taken back (SHLD-14).
-    pub fn set_receive_buffer(&mut self, config: &Config, bytes: u32) -> Disposition {
-        self.hot.rcv_buf = bytes.clamp(1024, config.max_receive_buffer.max(1024));
-        self.after_release()
-    }
-
     /// The receive buffer in bytes.
     pub fn receive_buffer(&self) -> u32 {
         self.hot.rcv_buf
-    }
-
-    /// Sets the send buffer, in bytes, within the stack's bounds.
-    pub fn set_send_buffer(&mut self, config: &Config, bytes: u32) {
-        self.hot.snd_buf = bytes.clamp(1024, config.max_send_buffer.max(1024));
     }
 
     /// The send buffer in bytes.

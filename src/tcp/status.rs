@@ -83,6 +83,16 @@ impl Connection {
         seq::distance(self.hot.snd_una, self.hot.snd_end)
     }
 
+    /// Bytes written that are not acknowledged, a FIN not counted (SIOCOUTQ).
+    pub fn unacknowledged(&self) -> u32 {
+        if self.hot.state.is_synchronized() { self.queued() } else { 0 }
+    }
+
+    /// Bytes written that were not sent (SIOCOUTQNSD).
+    pub fn unsent(&self) -> u32 {
+        seq::distance(self.hot.snd_nxt, self.hot.snd_end)
+    }
+
     /// True where the last `send` stopped for want of a frame, not of buffer.
     /// No ACK need come that would wake the program: whoever sees this says
     /// [`Connection::fed`] when there are frames again. Until then, or the next
@@ -112,7 +122,7 @@ impl Connection {
     #[inline(always)]
     pub fn readiness(&self) -> Readiness {
         let h = &self.hot;
-        let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED | Bits::STARVED;
+        let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED | Bits::STARVED | Bits::URGENT;
         if h.state != State::Established || h.bits.intersects(over) || self.cold.error.is_some() {
             return self.any_readiness();
         }
@@ -136,7 +146,8 @@ impl Connection {
             ready.set(Readiness::OUT, self.is_deferred());
             return ready;
         }
-        ready.set(Readiness::IN, peer_closed || self.recv_len() > 0);
+        ready.set(Readiness::IN, peer_closed || self.has_readable());
+        ready.set(Readiness::PRI, self.has_urgent());
         let starved = h.bits.contains(Bits::STARVED);
         ready.set(Readiness::OUT, self.send_shut() || self.writable() && !starved);
         ready
@@ -162,16 +173,6 @@ impl Connection {
         if let Some(mac) = mac {
             self.template.set_dst_mac(mac);
         }
-    }
-
-    /// Bytes until the urgent mark among what is not read yet, if there is one
-    /// (RFC 6093: the data itself stays in line).
-    pub fn urgent_mark(&self) -> Option<u32> {
-        if !self.hot.bits.contains(Bits::URGENT) {
-            return None;
-        }
-        let read = self.hot.rcv_nxt.wrapping_sub(self.recv_len() as u32);
-        Some(seq::distance(read, self.cold.urgent_end))
     }
 
     /// Frames that the connection holds.

@@ -374,6 +374,43 @@ impl Template {
         }
     }
 
+    /// Whether packets may not be fragmented on their way; over IPv6 they never are.
+    pub(super) const fn has_df(&self) -> bool {
+        self.is_v6() || self.bytes[self.l2() + 6] & 0x40 != 0
+    }
+
+    /// DF on or off.
+    pub(super) fn set_df(&mut self, on: bool) {
+        if !self.is_v6() {
+            let at = self.l2() + 6;
+            self.bytes[at] = if on { 0x40 } else { 0 };
+            self.resum();
+        }
+    }
+
+    /// Puts an identification into finished headers of IPv4, where it was zero.
+    #[inline]
+    pub(super) fn identify(&self, buf: &mut [u8], ident: Option<u16>) {
+        let Some(ident) = ident else { return };
+        let ip = &mut buf[self.l2()..];
+        ip[4..6].copy_from_slice(&ident.to_be_bytes());
+        let sum = u64::from(!u16::from_be_bytes([ip[10], ip[11]])) + u64::from(ident);
+        ip[10..12].copy_from_slice(&(!fold(sum)).to_be_bytes());
+    }
+
+    /// Puts an urgent pointer into finished headers, if there is one.
+    #[inline]
+    pub(super) fn mark_urgent(&self, buf: &mut [u8], pointer: Option<u16>) {
+        let Some(pointer) = pointer else { return };
+        let tcp = &mut buf[self.l2l3_len()..];
+        tcp[13] |= Flags::URG.bits();
+        tcp[18..20].copy_from_slice(&pointer.to_be_bytes());
+        // The flag and the pointer were zero before (RFC 1624).
+        let sum = u64::from(!u16::from_be_bytes([tcp[16], tcp[17]]));
+        let sum = sum + u64::from(Flags::URG.bits()) + u64::from(pointer);
+        tcp[16..18].copy_from_slice(&(!fold(sum)).to_be_bytes());
+    }
+
     /// Sends a segment that no connection stands behind. False (and nothing
     /// done) where the pool is empty or the transmit queue full.
     pub fn send(&self, pool: &mut Pool, tx: &mut TxQueue, reply: &Reply) -> bool {
@@ -395,6 +432,18 @@ impl Template {
 
     /// Sends a segment without payload from a fresh frame.
     pub(super) fn send_bare(&self, pool: &mut Pool, tx: &mut TxQueue, f: Fields, options: &[u8]) -> bool {
+        self.send_bare_urgent(pool, tx, f, options, None)
+    }
+
+    /// The same with an urgent pointer, if there is one.
+    pub(super) fn send_bare_urgent(
+        &self,
+        pool: &mut Pool,
+        tx: &mut TxQueue,
+        f: Fields,
+        options: &[u8],
+        urgent: Option<u16>,
+    ) -> bool {
         if tx.room() == 0 {
             return false;
         }
@@ -404,6 +453,7 @@ impl Template {
         if self.ecn_bits() != 0 {
             self.clear_ect(buf);
         }
+        self.mark_urgent(buf, urgent);
         let len = self.l2l3_len() + TCP + options.len();
         let desc = pool.transmit_and_free(frame, len);
         tx.push(desc);

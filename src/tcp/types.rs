@@ -75,7 +75,7 @@ impl State {
 bitflags::bitflags! {
     /// What a step brought about that the socket layer has to know.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct Events: u8 {
+    pub struct Events: u16 {
         /// There is data to read that was not there before.
         const READABLE = 0x01;
         /// The send buffer has room again.
@@ -94,6 +94,8 @@ bitflags::bitflags! {
         /// A timer expired and nothing was heard from the peer: perhaps the next
         /// hop has moved (RFC 1122, 2.3.2.1).
         const UNHEARD = 0x80;
+        /// An urgent byte came in.
+        const URGENT = 0x100;
     }
 }
 
@@ -145,6 +147,17 @@ bitflags::bitflags! {
         /// EPOLLRDHUP: the peer closed.
         const RDHUP = 0x2000;
     }
+}
+
+/// IP_MTU_DISCOVER of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discover {
+    /// Packets may be fragmented on their way (DF is off), and what routers say
+    /// of the MTU does not count.
+    Dont,
+    /// DF is set, and segments are made to fit the path.
+    #[default]
+    Do,
 }
 
 /// An ICMP error about a segment of the connection. Whoever calls has checked
@@ -216,6 +229,10 @@ pub struct Info {
     pub retrans: u32,
     /// Milliseconds since data last came in.
     pub last_data_recv: u32,
+    /// Milliseconds since a segment with data last left.
+    pub last_data_sent: u32,
+    /// The receiver's round trip time in microseconds; 0: not measured.
+    pub rcv_rtt: u32,
     /// Bytes.
     pub pmtu: u32,
     /// Smoothed round trip time, microseconds.

@@ -59,7 +59,7 @@ reasons! {
     IcmpNoSocket => "an echo reply that nobody waits for",
     IcmpQueueFull => "ICMP for a socket whose receive queue is full",
     IcmpRateLimited => "an ICMP message not sent because of the rate limit",
-    IcmpQuoteInvalid => "an ICMP error whose quoted packet matches no live flow",
+    IcmpQuoteInvalid => "an ICMP error whose quoted packet matches no live flow, or that was proved wrong",
     UdpMalformed => "a UDP length that cannot be",
     UdpBadChecksum => "a wrong UDP checksum",
     UdpNoSocket => "UDP for a port that nobody holds",

@@ -40,6 +40,8 @@ pub struct Counters {
     pub tcp_dsack_in: u64,
     /// SACK blocks that made no sense.
     pub tcp_sack_discarded: u64,
+    /// Paths on which full segments vanished and smaller ones were tried.
+    pub tcp_black_holes: u64,
     /// Challenge ACKs sent (RFC 5961).
     pub tcp_challenge_acks: u64,
     /// RSTs sent.
@@ -93,6 +95,7 @@ impl Default for Counters {
             tcp_tail_probes: 0,
             tcp_dsack_in: 0,
             tcp_sack_discarded: 0,
+            tcp_black_holes: 0,
             tcp_challenge_acks: 0,
             tcp_resets_out: 0,
             tcp_opened: 0,

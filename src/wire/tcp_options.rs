@@ -106,6 +106,8 @@ pub struct Options {
     pub sack: ArrayVec<SackBlock, 4>,
     /// Fast Open (RFC 7413).
     pub fast_open: Option<Cookie>,
+    /// User timeout (RFC 5482), as sent: the highest bit says minutes.
+    pub user_timeout: Option<u16>,
 }
 
 /// Reads the options. An option that runs past the end makes them malformed; an
@@ -146,6 +148,7 @@ pub fn parse_options(mut bytes: &[u8]) -> Result<Options, DropReason> {
                     let _ = options.sack.try_push(block);
                 }
             }
+            (28, 2) => options.user_timeout = Some(u16::from_be_bytes([value[0], value[1]])),
             (34, _) => options.fast_open = Cookie::new(value),
             (254, 2..) if value[..2] == FAST_OPEN_ID => {
                 let cookie = Cookie::new(&value[2..]);
@@ -335,6 +338,7 @@ mod tests {
                 timestamp: on(8).then_some((u32::MAX, 77)),
                 sack: ArrayVec::new(),
                 fast_open: None,
+                user_timeout: None,
             };
             for order in [Order::Linux, Order::FreeBsd] {
                 let bytes = options.encode(order);

@@ -153,9 +153,28 @@ static int loop(void *arg)
     CHECK(rr_epoll_wait(set, &event, 1, -1) == 1 && event.data.u64 == 9);
     char buf[8];
     CHECK(rr_read(other, buf, sizeof buf) == 4);
+
+    /* All of it, though it comes in two pieces, and the stack's turns between. */
+    CHECK(rr_write(other, "abc", 3) == 3);
+    CHECK(rr_recv(other, buf, 1, MSG_PEEK) == 1);
+    CHECK(rr_write(other, "def", 3) == 3);
+    struct iovec parts[2] = {{buf, 2}, {buf + 2, 4}};
+    struct msghdr whole = {.msg_iov = parts, .msg_iovlen = 2};
+    CHECK(rr_recvmsg(other, &whole, MSG_WAITALL) == 6 && memcmp(buf, "abcdef", 6) == 0);
+
+    /* A close that waits until the peer has everything, and for no longer. */
+    struct linger linger = {1, 30};
+    struct timespec before, after;
+    CHECK(rr_setsockopt(other, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0);
+    CHECK(rr_write(other, "end", 3) == 3);
+    CHECK(rr_recv(other, buf, 3, MSG_WAITALL) == 3);
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    CHECK(rr_close(other) == 0);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    CHECK(after.tv_sec - before.tv_sec < 10);
     FAILS(EBUSY, rr_shutdown_all());
     FAILS(EBUSY, rr_run(loop, arg));
-    CHECK(rr_close(fd) == 0 && rr_close(other) == 0 && rr_close(set) == 0);
+    CHECK(rr_close(fd) == 0 && rr_close(set) == 0);
     return 1;
 }
 

@@ -3,7 +3,7 @@
 
 use super::Sim;
 use crate::errno::{Errno, Result};
-use crate::socket::{EpollEvent, Handle, Readiness, RecvMeta, SendMeta};
+use crate::socket::{EpollEvent, Figure, Handle, Readiness, RecvMeta, SendMeta};
 use core::ffi::c_int;
 use core::net::SocketAddr;
 use std::io::{IoSlice, IoSliceMut};
@@ -160,6 +160,10 @@ impl Sim {
 
     pub(in crate::ffi) fn bytes_readable(&mut self, fd: c_int) -> Result<usize> {
         self.sockets.bytes_readable(self.handle(fd)?)
+    }
+
+    pub(in crate::ffi) fn figure(&mut self, fd: c_int, figure: Figure) -> Result<usize> {
+        self.sockets.figure(self.handle(fd)?, figure)
     }
 
     pub(in crate::ffi) fn readiness(&mut self, fd: c_int) -> Result<Readiness> {

@@ -116,13 +116,13 @@ pub struct rr_sim_config {
     pub tcp_backlog: u32,
     /// Half-open connections of a listener. Default: 4096.
     pub tcp_half_open: u32,
-    /// Send buffer of a connection. Default: 256 KiB.
+    /// Send buffer of a connection, at the start. Default: 256 KiB.
     pub tcp_send_buffer: u32,
-    /// Receive buffer of a connection. Default: 256 KiB.
+    /// Receive buffer of a connection, at the start. Default: 128 KiB.
     pub tcp_receive_buffer: u32,
-    /// The most that SO_SNDBUF asks for. Default: 4 MiB.
+    /// The most that SO_SNDBUF asks for, and a send buffer grows to. Default: 4 MiB.
     pub tcp_max_send_buffer: u32,
-    /// The most that SO_RCVBUF asks for; the window scale is made to carry it.
+    /// The most that SO_RCVBUF asks for, and a receive buffer grows to; the window scale is made to carry it.
     /// Default: 6 MiB.
     pub tcp_max_receive_buffer: u32,
     /// Switch: no Nagle algorithm. Default: off.
@@ -241,6 +241,27 @@ pub struct rr_sim_config {
     /// Explicit congestion notification (RFC 3168): RR_ON asked for and granted,
     /// RR_OFF neither, 3 granted to who asks (the default).
     pub tcp_ecn: u32,
+    /// Switch: receive buffers grow with what the path carries where the program
+    /// set no size. Default: on.
+    pub tcp_tune_receive: u32,
+    /// Switch: send buffers likewise. Default: on.
+    pub tcp_tune_send: u32,
+    /// Part of the frames, in 1/256, that one connection's buffer may grow to by
+    /// itself. Default: 64.
+    pub tcp_tune_share: u32,
+    /// Switch: where full segments vanish smaller ones are tried (RFC 4821).
+    /// Default: on.
+    pub tcp_mtu_probing: u32,
+    /// The segment size then. Default: 1024.
+    pub tcp_base_mss: u32,
+    /// Time-outs in a row that make a black hole. Default: 3.
+    pub tcp_black_hole_retries: u32,
+    /// Switch: the user timeout option (RFC 5482). Default: off.
+    pub tcp_user_timeout_option: u32,
+    /// The least and the most that a peer's option makes of our user timeout.
+    /// Default: 100 s and 1 h.
+    pub tcp_user_timeout_least_ns: u64,
+    pub tcp_user_timeout_most_ns: u64,
 }
 
 /// Bytes of the struct's first version.
@@ -391,6 +412,10 @@ impl rr_sim_config {
         knobs.switch("tcp_timestamps", self.tcp_timestamps, &mut o.timestamps);
         knobs.switch("tcp_sack", self.tcp_sack, &mut o.sack);
         knobs.switch("tcp_window_scaling", self.tcp_window_scaling, &mut o.window_scaling);
+        let on = &mut o.user_timeout_option;
+        knobs.switch("tcp_user_timeout_option", self.tcp_user_timeout_option, on);
+        knobs.switch("tcp_tune_receive", self.tcp_tune_receive, &mut o.tune_receive);
+        knobs.switch("tcp_tune_send", self.tcp_tune_send, &mut o.tune_send);
         knobs.number("tcp_max_segment", self.tcp_max_segment, &mut o.max_segment);
         knobs.number("tcp_max_send_buffer", self.tcp_max_send_buffer, &mut t.max_send_buffer);
         let most = self.tcp_max_receive_buffer;
@@ -407,6 +432,7 @@ impl rr_sim_config {
         knobs.number("tcp_challenge_acks", self.tcp_challenge_acks, &mut t.challenge_acks);
         knobs.number("tcp_frame_reserve", self.tcp_frame_reserve, &mut t.frame_reserve);
         knobs.number("tcp_frames_low", self.tcp_frames_low, &mut t.frames_low);
+        self.tcp_paths(t, knobs);
         knobs.number("tcp_coalesce", self.tcp_coalesce, &mut t.coalesce);
         t.sequence_base = Some(self.tcp_sequence_base).filter(|base| *base != 0);
     }
@@ -471,6 +497,18 @@ impl rr_sim_config {
             other => knobs.wrong("tcp_ecn", other, "0, RR_ON, RR_OFF or 3"),
         }
         Ok(())
+    }
+
+    fn tcp_paths(&self, t: &mut crate::tcp::Config, knobs: &mut Knobs) {
+        knobs.number("tcp_tune_share", self.tcp_tune_share, &mut t.tune_share);
+        knobs.switch("tcp_mtu_probing", self.tcp_mtu_probing, &mut t.mtu_probing);
+        knobs.number("tcp_base_mss", self.tcp_base_mss, &mut t.base_mss);
+        knobs.number("tcp_black_hole_retries", self.tcp_black_hole_retries, &mut t.black_hole_retries);
+        // One bound and one age for all that ICMP tells of a path.
+        knobs.number("path_mtu_least", self.path_mtu_least, &mut t.min_path_mtu);
+        knobs.time(self.path_mtu_age_ns, &mut t.path_mtu_age);
+        knobs.time(self.tcp_user_timeout_least_ns, &mut t.user_timeout_limits.0);
+        knobs.time(self.tcp_user_timeout_most_ns, &mut t.user_timeout_limits.1);
     }
 
     fn tcp_times(&self, to: &mut Config, knobs: &mut Knobs) {

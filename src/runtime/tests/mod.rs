@@ -4,6 +4,7 @@ mod app;
 mod edges;
 mod strays;
 mod threads;
+mod urgent;
 
 use super::worker::Station;
 use super::{Config, Runtime, Wait};

@@ -18,14 +18,14 @@ pub(super) fn one_at_a_time() -> MutexGuard<'static, ()> {
 
 /// A runtime at each end; posix calls go to A's. Tests that use it run one
 /// after the other.
-struct Bed {
+pub(super) struct Bed {
     a: Option<Runtime>,
     b: Option<Runtime>,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Bed {
-    fn new(wait: Wait) -> Self {
+    pub(super) fn new(wait: Wait) -> Self {
         let turn = one_at_a_time();
         let (a, b) = pair(wait);
         a.install().unwrap();
@@ -33,7 +33,7 @@ impl Bed {
     }
 
     /// Runs a program on B's worker while `f` runs here.
-    fn against<A: App + 'static>(&mut self, make: impl Fn(&mut Sockets) -> A + Send + Sync, f: impl FnOnce()) {
+    pub(super) fn against<A: App + 'static>(&mut self, make: impl Fn(&mut Sockets) -> A + Send + Sync, f: impl FnOnce()) {
         let b = self.b.take().unwrap();
         let stopper = b.stopper();
         std::thread::scope(|scope| {

@@ -110,8 +110,8 @@ impl Table {
     }
 
     /// Takes the first frame of the receive queue; its range is the payload.
-    pub fn recv_frame(&mut self, id: u32) -> Option<Frame> {
-        self.conn_mut(id).recv_frame()
+    pub fn recv_frame(&mut self, core: &mut Core, id: u32) -> Option<Frame> {
+        self.conn_mut(id).recv_frame(&mut core.pool)
     }
 
     /// The program is done with so many bytes of lent frames.

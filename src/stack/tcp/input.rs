@@ -24,6 +24,7 @@ pub(super) const NOBODY: Waiter = Waiter(u64::MAX);
 fn readiness(events: Events) -> Readiness {
     let mut ready = Readiness::empty();
     ready.set(Readiness::IN, events.intersects(Events::READABLE | Events::PEER_CLOSED));
+    ready.set(Readiness::PRI, events.contains(Events::URGENT));
     ready.set(Readiness::OUT, events.intersects(Events::WRITABLE | Events::CONNECTED));
     // With our side shut too it is a hang-up; who does not see one is not told.
     ready.set(Readiness::RDHUP | Readiness::HUP, events.contains(Events::PEER_CLOSED));

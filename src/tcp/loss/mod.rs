@@ -185,7 +185,10 @@ impl Connection {
         match h.state {
             State::SynSent | State::SynReceived => self.resend_syn(env, before),
             _ if h.snd_wnd == 0 => self.probe_window(),
-            _ => self.on_timeout(env, first),
+            _ => {
+                self.on_timeout(env, first);
+                self.path_timeout(env);
+            }
         }
         let events = if unheard { Events::UNHEARD } else { Events::empty() };
         Disposition { events, flush: true }

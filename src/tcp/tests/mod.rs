@@ -9,10 +9,13 @@ mod loss;
 mod manners;
 mod recovery;
 mod pacing;
+mod path;
 mod rules;
 mod storm;
 mod timers;
 mod transfer;
+mod urgent;
+mod user_timeout;
 mod window;
 
 use super::*;

@@ -163,7 +163,7 @@ fn a_peek_leaves_the_data_and_reads_may_be_partial() {
 fn lent_frames_keep_the_window_until_they_are_released() {
     let mut solo = Solo::plain();
     solo.get(ACK, &pattern(1000));
-    let frame: Frame = solo.host.with(|c, _| c.recv_frame()).unwrap();
+    let frame: Frame = solo.host.with(|c, e| c.recv_frame(e.pool)).unwrap();
     solo.host.lent = 1;
     assert_eq!(solo.host.pool.bytes(&frame), pattern(1000));
     let before = solo.host.conn().info(solo.host.now, &solo.host.config).rcv_space;
@@ -172,7 +172,7 @@ fn lent_frames_keep_the_window_until_they_are_released() {
     let _ = solo.host.with(|c, _| c.recv_release(1000));
     let after = solo.host.conn().info(solo.host.now, &solo.host.config).rcv_space;
     assert_eq!(after - before, 1000);
-    assert!(solo.host.with(|c, _| c.recv_frame()).is_none());
+    assert!(solo.host.with(|c, e| c.recv_frame(e.pool)).is_none());
     solo.host.finish();
 }
 
@@ -208,6 +208,7 @@ fn a_frame_that_the_program_filled_leaves_uncopied() {
 fn the_send_buffer_is_bounded_and_says_when_there_is_room_again() {
     let mut config = Config::default();
     config.options.send_buffer = 5000;
+    config.options.tune_send = false;
     let mut solo = Solo::established(config, PLAIN);
     assert_eq!(solo.host.send(&pattern(9000)), 5000);
     assert_eq!(solo.host.send(b"x"), 0);

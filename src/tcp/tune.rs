@@ -1,0 +1,149 @@
+//! Buffers that grow with what the path carries, where the program set no size.
+//!
+//! Receiving: what the program read in a round trip is what the sender had under
+//! way; twice that is offered, and more while it still rises, so that the window
+//! stays ahead of slow start (dynamic right-sizing, Fisk and Feng 2001). Sending:
+//! two congestion windows, one under way and one that waits. One connection gets
+//! no more than a part of the pool (`Config::tune_share`), and nothing while
+//! under a quarter of it is free; then receive buffers go back towards what they
+//! began with. A window that was announced stays (SHLD-14): it just is not
+//! renewed.
+
+use super::Config;
+use super::connection::Connection;
+use super::seq;
+use super::types::{Disposition, Env};
+use crate::time::{Duration, Instant};
+
+/// No look at the buffer for so many bytes.
+const NEVER: u32 = 1 << 30;
+
+/// What the last look at the receive buffer saw.
+#[derive(Debug, Default)]
+pub(super) struct Tuning {
+    since: Option<Instant>,
+    /// The number of the next byte to read then.
+    read: u32,
+    /// Bytes that were read in the round trip before.
+    before: u32,
+    /// Round trip time in microseconds as the receiver sees it; 0: not known.
+    rtt: u32,
+}
+
+impl Connection {
+    /// Looks at the receive buffer next after so many bytes.
+    pub(super) fn tune_after(&mut self) {
+        let step = match self.cold.tune_receive {
+            true => (self.hot.rcv_buf / 8).clamp(2048, NEVER),
+            false => NEVER,
+        };
+        self.cold.tune_at = self.hot.rcv_nxt.wrapping_add(step);
+    }
+
+    /// An eighth of the buffer's size came in since the last look. `echo` is the
+    /// timestamp echoed by the segment.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn tune_received(&mut self, env: &Env, echo: Option<u32>) -> Disposition {
+        self.tune_after();
+        if !self.cold.tune_receive {
+            return Disposition::NONE;
+        }
+        let took = self.echoed(env, echo).map_or(0, |t| t.as_micros() as u32);
+        let handshake = self.hot.rtt.smoothed();
+        let read = self.read_seq();
+        let t = &mut self.extra().tuning;
+        t.rtt = match (t.rtt, took) {
+            (0, 0) => handshake,
+            (old, 0) => old,
+            (0, new) => new,
+            // The least counts: a sender that waits makes it look longer.
+            (old, new) if new < old => new,
+            (old, new) => old - old / 8 + new / 8,
+        };
+        if t.rtt == 0 {
+            t.rtt = 1000; // the clock is no finer
+        }
+        let Some(since) = t.since else {
+            (t.since, t.read) = (Some(env.now), read);
+            return Disposition::NONE;
+        };
+        let elapsed = env.now.since(since);
+        if elapsed < Duration::from_micros(t.rtt.into()) {
+            return Disposition::NONE;
+        }
+        let bytes = u64::from(seq::distance(t.read, read));
+        let one_trip = bytes * u64::from(t.rtt.max(1)) / elapsed.as_micros().max(1);
+        let one_trip = one_trip.min(NEVER.into()) as u32;
+        let rise = one_trip.saturating_sub(t.before);
+        (t.since, t.read, t.before) = (Some(env.now), read, one_trip);
+        let wanted = one_trip.saturating_mul(2).saturating_add(rise.saturating_mul(4));
+        self.resize_received(env, wanted)
+    }
+
+    fn resize_received(&mut self, env: &Env, wanted: u32) -> Disposition {
+        let config = env.config;
+        let most = share(env, self.hot.rcv_mss).min(config.max_receive_buffer);
+        let buffer = &mut self.hot.rcv_buf;
+        if is_short(env) {
+            let least = config.options.receive_buffer.min(*buffer);
+            *buffer = (*buffer - *buffer / 4).max(least);
+            return Disposition::NONE;
+        }
+        if wanted.min(most) <= *buffer {
+            return Disposition::NONE;
+        }
+        *buffer = wanted.min(most);
+        self.tune_after();
+        self.after_release()
+    }
+
+    /// The send buffer is nearly full when an ACK comes: it, not the congestion
+    /// window, may be what holds the sender back.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn tune_sent(&mut self, env: &Env) {
+        if !self.cold.tune_send || is_short(env) {
+            return;
+        }
+        let most = share(env, self.hot.mss).min(env.config.max_send_buffer);
+        let wanted = self.hot.congestion.window.saturating_mul(2).min(most);
+        self.hot.snd_buf = self.hot.snd_buf.max(wanted);
+    }
+
+    /// The receiver's round trip time in microseconds; 0: not measured.
+    pub(super) fn tuned_rtt(&self) -> u32 {
+        self.extra.as_ref().map_or(0, |e| e.tuning.rtt)
+    }
+
+    /// Whether the buffers may grow by themselves: (receive, send).
+    pub fn is_tuned(&self) -> (bool, bool) {
+        (self.cold.tune_receive, self.cold.tune_send)
+    }
+
+    /// Sets the receive buffer, in bytes, within the stack's bounds, and for good.
+    /// A window that was announced is not taken back (SHLD-14).
+    pub fn set_receive_buffer(&mut self, config: &Config, bytes: u32) -> Disposition {
+        self.cold.tune_receive = false;
+        self.hot.rcv_buf = bytes.clamp(1024, config.max_receive_buffer.max(1024));
+        self.after_release()
+    }
+
+    /// Sets the send buffer, in bytes, within the stack's bounds, and for good.
+    pub fn set_send_buffer(&mut self, config: &Config, bytes: u32) {
+        self.cold.tune_send = false;
+        self.hot.snd_buf = bytes.clamp(1024, config.max_send_buffer.max(1024));
+    }
+}
+
+/// Bytes that one connection's buffer may grow to by itself, in segments of so
+/// many bytes.
+fn share(env: &Env, mss: u16) -> u32 {
+    let frames = u64::from(env.pool.capacity()) * u64::from(env.config.tune_share) / 256;
+    (frames * u64::from(mss)).min(NEVER.into()) as u32
+}
+
+/// Under a quarter of the pool is free.
+fn is_short(env: &Env) -> bool {
+    env.pool.available() < env.pool.capacity() / 4
+}
