@@ -16,7 +16,8 @@ fn a_shift_above_14_counts_as_14() {
 fn one_sample_a_round_trip_is_taken() {
     // RFC 6298, 3; RFC 7323, 4.2: many samples would shorten the memory.
     let mut solo = Solo::established(Config::default(), PLAIN);
-    solo.host.with(|c, _| c.set_nodelay(true));
+    let d = solo.host.with(|c, _| c.set_nodelay(true));
+    solo.host.note(d);
     solo.host.send(&[1; 4000]);
     assert_eq!(solo.host.out().len(), 4);
     let before = solo.host.conn().hot.rtt.smoothed();
