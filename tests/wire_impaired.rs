@@ -71,7 +71,7 @@ fn every_byte_arrives_over_a_road_that_harms_segments_in_every_way() {
     let road = Road::new(&unique(), SHAPE);
     let mut capture = Capture::by(road.command(None, "tcpdump"), "left", 60_000);
     let mut outcomes = Vec::new();
-    for (seed, congestion) in ["reno"].into_iter().enumerate() {
+    for (seed, congestion) in ["cubic", "bbr", "reno"].into_iter().enumerate() {
         outcomes.push(transfer(&road, &bulk, End::Left, true, congestion, 10 + seed as u64));
     }
     for (seed, congestion) in ["cubic", "bbr"].into_iter().enumerate() {

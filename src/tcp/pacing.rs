@@ -20,6 +20,8 @@ pub(super) struct Pacing {
     held: bool,
     /// Bytes a second at most; zero: any.
     max_rate: u64,
+    /// The rate that `next` was reckoned at.
+    rate: u64,
 }
 
 impl Pacing {
@@ -29,6 +31,18 @@ impl Pacing {
         let earliest = Instant::from_nanos(now.as_nanos().saturating_sub(SLACK.as_nanos()));
         let cost = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
         self.next = self.next.max(earliest) + Duration::from_nanos(cost.min(1 << 40) as u64);
+        self.rate = rate;
+    }
+
+    /// The rate is this now: what waits at a lower one waits no longer than at this.
+    /// (After a handshake that lost something the path looks a hundred times slower
+    /// than its first ACK shows.)
+    fn hasten(&mut self, now: Instant, rate: u64) {
+        if rate > self.rate && self.next > now {
+            let wait = u128::from(self.next.since(now).as_nanos()) * u128::from(self.rate);
+            self.next = now + Duration::from_nanos((wait / u128::from(rate)) as u64);
+            self.rate = rate;
+        }
     }
 }
 
@@ -67,7 +81,9 @@ impl Connection {
 
     #[inline(never)]
     fn hold_back(&mut self, now: Instant) -> bool {
+        let rate = self.pacing_rate().unwrap_or(0);
         let pacing = &mut self.flow().pacing;
+        pacing.hasten(now, rate);
         pacing.held = pacing.next > now;
         pacing.held
     }
@@ -121,5 +137,19 @@ mod tests {
             p.spend(now, 1000, 1_000_000);
         }
         assert_eq!(p.next.since(now).as_millis(), 3);
+    }
+
+    #[test]
+    fn what_waits_at_a_low_rate_waits_less_when_a_higher_one_is_known() {
+        let now = Instant::ZERO + Duration::from_secs(5);
+        let mut p = Pacing { next: now, ..Pacing::default() };
+        // A segment at a window in a second: it was the handshake that took so long.
+        p.spend(now, 1000, 4000);
+        assert_eq!(p.next.since(now).as_millis(), 250);
+        let later = now + Duration::from_millis(50);
+        p.hasten(later, 400_000);
+        assert_eq!(p.next.since(later).as_millis(), 2);
+        p.hasten(later, 100_000);
+        assert_eq!(p.next.since(later).as_millis(), 2, "a lower rate is for what comes next");
     }
 }

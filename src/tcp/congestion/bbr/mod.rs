@@ -205,7 +205,8 @@ impl Bbr {
 
     /// 4.5.12: the least round trip time of ten seconds, looked for every five.
     fn update_min_rtt(&mut self, ack: &Ack) {
-        self.probe_rtt_due = ack.now.since(self.probe_rtt_min_at) > PROBE_RTT_EVERY;
+        let known = self.probe_rtt_min != Duration::MAX;
+        self.probe_rtt_due = known && ack.now.since(self.probe_rtt_min_at) > PROBE_RTT_EVERY;
         if let Some(rtt) = ack.rtt
             && (rtt < self.probe_rtt_min || self.probe_rtt_due)
         {

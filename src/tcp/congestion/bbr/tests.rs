@@ -157,3 +157,12 @@ fn samples_of_an_idle_program_do_not_fill_the_pipe() {
     (0..3).for_each(|_| full.check(1250, true));
     assert!(full.reached && full.is_now());
 }
+
+#[test]
+fn the_first_ack_begins_no_probe_of_the_round_trip_time_however_late_the_clock() {
+    let mut p = Path::new(20);
+    p.now = Instant::ZERO + Duration::from_secs(100_000);
+    (0..8).for_each(|_| p.round(RATE, RTT, 0));
+    assert_eq!(p.seen[0], Phase::Startup);
+    assert!(!p.seen.contains(&Phase::ProbeRtt), "{:?}", p.seen);
+}
