@@ -5,7 +5,7 @@
 mod common;
 mod impaired;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -37,10 +37,10 @@ fn bulk() -> PathBuf {
 }
 
 #[track_caller]
-fn transfer(road: &Road, bulk: &PathBuf, from: End, ours: bool, congestion: &str, seed: u64) -> Outcome {
+fn transfer(road: &Road, bulk: &Path, from: End, ours: bool, congestion: &str, seed: u64) -> Outcome {
     road.set(HARM, seed);
     let transfer = Transfer {
-        bulk: bulk.clone(),
+        bulk: bulk.to_path_buf(),
         from,
         ours,
         congestion: congestion.to_string(),

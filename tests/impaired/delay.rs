@@ -75,7 +75,7 @@ impl Drop for DelayLine {
 
 struct Held {
     until: Instant,
-    bytes: [u8; PACKET],
+    bytes: Vec<u8>,
     len: usize,
 }
 
@@ -83,8 +83,8 @@ fn run(mut lanes: Vec<Lane>, stop: &AtomicBool, lost: &AtomicU64) {
     let priority = libc::sched_param { sched_priority: 10 };
     // SAFETY: `priority` is live; 0 is this thread. Where it is refused, delays are less even.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority) };
-    let mut queues: Vec<VecDeque<Box<Held>>> = lanes.iter().map(|_| VecDeque::new()).collect();
-    let mut spare: Vec<Box<Held>> = Vec::new();
+    let mut queues: Vec<VecDeque<Held>> = lanes.iter().map(|_| VecDeque::new()).collect();
+    let mut spare: Vec<Held> = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let mut next = Duration::from_millis(50);
         for (lane, queue) in lanes.iter_mut().zip(&mut queues) {
@@ -105,9 +105,9 @@ fn run(mut lanes: Vec<Lane>, stop: &AtomicBool, lost: &AtomicU64) {
 }
 
 /// Takes what waits in a lane's device.
-fn take(lane: &mut Lane, queue: &mut VecDeque<Box<Held>>, spare: &mut Vec<Box<Held>>, lost: &AtomicU64) {
+fn take(lane: &mut Lane, queue: &mut VecDeque<Held>, spare: &mut Vec<Held>, lost: &AtomicU64) {
     loop {
-        let fresh = || Box::new(Held { until: Instant::now(), bytes: [0; PACKET], len: 0 });
+        let fresh = || Held { until: Instant::now(), bytes: vec![0; PACKET], len: 0 };
         let mut held = spare.pop().unwrap_or_else(fresh);
         match lane.from.read(&mut held.bytes) {
             Ok(len) if queue.len() < HELD => {
