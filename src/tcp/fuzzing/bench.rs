@@ -95,7 +95,9 @@ impl Bench {
         let template = Template::new(Link::Raw, ends[0], ends[1], 64, 0);
         let options = bench.config.options.clone();
         let initial = Initial { iss: ISS, ts_offset: ISS.rotate_left(7) };
-        let conn = begin(&mut bench.env(), template, &options, initial);
+        let mut conn = begin(&mut bench.env(), template, &options, initial);
+        // What is read is the whole stream.
+        conn.set_oob_inline(true);
         bench.conn = Some(conn);
         bench
     }
