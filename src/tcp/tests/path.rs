@@ -109,6 +109,10 @@ fn where_full_segments_vanish_smaller_ones_are_tried() {
             assert!(solo.host.out().iter().all(|o| o.len() <= 424));
             solo.get_ack(424);
             solo.host.advance(Duration::from_secs(601));
+            // What is written is cut at once; what is known of the path ages as it leaves.
+            solo.host.send(&pattern(10));
+            solo.host.out_one();
+            solo.get_ack(10);
             solo.host.send(&pattern(1448));
             assert_eq!(solo.host.out_one().len(), 1448, "full segments are tried again");
         }
