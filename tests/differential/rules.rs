@@ -111,12 +111,6 @@ pub const RULES: &[Rule] = &[
         },
     },
     Rule {
-        name: "the sequence number is looked at before the ACK bit",
-        reason: "RFC 9293, 3.10.7.4, first and fifth; smoltcp drops what has no ACK before it looks",
-        ends: false,
-        explains: |c| is(c, "data without ACK") && only_answered(c) && c.after[0].answered,
-    },
-    Rule {
         name: "the sequence number is looked at before the acknowledgment",
         reason: "RFC 9293, 3.10.7.4, first: an ACK tells where we are; smoltcp resets for the acknowledgment alone",
         ends: true,
@@ -173,6 +167,17 @@ pub const RULES: &[Rule] = &[
         reason: "RFC 9293, 3.10.5: the peer has closed and knows it; smoltcp sends an RST",
         ends: true,
         explains: |c| in_time_wait(c) && matches!(c.step, Step::Abort) && c.after[0].reset.is_none(),
+    },
+    Rule {
+        name: "TIME-WAIT lasts 2 MSL",
+        reason: "RFC 9293, MUST-13: a minute here; smoltcp takes ten seconds",
+        ends: true,
+        explains: |c| {
+            in_time_wait(c)
+                && c.after[1].state == Some(State::Closed)
+                && but_for(c, |t, o| t.state = o.state)
+                && !is_reset(c)
+        },
     },
     Rule {
         name: "TIME-WAIT is not ended by a reset",
