@@ -362,9 +362,9 @@ struct rr_sim_config {
     uint32_t tcp_black_hole_retries;
     // Switch: the user timeout option (RFC 5482). Default: off.
     uint32_t tcp_user_timeout_option;
-    // The least and the most that a peer's option makes of our user timeout.
-    // Default: 100 s and 1 h.
+    // The least that a peer's option makes of our user timeout. Default: 100 s.
     uint64_t tcp_user_timeout_least_ns;
+    // The most that it makes of it. Default: 1 h.
     uint64_t tcp_user_timeout_most_ns;
 };
 

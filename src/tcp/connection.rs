@@ -29,8 +29,8 @@ bitflags::bitflags! {
         const KEEP_DUE = 1 << 3;
         /// One segment may leave whatever the peer's window says.
         const PROBE_DUE = 1 << 4;
-        /// Its SYN came with data and a cookie: the program has it already.
-        const EARLY = 1 << 5;
+        /// A mark of ECN is to be echoed, or a reduction to be told.
+        const ECN_BUSY = 1 << 5;
         /// Both sides send timestamps.
         const TIMESTAMPS = 1 << 6;
         /// Both sides know SACK.
@@ -85,8 +85,12 @@ bitflags::bitflags! {
         /// Input in this state is not for the fast path.
         const SLOW = Self::BOOKS.bits() | Self::GAP.bits() | Self::ECN_BUSY.bits()
             | Self::URGENT.bits();
-        /// A mark of ECN is to be echoed, or a reduction to be told.
-        const ECN_BUSY = 1 << 5;
+        /// What a lone segment need not think of on leaving.
+        const LONE = Self::PATH.bits() | Self::ACK_PENDING.bits() | Self::ACK_NOW.bits()
+            | Self::TIMESTAMPS.bits() | Self::SACK.bits() | Self::SCALING.bits()
+            | Self::NODELAY.bits() | Self::KEEPALIVE.bits() | Self::QUICK_ACK.bits()
+            | Self::PASSIVE.bits() | Self::SYN_REPEATED.bits() | Self::TAIL.bits()
+            | Self::STARVED.bits();
     }
 }
 
@@ -151,6 +155,8 @@ pub(super) struct Cold {
     pub error: Option<Errno>,
     pub soft_error: Option<Errno>,
     pub mode: Mode,
+    /// Its SYN came with data and a cookie: the program has it already.
+    pub early: bool,
     /// When this is received the receive buffer is looked at.
     pub tune_at: u32,
     /// The buffers grow by themselves.
@@ -215,6 +221,7 @@ impl Cold {
             error: None,
             soft_error: None,
             mode: Mode::Retransmit,
+            early: false,
             tune_at: 0,
             tune_receive: options.tune_receive,
             tune_send: options.tune_send,
@@ -364,4 +371,19 @@ pub(super) fn limit(max_segment: u16) -> u16 {
 /// 14 (RFC 7323, 2.3).
 fn scale_for(buffer: u32) -> u8 {
     (0..14).find(|s| buffer >> s <= 65_535).unwrap_or(14)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bits;
+    use bitflags::Flags;
+
+    #[test]
+    fn no_two_facts_share_a_bit() {
+        let mut seen = Bits::empty();
+        for flag in Bits::FLAGS.iter().filter(|f| f.value().bits().is_power_of_two()) {
+            assert!(!seen.intersects(*flag.value()), "{}", flag.name());
+            seen |= *flag.value();
+        }
+    }
 }

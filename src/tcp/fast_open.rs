@@ -189,7 +189,7 @@ impl Connection {
         owner: (u32, u32),
     ) -> Self {
         let mut conn = Self::accept(env, template, options, initial, mtu, syn);
-        conn.hot.bits |= Bits::EARLY;
+        conn.cold.early = true;
         conn.cold.fast_open = Some(Box::new(FastOpen { option, owner: Some(owner), ..FastOpen::default() }));
         conn.hot.rcv_edge = conn.hot.rcv_nxt.wrapping_add(conn.hot.rcv_buf.min(65_535));
         if let Some(packet) = payload {
@@ -230,7 +230,7 @@ impl Connection {
     /// SYN-RECEIVED, and the program has the connection already.
     #[inline]
     pub fn is_early(&self) -> bool {
-        self.hot.bits.contains(Bits::EARLY) && self.hot.state == State::SynReceived
+        self.cold.early && self.hot.state == State::SynReceived
     }
 
     /// The error of an early connection that the peer resets: the program has it.

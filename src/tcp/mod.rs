@@ -23,6 +23,7 @@ mod icmp;
 mod info;
 mod input;
 pub mod isn;
+mod lone;
 mod loss;
 mod output;
 mod pressure;

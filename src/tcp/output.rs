@@ -20,7 +20,13 @@ pub(super) struct Full;
 impl Connection {
     /// Sends what may be sent: called once for each connection that a batch, a
     /// timer or the program touched.
+    #[inline]
     pub fn flush(&mut self, env: &mut Env) -> Flush {
+        if self.flush_lone(env) { Flush::Done } else { self.flush_any(env) }
+    }
+
+    #[inline(never)]
+    fn flush_any(&mut self, env: &mut Env) -> Flush {
         if !self.hot.bits.contains(Bits::PATH) {
             self.arm(env);
             return Flush::Done;
@@ -399,7 +405,7 @@ impl Connection {
 
     /// A segment with our acknowledgment left.
     #[inline]
-    fn ack_left(&mut self, env: &mut Env, with_data: bool) {
+    pub(super) fn ack_left(&mut self, env: &mut Env, with_data: bool) {
         env.counters.tcp_segments_out += 1;
         let h = &mut self.hot;
         h.last_ack = h.rcv_nxt;
@@ -425,7 +431,7 @@ impl Connection {
 
     /// The timestamp and its echo that a segment carries now.
     #[inline]
-    fn data_timestamp(&self, now: Instant) -> Option<(u32, u32)> {
+    pub(super) fn data_timestamp(&self, now: Instant) -> Option<(u32, u32)> {
         let on = self.hot.bits.contains(Bits::TIMESTAMPS);
         on.then(|| (self.ts_now(now), self.hot.ts_recent))
     }

@@ -104,6 +104,15 @@ impl SendQueue {
         self.segments.partition_point(|s| seq::lt(s.seq, seq))
     }
 
+    /// The only segment, if it was never sent.
+    #[inline(always)]
+    pub fn lone_unsent(&mut self) -> Option<&mut Segment> {
+        if self.sent != 0 || self.segments.len() != 1 {
+            return None;
+        }
+        self.segments.front_mut()
+    }
+
     #[inline]
     pub fn has_unsent(&self) -> bool {
         (self.sent as usize) < self.segments.len()

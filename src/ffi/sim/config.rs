@@ -258,9 +258,9 @@ pub struct rr_sim_config {
     pub tcp_black_hole_retries: u32,
     /// Switch: the user timeout option (RFC 5482). Default: off.
     pub tcp_user_timeout_option: u32,
-    /// The least and the most that a peer's option makes of our user timeout.
-    /// Default: 100 s and 1 h.
+    /// The least that a peer's option makes of our user timeout. Default: 100 s.
     pub tcp_user_timeout_least_ns: u64,
+    /// The most that it makes of it. Default: 1 h.
     pub tcp_user_timeout_most_ns: u64,
 }
 
