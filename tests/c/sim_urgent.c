@@ -161,5 +161,6 @@ int main(void)
         options(client);
         pair_down();
     }
+    puts("ok");
     return 0;
 }
