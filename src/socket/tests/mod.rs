@@ -2,6 +2,7 @@
 
 mod damage;
 mod datagram;
+mod ecn;
 mod epoll;
 mod guard;
 mod stream;
