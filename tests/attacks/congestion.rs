@@ -70,6 +70,37 @@ fn what_was_not_sent_cannot_be_acknowledged_and_opens_no_window() {
     assert!(b.window(c.h) <= 10);
 }
 
+/// New data that a flight of ten segments and a thousand duplicates pull out.
+fn pulled_out(offer: Options, blocks: &[(u32, u32)]) -> u32 {
+    let mut b = Bed::new(|_| ());
+    let c = b.open(4000, offer);
+    b.sockets.send(c.h, &[1; 200_000], 0).unwrap();
+    let sent: u32 = b.take().iter().map(|o| o.data.len() as u32).sum();
+    assert_eq!(sent, 10 * MSS);
+    let block = |b: &(u32, u32)| SackBlock { left: c.ack + b.0 * MSS, right: c.ack + b.1 * MSS };
+    let mut more = 0;
+    for _ in 0..1000 {
+        let options = Options { sack: blocks.iter().map(block).collect(), ..Default::default() };
+        b.put(&Segment { options, ..c.seg(ACK) }, b"");
+        let fresh = b.take().into_iter().filter(|o| o.seg.seq.wrapping_sub(c.ack) >= sent);
+        more += fresh.map(|o| o.data.len() as u32).sum::<u32>();
+    }
+    more
+}
+
+/// A duplicate stands for a segment that left the network: there cannot be more
+/// of them than were under way.
+#[test]
+fn spoofed_duplicate_acks_pull_out_no_more_than_was_under_way() {
+    let plain = pulled_out(options(), &[]);
+    assert!((MSS..=12 * MSS).contains(&plain), "{plain}");
+    let sack = Options { sack_permitted: true, ..options() };
+    for blocks in [&[(1, 4)][..], &[(1, 10)], &[(0, 1), (1, 10)], &[(1, 2), (3, 4), (5, 9)]] {
+        let more = pulled_out(sack.clone(), blocks);
+        assert!(more <= 12 * MSS, "{more} for {blocks:?}");
+    }
+}
+
 /// To a peer that has SACK a duplicate ACK without a block says nothing.
 #[test]
 fn duplicate_acks_that_tell_nothing_send_nothing() {

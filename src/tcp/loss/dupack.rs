@@ -30,8 +30,11 @@ impl Connection {
             return;
         }
         let mss = u32::from(h.mss);
-        let flight = h.snd_nxt.wrapping_sub(h.snd_una);
-        let now = (h.send.sacked() + mss).min(flight.saturating_sub(mss));
+        // No more of them count than segments were under way when recovery began, less
+        // the missing one: else forged ones pull out what they like (RFC 5681, 3.2).
+        let end = if h.bits.contains(Bits::RECOVERY) { self.cold.recover } else { h.snd_nxt };
+        let most = end.wrapping_sub(h.snd_una).saturating_sub(mss);
+        let now = (h.send.sacked() + mss).min(most);
         seen.delivered += now.saturating_sub(h.send.sacked());
         h.send.set_sacked(now.max(h.send.sacked()));
     }
