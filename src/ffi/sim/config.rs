@@ -3,7 +3,7 @@
 use crate::errno::Result;
 use crate::ffi::config::{self, Knobs, RR_OFF, RR_ON};
 use crate::stack::tcp::{FastOpenKeys, SynCookies, TableConfig};
-use crate::stack::{Config, Mode};
+use crate::stack::{Config, Mode, Route};
 use crate::tcp::{self, Algorithm, EcnMode, LossDetection};
 use crate::wire::ethernet::Mac;
 use core::ffi::c_char;
@@ -305,6 +305,10 @@ impl Settings {
             .map(|g| g.parse().map_err(|_| config::bad("gateway", g, "an IP address")))
             .transpose()?;
         c.link(&mut stack, &mut knobs);
+        if stack.raw_ip && stack.gateway.is_none() {
+            // There are no neighbours: all that is not ours goes out.
+            stack.routes = ["0.0.0.0", "::"].map(everywhere).into();
+        }
         c.neighbors(&mut stack, &mut knobs);
         c.packets(&mut stack, &mut knobs);
         c.tcp(&mut stack, &mut knobs);
@@ -526,6 +530,11 @@ impl rr_sim_config {
 }
 
 /// A locally administered Ethernet address that differs where the IP address does.
+fn everywhere(destination: &str) -> Route {
+    let destination = destination.parse().expect("an address");
+    Route { destination, prefix: 0, gateway: None, source: None, metric: u32::MAX, mtu: None }
+}
+
 fn mac_for(addresses: &[(IpAddr, u8)]) -> [u8; 6] {
     let tail = match addresses.first() {
         Some((IpAddr::V4(ip), _)) => ip.octets(),
@@ -600,6 +609,19 @@ mod tests {
         assert_eq!((t.options.congestion, t.options.max_pacing_rate), (Algorithm::Bbr, 9_000));
         assert_eq!((t.bbr_loss, t.hystart, t.pacing, t.ecn), (2, false, true, EcnMode::Request));
         assert!(s.frame_size >= 9064);
+    }
+
+    #[test]
+    fn without_neighbours_and_router_everything_is_reached_directly() {
+        let connect = |change: fn(&mut rr_sim_config)| {
+            let pool = crate::frame::Pool::heap(16, 2048);
+            let stack = crate::stack::Stack::new(read(change).unwrap().stack, pool, 1);
+            let mut sockets = crate::socket::Sockets::new(stack);
+            let s = sockets.socket(2, 1, 0).unwrap();
+            sockets.connect(s, "198.51.100.7:80".parse().unwrap()).err()
+        };
+        assert_eq!(connect(|c| c.raw_ip = 1), Some(Errno::EINPROGRESS));
+        assert_eq!(connect(|c| c.raw_ip = 0), Some(Errno::ENETUNREACH));
     }
 
     #[test]
