@@ -88,6 +88,11 @@ impl Connection {
         pacing.held
     }
 
+    /// This flush met a segment that has to wait for its time.
+    pub(super) fn was_held_back(&self) -> bool {
+        self.hot.congestion.is_spaced() && self.cold.flow.as_ref().is_some_and(|f| f.pacing.held)
+    }
+
     /// A data segment left.
     #[inline]
     pub(super) fn count_paced(&mut self, now: Instant, bytes: usize) {

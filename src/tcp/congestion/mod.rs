@@ -335,11 +335,13 @@ impl Congestion {
     }
 
     /// The retransmission timer expired; `first`: for the first time for this
-    /// data (RFC 5681, 3.1).
-    pub fn on_timeout(&mut self, _now: Instant, in_flight: u32, mss: u32, first: bool) {
+    /// data (RFC 5681, 3.1); `recovery`: in fast recovery, whose loss stays one.
+    pub fn on_timeout(&mut self, in_flight: u32, mss: u32, first: bool, recovery: bool) {
         let (window, state) = self.state();
         if first {
-            state.remember(*window);
+            // On its way down the window may be above where recovery would end.
+            let goal = if recovery { state.threshold } else { u32::MAX };
+            state.remember((*window).min(goal));
             state.threshold = state.after_loss(*window, in_flight, mss);
         }
         match &mut state.kind {
@@ -445,10 +447,10 @@ mod tests {
             c.on_recovered(NOW, 1000, 1000);
             assert_eq!(c.window, 2000);
             c.window = 8000;
-            c.on_timeout(NOW, 8000, 1000, true);
+            c.on_timeout(8000, 1000, true, false);
             let threshold = left * 8 / 10;
             assert_eq!((c.window, c.threshold()), (1000, threshold));
-            c.on_timeout(NOW, 1000, 1000, false);
+            c.on_timeout(1000, 1000, false, false);
             assert_eq!((c.window, c.threshold()), (1000, threshold), "reduced once");
             c.on_recovery(NOW, 1000, 1000);
             assert_eq!(c.threshold(), 2000);

@@ -200,11 +200,12 @@ impl Connection {
         let mut r = self.take_books();
         let h = &mut self.hot;
         let flight = h.snd_nxt.wrapping_sub(h.snd_una);
-        h.congestion.on_timeout(env.now, flight, h.mss.into(), first);
+        let recovery = h.bits.contains(Bits::RECOVERY);
+        h.congestion.on_timeout(flight, h.mss.into(), first, recovery);
         if first {
             r.undo.begin(h.snd_una, r.board.retransmitted);
         }
-        let again = env.config.frto && !h.bits.contains(Bits::RECOVERY);
+        let again = env.config.frto && !recovery;
         r.frto = if again { Frto::Waiting } else { Frto::Off };
         r.tail = None;
         h.bits -= Bits::RECOVERY | Bits::TAIL_DUE;

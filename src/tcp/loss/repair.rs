@@ -30,7 +30,8 @@ impl Connection {
         }
         if self.hot.bits.contains(Bits::LOSS) && self.books().1.frto == Frto::New {
             self.send_new(env)?;
-            if self.hot.snd_nxt != self.cold.recover {
+            // Pacing may hold the new data back: it goes when its time has come.
+            if self.hot.snd_nxt != self.cold.recover || self.was_held_back() {
                 let due = self.hot.bits.intersects(Bits::ACK_NOW | Bits::KEEP_DUE);
                 return if due { self.send_acks(env) } else { Ok(()) };
             }

@@ -271,6 +271,50 @@ fn without_sack_new_data_tells_whether_the_time_out_was_too_early() {
 }
 
 #[test]
+fn pacing_may_hold_back_the_new_data_that_f_rto_sends_first() {
+    // RFC 5682, 2.1, step 2b: it goes first when its time has come.
+    let mut solo = flight_of(Config::default(), PLAIN, 6);
+    solo.host.with(|c, _| c.set_max_pacing_rate(20_000));
+    assert_eq!(wait(&mut solo), (300, vec![(0, 1000)]));
+    solo.host.send(&pattern(10_000));
+    solo.get_ack(1000);
+    solo.host.silent();
+    let (after, sent) = wait(&mut solo);
+    assert!((48..=50).contains(&after), "a segment in 50 ms, two saved: {after}");
+    assert_eq!(sent, [(6000, 1000)], "not what only seems lost");
+    solo.get_ack(1000);
+    assert_eq!((info(&solo).ca_state, solo.host.counters.tcp_undone), (0, 1));
+    solo.host.finish();
+}
+
+#[test]
+fn a_time_out_in_recovery_that_was_none_leaves_what_recovery_ends_with() {
+    // The loss was one: the window goes back to the goal of the reduction, not to
+    // where it stood on the way down.
+    let offer = Offer { time: true, mss: 1012, ..SACKS };
+    let mut config =
+        Config { initial_window: 20, tail_loss_probe: false, ..Config::default() };
+    config.options.congestion = Algorithm::Reno;
+    let mut solo = flight_of(config, offer, 20);
+    let old = solo.host.conn().ts_now(solo.host.now);
+    solo.host.now += ms(100);
+    solo.echo = old;
+    tell(&mut solo, 0, &[(1000, 4000)]);
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    assert_eq!((info(&solo).snd_cwnd, info(&solo).snd_ssthresh), (17, 10));
+    let repair = solo.host.conn().ts_now(solo.host.now);
+    assert_eq!(wait(&mut solo).1, [(0, 1000)]);
+    assert_eq!((info(&solo).ca_state, info(&solo).snd_cwnd), (4, 1));
+    solo.host.now += ms(5);
+    solo.echo = repair;
+    tell(&mut solo, 4000, &[]);
+    let i = info(&solo);
+    assert_eq!((i.ca_state, i.snd_cwnd, i.snd_ssthresh), (0, 10, 10));
+    assert_eq!(solo.host.counters.tcp_undone, 1);
+    solo.host.finish();
+}
+
+#[test]
 fn an_echo_from_before_the_repair_undoes_it() {
     // RFC 3522 (Eifel).
     let offer = Offer { time: true, mss: 1012, ..SACKS };
