@@ -276,6 +276,9 @@ impl Sockets {
                 if flags & MSG_OOB != 0 {
                     tcp.conn_mut(conn).mark_urgent();
                 }
+                if flags & MSG_EOR != 0 && n == data.len() {
+                    tcp.conn_mut(conn).end_record();
+                }
                 Ok(n)
             }
         }

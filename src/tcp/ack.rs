@@ -78,6 +78,8 @@ impl Connection {
         let limited = self.is_window_limited(flight);
         let congestion = &self.hot.congestion;
         if limited || congestion.wants_all() || self.cold.flow.is_some() {
+            let most = self.most_under_way(self.hot.snd_una.wrapping_sub(bytes), flight);
+            let limited = limited || self.is_window_limited(most);
             let progress = Progress { acked: bytes, delivered: bytes, limited, ..Progress::default() };
             self.tell_congestion(env, &Progress { sent_at, newest: sent_at, ..progress });
         }

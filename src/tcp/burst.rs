@@ -7,9 +7,22 @@ use super::seq;
 use super::types::Env;
 
 impl Connection {
+    /// Segments that Linux would hand to its device as one packet: about a
+    /// millisecond's worth at twice the rate of the window, more where the path is
+    /// short; two at least.
+    fn train(&self) -> u32 {
+        let (h, rtt) = (&self.hot, self.hot.rtt.smoothed());
+        if rtt == 0 {
+            return u32::MAX;
+        }
+        let rate = u64::from(h.congestion.window) * 2_000_000 / u64::from(rtt);
+        let near = 65_536u64 >> (self.cold.min_rtt.least() >> 9).min(63);
+        (((rate >> 10) + near) / u64::from(h.mss)).clamp(2, 1000) as u32
+    }
+
     /// Sends a segment from the middle of a write, after `burst` that left with it.
-    /// The last of several carries PSH, as does each that fills half a window, as
-    /// in Linux's bursts: the peer need not wait for more. Gives the next's place.
+    /// The last of several carries PSH, as does each that fills half a window or a
+    /// train, as in Linux: the peer need not wait for more. Gives the next's place.
     #[inline(never)]
     pub(super) fn send_in_burst(&mut self, env: &mut Env, i: usize, fin: bool, burst: u32) -> Result<u32, Full> {
         let h = &self.hot;
@@ -20,7 +33,7 @@ impl Connection {
             let next = h.send.get(i + 1).len().min(mss);
             self.pipe() + len + next > window || seq::distance(h.snd_nxt, edge) < len + next
         };
-        let half = (window / mss / 2).max(1);
+        let half = (window / mss / 2).clamp(1, self.train());
         let push = burst > 0 && (last || (burst + 1) % half == 0);
         self.hot.send.get_mut(i).marks.set(Marks::PUSH, push);
         let sent = self.send_fresh(env, i, fin);

@@ -15,6 +15,8 @@ pub(super) struct Extra {
     pub path: Path,
     pub tuning: Tuning,
     pub user_timeout: UserTimeout,
+    /// TCP_NODELAY under a cork lets out what was written up to here.
+    pub pushed: Option<u32>,
 }
 
 impl Connection {

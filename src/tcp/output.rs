@@ -208,7 +208,7 @@ impl Connection {
             return true;
         }
         if h.bits.contains(Bits::CORK) {
-            return self.urgent_out();
+            return self.urgent_out() || self.pushed_out();
         }
         let now = h.bits.contains(Bits::NODELAY) || h.snd_una == h.snd_nxt;
         now || self.is_early() || self.urgent_out()

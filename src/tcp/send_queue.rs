@@ -23,6 +23,8 @@ bitflags::bitflags! {
         const PUSH = 4;
         /// The peer has it, and has said so by SACK.
         const SACKED = 8;
+        /// A record ends here (MSG_EOR): nothing is joined to it.
+        const RECORD = 16;
         /// Any of the marks that loss recovery keeps books of.
         const BOOKED = 1 | 2 | 8;
     }
@@ -161,7 +163,7 @@ impl SendQueue {
         }
         let Some(tail) = self.segments.back_mut() else { return 0 };
         let have = tail.frame.len();
-        if have >= mss || tail.frame.offset() != room {
+        if have >= mss || tail.frame.offset() != room || tail.marks.contains(Marks::RECORD) {
             return 0;
         }
         let n = data.len().min(mss - have);
@@ -201,6 +203,16 @@ impl SendQueue {
     pub fn push_mark(&mut self) {
         if let Some(tail) = self.segments.back_mut() {
             tail.marks |= Marks::PUSH;
+        }
+    }
+
+    /// The last write ends a record, if some of it was not sent.
+    #[cold]
+    pub fn record_mark(&mut self) {
+        if self.has_unsent()
+            && let Some(tail) = self.segments.back_mut()
+        {
+            tail.marks |= Marks::RECORD;
         }
     }
 
@@ -307,7 +319,7 @@ impl SendQueue {
         };
         let (n, more, offset) = (a.frame.len(), b.frame.len(), a.frame.offset());
         let fits = n + more <= mss && offset + n + more <= pool.arena().capacity();
-        if !fits || pool.is_pending(&a.frame) {
+        if !fits || a.marks.contains(Marks::RECORD) || pool.is_pending(&a.frame) {
             return false;
         }
         let Some(second) = self.segments.remove(i + 1) else { return false };
@@ -316,7 +328,7 @@ impl SendQueue {
         buf[offset + n..offset + n + more].copy_from_slice(pool.bytes(&second.frame));
         first.frame.set_range(offset, n + more);
         first.sum = checksum::sum(pool.bytes(&first.frame)).fold();
-        first.marks |= second.marks & (Marks::PUSH | Marks::RETRANSMITTED);
+        first.marks |= second.marks & (Marks::PUSH | Marks::RETRANSMITTED | Marks::RECORD);
         self.sent -= 1;
         pool.free(second.frame);
         true
@@ -344,7 +356,7 @@ impl SendQueue {
         };
         seg.frame.truncate(at);
         seg.sum = checksum::sum(pool.bytes(&seg.frame)).fold();
-        seg.marks -= Marks::PUSH;
+        seg.marks -= Marks::PUSH | Marks::RECORD;
         if i < self.sent as usize {
             self.sent += 1;
         }
@@ -418,6 +430,32 @@ mod tests {
         q2.clear(&mut pool);
         pool.assert_conserved();
         assert_eq!(pool.available(), 4);
+    }
+
+    #[test]
+    fn nothing_is_joined_to_the_end_of_a_record() {
+        let mut pool = Pool::heap(6, 2048);
+        let mut q = queue(&mut pool, &[5]);
+        q.record_mark();
+        assert_eq!(q.append(&pool, &[7; 10], ROOM, 1000), 0);
+        // Cut in two, the second part ends it.
+        assert!(q.split(&mut pool, 0, 3, ROOM));
+        assert!(!q.get(0).marks.contains(Marks::RECORD));
+        assert!(q.get(1).marks.contains(Marks::RECORD));
+        assert_eq!(q.append(&pool, &[7; 10], ROOM, 1000), 0);
+        for _ in 0..2 {
+            leave(&mut q, Instant::ZERO);
+        }
+        // Sent again, it takes in what came before it, and not what comes after.
+        let frame = pool.alloc().unwrap();
+        let seq = q.get(1).end();
+        q.push_copy(&pool, frame, seq, &[1; 4], ROOM, Marks::empty());
+        leave(&mut q, Instant::ZERO);
+        assert!(q.merge(&mut pool, 0, 1000));
+        assert!(!q.merge(&mut pool, 0, 1000));
+        assert_eq!((q.get(0).len(), q.get(1).len()), (5, 4));
+        q.clear(&mut pool);
+        pool.assert_conserved();
     }
 
     #[test]

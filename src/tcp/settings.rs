@@ -7,9 +7,13 @@ use super::types::{Disposition, Events, State};
 use crate::time::Instant;
 
 impl Connection {
-    /// Nagle's algorithm off or on.
+    /// Nagle's algorithm off or on. Off, what is queued leaves in spite of a cork,
+    /// as in Linux; what is written later waits for its end.
     pub fn set_nodelay(&mut self, on: bool) -> Disposition {
         self.hot.bits.set(Bits::NODELAY, on);
+        if on && self.hot.bits.contains(Bits::CORK) && self.hot.send.has_unsent() {
+            self.extra().pushed = Some(self.hot.snd_end);
+        }
         self.flush_if_unsent()
     }
 
@@ -27,6 +31,17 @@ impl Connection {
     /// Whether only full segments leave.
     pub fn cork(&self) -> bool {
         self.hot.bits.contains(Bits::CORK)
+    }
+
+    /// What was written so far is a record (MSG_EOR): what follows is in segments
+    /// of its own.
+    pub fn end_record(&mut self) {
+        self.hot.send.record_mark();
+    }
+
+    /// True where the program pushed all that waits under the cork.
+    pub(super) fn pushed_out(&self) -> bool {
+        self.extra.as_ref().is_some_and(|e| e.pushed == Some(self.hot.snd_end))
     }
 
     pub(super) fn flush_if_unsent(&self) -> Disposition {

@@ -101,7 +101,12 @@ impl Connection {
             }
             self.cold.last_recv = env.now;
             self.cold.keep_probes = 0;
-            self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
+            // One that acknowledges what was never sent is not the peer's, perhaps:
+            // its timestamp would shut out the peer's own.
+            let early = a.seg.flags.contains(Flags::ACK) && seq::gt(a.seg.ack, self.hot.snd_nxt);
+            if !early {
+                self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
+            }
             return Continue(());
         }
         if a.seg.flags.contains(Flags::RST) && !(first == h.rcv_nxt && window == 0) {

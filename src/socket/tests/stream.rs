@@ -208,6 +208,20 @@ fn peek_trunc_and_more_do_what_they_say() {
 }
 
 #[test]
+fn a_record_ends_with_msg_eor() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    for (flags, segments) in [(0, 1), (MSG_EOR, 2)] {
+        let before = net.a.stack.core.counters.tcp_segments_out;
+        net.a.send(client, b"one", flags).unwrap();
+        net.a.send(client, b"two", 0).unwrap();
+        net.run();
+        assert_eq!(net.a.stack.core.counters.tcp_segments_out - before, segments);
+        assert_eq!(recv(&mut net.b, server).unwrap(), b"onetwo");
+    }
+}
+
+#[test]
 fn shutdown_for_reading_ends_reads_at_once() {
     let mut net = Net::new();
     let (client, _server, _) = net.connected(80);

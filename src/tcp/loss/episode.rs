@@ -243,7 +243,8 @@ impl Connection {
             let ruled = before.in_recovery && !self.hot.congestion.owns_recovery();
             let limited = !ruled && self.is_window_limited(before.pipe);
             let progress = Progress {
-                acked: advanced,
+                // What was known to be there before makes no window larger now.
+                acked: advanced.min(seen.delivered),
                 delivered: seen.delivered,
                 lost: newly_lost,
                 limited,

@@ -40,7 +40,8 @@ impl Rack {
 pub(in crate::tcp) struct Reordering {
     /// How often later data came first.
     pub seen: u32,
-    /// By how many segments at most; that many and one more tell a loss.
+    /// By how many segments at most, the late one counted: so many behind a
+    /// missing one tell its loss.
     pub degree: u16,
     /// Quarters of the least round trip that RACK waits.
     quarters: u8,
@@ -56,10 +57,10 @@ impl Reordering {
         Self { seen: 0, degree: degree.max(1).into(), quarters: 1, persist: 0 }
     }
 
-    /// So many segments overtook one.
+    /// Out of order by so many segments: the late one and those that overtook it.
     pub fn overtaken(&mut self, by: u32) {
         self.seen = self.seen.saturating_add(1);
-        self.degree = self.degree.max((by + 1).min(MOST.into()) as u16);
+        self.degree = self.degree.max(by.min(MOST.into()) as u16);
     }
 
     /// A segment was sent again for nothing: wait longer (RFC 8985, 6.2, step 4).

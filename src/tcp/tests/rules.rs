@@ -203,6 +203,21 @@ fn paws_drops_an_old_segment_and_acknowledges() {
 }
 
 #[test]
+fn a_segment_that_acknowledges_what_was_not_sent_leaves_the_timestamp_alone() {
+    let mut solo = Solo::modern();
+    let right = solo.ack;
+    (solo.ack, solo.time) = (right.wrapping_add(1000), Some(9000));
+    solo.get_at(0, ACK, b"bad");
+    solo.host.out();
+    // The peer's own is behind that, and taken.
+    (solo.ack, solo.time) = (right, Some(6001));
+    solo.get(ACK, b"good");
+    assert_eq!(solo.host.recv_all(), b"good");
+    assert_eq!(solo.host.out_one().seg.options.timestamp.unwrap().1, 6001);
+    solo.host.finish();
+}
+
+#[test]
 fn timestamps_wrap_and_go_stale() {
     let mut solo = Solo::modern();
     for time in [0x7000_0000, 0xe000_0000, 0xffff_fffe, 3] {

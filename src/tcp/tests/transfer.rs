@@ -91,6 +91,52 @@ fn cork_holds_all_but_full_segments_back_for_a_while() {
 }
 
 #[test]
+fn nodelay_lets_out_what_waits_under_a_cork_and_not_what_comes_later() {
+    let mut solo = Solo::plain();
+    let _ = solo.host.with(|c, _| c.set_cork(true));
+    solo.host.send(b"first");
+    solo.host.silent();
+    let d = solo.host.with(|c, _| c.set_nodelay(true));
+    assert!(d.flush);
+    assert_eq!(solo.leaving(), [(0, 5)]);
+    solo.get_ack(5);
+    solo.host.send(b"second");
+    solo.host.silent();
+    solo.host.finish();
+}
+
+#[test]
+fn a_record_is_not_joined_by_what_is_written_after_it() {
+    let mut solo = Solo::plain();
+    solo.host.send(b"out");
+    assert_eq!(solo.leaving(), [(0, 3)]);
+    solo.host.send(b"one");
+    solo.host.with(|c, _| c.end_record());
+    solo.host.silent();
+    // What is whole needs not wait; what follows is by itself.
+    solo.host.send(b"two");
+    assert_eq!(solo.leaving(), [(3, 3)]);
+    solo.get_ack(6);
+    assert_eq!(solo.leaving(), [(6, 3)]);
+    solo.host.finish();
+}
+
+#[test]
+fn a_window_used_at_a_rounds_begin_grows_with_all_of_the_rounds_acks() {
+    let mut solo = Solo::plain();
+    solo.host.send(&pattern(9000));
+    assert_eq!(solo.leaving().len(), 9);
+    let before = solo.host.with(|c, _| c.hot.congestion.window);
+    for _ in 0..4 {
+        solo.get_ack(2000);
+    }
+    solo.get_ack(1000);
+    // To twice what was under way, and no further.
+    assert_eq!(solo.host.with(|c, _| c.hot.congestion.window), before + 8000);
+    solo.host.finish();
+}
+
+#[test]
 fn acks_are_delayed_but_not_beyond_two_segments_or_the_timer() {
     // MUST-58, MUST-40, SHLD-18, SHLD-19.
     let config = Config { quick_acks: 0, ..Config::default() };
