@@ -48,6 +48,8 @@ pub struct Options {
     pub recv_tos: bool,
     /// IP_RECVTTL.
     pub recv_ttl: bool,
+    /// TCP_WINDOW_CLAMP; 0: none.
+    pub window_clamp: u32,
     /// TCP_NODELAY.
     pub nodelay: bool,
     /// TCP_CORK.
@@ -100,6 +102,7 @@ impl Default for Options {
             pktinfo: false,
             recv_tos: false,
             recv_ttl: false,
+            window_clamp: 0,
             nodelay: false,
             cork: false,
             quick_ack: false,
@@ -294,6 +297,8 @@ impl Options {
         match name {
             TCP_NODELAY => self.nodelay = v? != 0,
             TCP_CORK => self.cork = v? != 0,
+            TCP_WINDOW_CLAMP if v? == 0 => self.window_clamp = 0,
+            TCP_WINDOW_CLAMP => self.window_clamp = v?.max(MIN_RCVBUF as i32 / 2) as u32,
             TCP_QUICKACK => self.quick_ack = v? != 0,
             // 0 takes the wish back.
             TCP_MAXSEG if v? == 0 => self.max_segment = 0,
@@ -373,6 +378,7 @@ impl Options {
         let value = match name {
             TCP_NODELAY => self.nodelay.into(),
             TCP_CORK => self.cork.into(),
+            TCP_WINDOW_CLAMP => self.window_clamp as i32,
             TCP_QUICKACK => self.quick_ack.into(),
             TCP_KEEPIDLE => self.keep_idle.into(),
             TCP_KEEPINTVL => self.keep_interval.into(),
@@ -432,6 +438,7 @@ mod tests {
             (IPPROTO_TCP, TCP_KEEPINTVL, 12),
             (IPPROTO_TCP, TCP_KEEPCNT, 13),
             (IPPROTO_TCP, TCP_USER_TIMEOUT, 14),
+            (IPPROTO_TCP, TCP_WINDOW_CLAMP, 5000),
             (IPPROTO_TCP, RR_TCP_UTO, 1),
         ] {
             assert_ne!(get(&o, level, name), v, "{level} {name}");

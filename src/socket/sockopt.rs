@@ -1,7 +1,7 @@
 //! `setsockopt` and `getsockopt`.
 
 use super::linux::*;
-use super::options::{Options, put, put_int};
+use super::options::{Options, int, put, put_int};
 use super::table::{Flags, Kind};
 use super::types::Handle;
 use super::{Sockets, info};
@@ -29,7 +29,7 @@ impl Sockets {
             return self.set_congestion(h, value);
         }
         if stream && level == IPPROTO_TCP {
-            self.may_set(kind, name)?;
+            self.may_set(kind, name, value)?;
         }
         let socket = self.table.get(h)?;
         let mut options = (*socket.options).clone();
@@ -39,9 +39,10 @@ impl Sockets {
         self.apply(h, level, name)
     }
 
-    /// What Fast Open's options ask of the socket's state, as Linux does.
-    fn may_set(&self, kind: Kind, name: i32) -> Result<()> {
+    /// What some options ask of the socket's state, as Linux does.
+    fn may_set(&self, kind: Kind, name: i32, value: &[u8]) -> Result<()> {
         match name {
+            TCP_WINDOW_CLAMP if kind != Kind::Idle && int(value)? == 0 => Err(Errno::EINVAL),
             TCP_FASTOPEN if matches!(kind, Kind::Stream(_)) => Err(Errno::EINVAL),
             TCP_FASTOPEN_CONNECT if !self.stack.core.config.table.fast_open_client => {
                 Err(Errno::EOPNOTSUPP)
@@ -89,6 +90,9 @@ impl Sockets {
             (SOL_SOCKET, SO_SNDBUF) => conn.set_send_buffer(config, kept.send_buffer),
             (SOL_SOCKET, SO_RCVBUF) => {
                 let _ = conn.set_receive_buffer(config, kept.receive_buffer);
+            }
+            (IPPROTO_TCP, TCP_WINDOW_CLAMP) => {
+                let _ = conn.set_window_clamp(config, kept);
             }
             (SOL_SOCKET, SO_MAX_PACING_RATE) => conn.set_max_pacing_rate(kept.max_pacing_rate),
             (SOL_SOCKET, SO_OOBINLINE) => conn.set_oob_inline(kept.oob_inline),

@@ -24,6 +24,7 @@ impl Sockets {
         let conn = ConnOptions {
             send_buffer: size(options.sndbuf, defaults.send_buffer),
             receive_buffer: size(options.rcvbuf, defaults.receive_buffer),
+            window_clamp: options.window_clamp,
             nodelay: options.nodelay,
             cork: options.cork,
             quick_ack: options.quick_ack || defaults.quick_ack,

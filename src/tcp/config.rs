@@ -183,6 +183,9 @@ pub struct ConnOptions {
     pub tune_receive: bool,
     /// The send buffer grows with the congestion window, likewise.
     pub tune_send: bool,
+    /// Bytes that are offered to the peer at most, however large the buffer is
+    /// (TCP_WINDOW_CLAMP); 0: no bound.
+    pub window_clamp: u32,
     /// Whether packets may be fragmented (IP_MTU_DISCOVER).
     pub discover: Discover,
     /// The user timeout option is sent and accepted (RFC 5482). Default: no, as
@@ -264,6 +267,7 @@ impl Default for ConnOptions {
             max_pacing_rate: 0,
             tune_receive: true,
             tune_send: true,
+            window_clamp: 0,
             discover: Discover::Do,
             user_timeout_option: false,
             oob_inline: false,

@@ -28,6 +28,10 @@ impl Connection {
 
     /// The options that few connections have.
     pub(super) fn set_rare(&mut self, options: &ConnOptions) {
+        if options.window_clamp > 0 {
+            self.extra().tuning.clamp = options.window_clamp;
+            self.hot.rcv_buf = self.hot.rcv_buf.min(options.window_clamp);
+        }
         if options.discover != Discover::Do {
             self.set_discover(options.discover);
         }

@@ -9,7 +9,7 @@
 //! began with. A window that was announced stays (SHLD-14): it just is not
 //! renewed.
 
-use super::Config;
+use super::{Config, ConnOptions};
 use super::connection::Connection;
 use super::seq;
 use super::types::{Disposition, Env};
@@ -28,6 +28,8 @@ pub(super) struct Tuning {
     before: u32,
     /// Round trip time in microseconds as the receiver sees it; 0: not known.
     rtt: u32,
+    /// The program's bound of the window (TCP_WINDOW_CLAMP); 0: none.
+    pub clamp: u32,
 }
 
 impl Connection {
@@ -84,6 +86,7 @@ impl Connection {
     fn resize_received(&mut self, env: &Env, wanted: u32) -> Disposition {
         let config = env.config;
         let most = share(env, self.hot.rcv_mss).min(config.max_receive_buffer);
+        let most = most.min(self.clamp());
         let buffer = &mut self.hot.rcv_buf;
         if is_short(env) {
             let least = config.options.receive_buffer.min(*buffer);
@@ -125,7 +128,27 @@ impl Connection {
     /// A window that was announced is not taken back (SHLD-14).
     pub fn set_receive_buffer(&mut self, config: &Config, bytes: u32) -> Disposition {
         self.cold.tune_receive = false;
-        self.hot.rcv_buf = bytes.clamp(1024, config.max_receive_buffer.max(1024));
+        let bytes = bytes.clamp(1024, config.max_receive_buffer.max(1024));
+        self.hot.rcv_buf = bytes.min(self.clamp());
+        self.after_release()
+    }
+
+    /// Bytes that may be offered to the peer.
+    fn clamp(&self) -> u32 {
+        match self.extra.as_ref().map_or(0, |e| e.tuning.clamp) {
+            0 => u32::MAX,
+            clamp => clamp,
+        }
+    }
+
+    /// TCP_WINDOW_CLAMP changed. What was offered already stays (SHLD-14); where
+    /// the bound rose, a buffer of a size that the program set has it again.
+    pub fn set_window_clamp(&mut self, config: &Config, options: &ConnOptions) -> Disposition {
+        self.extra().tuning.clamp = options.window_clamp;
+        if !self.cold.tune_receive {
+            return self.set_receive_buffer(config, options.receive_buffer);
+        }
+        self.hot.rcv_buf = self.hot.rcv_buf.min(self.clamp());
         self.after_release()
     }
 

@@ -467,3 +467,33 @@ fn what_one_connection_learns_of_the_path_the_next_one_knows() {
     let (second, _) = net.join(listener, 80);
     assert_eq!(mss(&mut net.a, second), 1440);
 }
+
+#[test]
+fn the_window_stays_within_its_clamp() {
+    let mut net = Net::new();
+    let listener = listen(&mut net.b, 80, 16);
+    set(&mut net.b, listener, IPPROTO_TCP, TCP_WINDOW_CLAMP, 20_000).unwrap();
+    let (client, server) = net.join(listener, 80);
+    assert_eq!(net.a.send(client, &[0; 200_000], 0), Ok(200_000));
+    let waiting = |net: &mut Net| {
+        net.pass(Duration::from_secs(1));
+        net.b.bytes_readable(server).unwrap()
+    };
+    // Though all is read, time and again: the buffer does not grow beyond it.
+    for _ in 0..6 {
+        let n = waiting(&mut net);
+        assert!((15_000..=20_000).contains(&n), "{n}");
+        assert_eq!(net.b.recv(server, &mut vec![0; n], 0), Ok(n));
+    }
+    // Nor does a size that the program sets; until the bound rises.
+    set(&mut net.b, server, SOL_SOCKET, SO_RCVBUF, 50_000).unwrap();
+    assert!(waiting(&mut net) <= 20_000);
+    set(&mut net.b, server, IPPROTO_TCP, TCP_WINDOW_CLAMP, 40_000).unwrap();
+    assert!((35_000..=40_000).contains(&waiting(&mut net)));
+    // No bound at all is for sockets that are not connected, the least is Linux's.
+    assert_eq!(set(&mut net.b, server, IPPROTO_TCP, TCP_WINDOW_CLAMP, 0), Err(Errno::EINVAL));
+    set(&mut net.b, server, IPPROTO_TCP, TCP_WINDOW_CLAMP, 1).unwrap();
+    assert_eq!(get(&mut net.b, server, IPPROTO_TCP, TCP_WINDOW_CLAMP), 1152);
+    let fresh = tcp(&mut net.a);
+    set(&mut net.a, fresh, IPPROTO_TCP, TCP_WINDOW_CLAMP, 0).unwrap();
+}
