@@ -34,7 +34,7 @@ impl Connection {
             self.pipe() + len + next > window || seq::distance(h.snd_nxt, edge) < len + next
         };
         let half = (window / mss / 2).clamp(1, self.train());
-        let push = burst > 0 && (last || (burst + 1) % half == 0);
+        let push = burst > 0 && (last || (burst + 1).is_multiple_of(half));
         self.hot.send.get_mut(i).marks.set(Marks::PUSH, push);
         let sent = self.send_fresh(env, i, fin);
         self.hot.send.get_mut(i).marks.remove(Marks::PUSH);
