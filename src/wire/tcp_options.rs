@@ -46,7 +46,7 @@ pub struct Cookie {
 impl Cookie {
     /// The cookie of these bytes, if they can be one's.
     pub fn new(value: &[u8]) -> Option<Self> {
-        if !matches!(value.len(), 0 | 4..=MAX_COOKIE) || value.len() % 2 != 0 {
+        if !matches!(value.len(), 0 | 4..=MAX_COOKIE) || !value.len().is_multiple_of(2) {
             return None;
         }
         let mut bytes = [0; MAX_COOKIE];

@@ -73,7 +73,7 @@ const OPEN: u16 = 30_000;
 
 impl Script {
     pub fn new(seed: u64) -> Self {
-        debug_assert!(IRS > 1 << 31);
+        const { assert!(IRS > 1 << 31) };
         let mut rng = Rng::new(seed ^ 0x5eed << 32);
         let (passive, sack) = (rng.below(2) == 0, rng.below(3) == 0);
         let mut d = Draw { rng, next: 0, window: OPEN, fin: None, sack, steps: Vec::new() };

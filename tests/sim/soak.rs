@@ -29,7 +29,7 @@ struct Sums {
 /// The class of a seed: three of four are swarms.
 fn class_of(seed: u64) -> Class {
     let others = Class::ALL.len() as u64 - 1;
-    if seed % CLASSES == 0 { Class::ALL[(seed / CLASSES % others) as usize] } else { Class::Swarm }
+    if seed.is_multiple_of(CLASSES) { Class::ALL[(seed / CLASSES % others) as usize] } else { Class::Swarm }
 }
 
 impl Sums {
@@ -50,7 +50,7 @@ impl Sums {
 fn attempt(seed: u64) -> Option<Outcome> {
     let class = class_of(seed);
     let outcome = catch_unwind(AssertUnwindSafe(|| run_one(class, seed))).ok()?;
-    if seed % TWICE == 0 {
+    if seed.is_multiple_of(TWICE) {
         let again = catch_unwind(AssertUnwindSafe(|| run_one(class, seed))).ok()?;
         if again != outcome {
             eprintln!("{class:?} {seed}: {outcome:?}, and then {again:?}");
@@ -81,7 +81,7 @@ fn soak() {
             }
             let mut sums = sums.lock().expect("nobody panics with the sums");
             sums.entry(class_of(seed)).or_default().add(seed, result, begin.elapsed().as_nanos());
-            if (seed + 1 - first) % 5000 == 0 {
+            if (seed + 1 - first).is_multiple_of(5000) {
                 let rate = (seed + 1 - first) as f64 / start.elapsed().as_secs_f64();
                 eprintln!("{} seeds, {rate:.0} a second", seed + 1 - first);
             }

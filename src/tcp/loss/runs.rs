@@ -151,12 +151,12 @@ mod tests {
 
     fn check(runs: &Runs, plain: &[bool], base: u32) {
         assert_eq!(runs.bytes() as usize, plain.iter().filter(|b| **b).count());
-        let starts = (0..plain.len()).filter(|&i| plain[i] && (i == 0 || !plain[i - 1]));
+        let mut starts = (0..plain.len()).filter(|&i| plain[i] && (i == 0 || !plain[i - 1]));
         assert_eq!(runs.len(), starts.clone().count());
         let first = runs.first().map(|r| r.0.wrapping_sub(base) as usize);
         assert_eq!(first, starts.clone().next());
         let last = runs.backwards().next().map(|r| r.0.wrapping_sub(base) as usize);
-        assert_eq!(last, starts.last());
+        assert_eq!(last, starts.next_back());
         for at in (0..plain.len()).step_by(17) {
             let gap = runs.gap(base.wrapping_add(at as u32), base.wrapping_add(plain.len() as u32));
             let from = (at..plain.len()).find(|&i| !plain[i]);

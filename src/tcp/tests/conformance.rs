@@ -21,11 +21,11 @@ fn one_sample_a_round_trip_is_taken() {
     solo.host.send(&[1; 4000]);
     assert_eq!(solo.host.out().len(), 4);
     let before = solo.host.conn().hot.rtt.smoothed();
-    solo.host.now = solo.host.now + ms(100);
+    solo.host.now += ms(100);
     solo.get_ack(1000);
     let first = solo.host.conn().hot.rtt.smoothed();
     assert_ne!(first, before, "the first ACK of the flight is measured");
-    solo.host.now = solo.host.now + ms(100);
+    solo.host.now += ms(100);
     for _ in 0..2 {
         solo.get_ack(1000);
         assert_eq!(solo.host.conn().hot.rtt.smoothed(), first, "the next are not");

@@ -19,8 +19,7 @@ fn the_last_of_a_burst_and_each_half_window_carry_psh() {
 
 #[test]
 fn a_lone_segment_from_the_middle_of_a_write_has_no_psh_and_the_end_of_one_has() {
-    let mut config = Config::default();
-    config.initial_window = 1;
+    let config = Config { initial_window: 1, ..Config::default() };
     let mut solo = Solo::established(config, PLAIN);
     solo.host.send(&pattern(3000));
     assert_eq!(flags(&solo.host.out()), [false]);

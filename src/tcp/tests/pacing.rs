@@ -42,7 +42,7 @@ fn a_paced_window_leaves_over_the_round_trip_and_an_unpaced_one_at_once() {
             let rate = pair.a.conn().pacing_rate().unwrap();
             assert!((2_700_000..2_900_000).contains(&rate), "{rate}");
             assert!(pair.a.conn().deadline() < pair.a.now + ms(1));
-            pair.a.now = pair.a.now + ms(1);
+            pair.a.now += ms(1);
             pair.a.timer();
             let more = pair.a.out().len();
             assert!((1..4).contains(&more), "{more}");

@@ -330,7 +330,7 @@ pub(crate) unsafe fn sendto(
 
 pub(crate) unsafe fn sendmsg(m: &Machine, fd: c_int, msg: *const msghdr, flags: c_int) -> Outcome {
     // SAFETY: the caller's promise: null or a struct with its parts.
-    let parts = unsafe { msg.as_ref().map(|h| all_parts(h.msg_iov, h.msg_iovlen as usize)) };
+    let parts = unsafe { msg.as_ref().map(|h| all_parts(h.msg_iov, h.msg_iovlen)) };
     transmit(m, fd, flags, parts.unwrap_or_default(), move |inner| match inner {
         // SAFETY: the caller's promise; it waits for this call.
         Some(inner) => Outcome::of(unsafe { rr_sendmsg(inner, msg, flags) } as i64),

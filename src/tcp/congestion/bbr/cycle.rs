@@ -36,11 +36,7 @@ impl Bbr {
     pub(super) fn update_cycle(&mut self, ack: &Ack, rate: &RateSample, window: u32) {
         self.adapt_upper(ack, rate, window);
         match self.phase {
-            Phase::Down => {
-                if !self.is_probe_due(ack, window) && self.may_cruise(ack) {
-                    self.phase = Phase::Cruise;
-                }
-            }
+            Phase::Down => self.come_down(ack, window),
             Phase::Cruise => {
                 self.is_probe_due(ack, window);
             }
@@ -48,12 +44,20 @@ impl Bbr {
                 self.cycle.samples = true;
                 self.start_up(ack, rate, window);
             }
-            Phase::Up => {
-                if self.is_up_over(rate, window) {
-                    self.start_down(ack);
-                }
-            }
+            Phase::Up => self.go_up(ack, rate, window),
             _ => {}
+        }
+    }
+
+    fn come_down(&mut self, ack: &Ack, window: u32) {
+        if !self.is_probe_due(ack, window) && self.may_cruise(ack) {
+            self.phase = Phase::Cruise;
+        }
+    }
+
+    fn go_up(&mut self, ack: &Ack, rate: &RateSample, window: u32) {
+        if self.is_up_over(rate, window) {
+            self.start_down(ack);
         }
     }
 
