@@ -230,7 +230,7 @@ impl Net {
 }
 
 impl Inner {
-    fn send(&mut self, from: usize, bytes: &mut Vec<u8>) {
+    fn send(&mut self, from: usize, bytes: &mut [u8]) {
         self.sent += 1;
         self.digest = print(mix(self.digest, self.now.as_nanos() ^ (from as u64) << 56), bytes);
         self.keep(from, bytes);
@@ -267,7 +267,7 @@ impl Inner {
         port.burst.0 <= self.now
     }
 
-    fn switch(&mut self, from: usize, bytes: &mut Vec<u8>) {
+    fn switch(&mut self, from: usize, bytes: &mut [u8]) {
         let (to, sender) = match addresses(bytes, self.config.raw_ip) {
             Some(found) => found,
             None => return self.lost += 1,

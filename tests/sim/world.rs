@@ -151,7 +151,8 @@ impl World {
             self.hosts[n].output(self.now);
             self.hosts[n].check_frames();
             // What a timer did, the programs learn before time goes on.
-            if !(timers && round == 0) && !self.hosts[n].has_events() {
+            let waits = timers && round == 0;
+            if !waits && !self.hosts[n].has_events() {
                 break;
             }
         }
