@@ -406,7 +406,7 @@ mod tests {
     }
 
     fn seen() -> Seen {
-        Seen::for_test(Instant::from_nanos(100), 0)
+        Seen::nothing(Instant::from_nanos(100), 0, 0)
     }
 
     fn sums_are_right(q: &SendQueue, pool: &Pool) {

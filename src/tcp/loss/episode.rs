@@ -80,21 +80,9 @@ impl Connection {
         let time = self.hot.bits.contains(Bits::TIMESTAMPS);
         let echo = seg.options.timestamp.filter(|_| time);
         Seen {
-            delivered: 0,
-            sacked: 0,
-            newest: None,
-            fresh: false,
-            resent: false,
-            overtaken: None,
-            sent_at: None,
-            sacked_at: None,
-            duplicates: 0,
-            probe_duplicate: false,
-            now: env.now,
-            min_rtt: Duration::from_micros(self.cold.min_rtt.least().into()),
+            min_rtt: self.least_rtt(),
             echo: echo.map(|t| t.1.wrapping_sub(self.hot.ts_offset)),
-            fack: r.board.fack,
-            recover: self.cold.recover,
+            ..Seen::nothing(env.now, r.board.fack, self.cold.recover)
         }
     }
 

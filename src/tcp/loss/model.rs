@@ -51,7 +51,7 @@ impl Bed {
     }
 
     fn tag(&mut self, left: u32, right: u32) -> u32 {
-        let mut seen = Seen::for_test(Instant::from_nanos(self.now), self.board.fack);
+        let mut seen = Seen::nothing(Instant::from_nanos(self.now), self.board.fack, self.board.fack);
         let (l, r) = (self.una.wrapping_add(left), self.una.wrapping_add(right));
         self.board.tag(&mut self.queue, l, r, &mut seen);
         let mut fresh = 0;
@@ -69,7 +69,7 @@ impl Bed {
 
     fn acknowledge(&mut self, bytes: u32) {
         let una = self.una.wrapping_add(bytes);
-        let mut seen = Seen::for_test(Instant::from_nanos(self.now), self.board.fack);
+        let mut seen = Seen::nothing(Instant::from_nanos(self.now), self.board.fack, self.board.fack);
         self.queue.acknowledge_booked(&mut self.pool, una, &mut self.board, &mut seen);
         self.board.pass(&mut self.queue, una, true);
         let mut fresh = 0;
@@ -227,7 +227,7 @@ fn no_order_of_blocks_makes_it_walk_and_none_cuts_a_segment() {
 impl Bed {
     /// Without the plain list, whose walk would be the slow part.
     fn tag_again(&mut self, left: u32, right: u32) -> u32 {
-        let mut seen = Seen::for_test(Instant::from_nanos(self.now), self.board.fack);
+        let mut seen = Seen::nothing(Instant::from_nanos(self.now), self.board.fack, self.board.fack);
         let (l, r) = (self.una.wrapping_add(left), self.una.wrapping_add(right));
         self.board.tag(&mut self.queue, l, r, &mut seen);
         seen.delivered

@@ -54,8 +54,7 @@ pub(in crate::tcp) struct Seen {
 
 impl Seen {
     /// Nothing yet, of an ACK that comes now without a timestamp.
-    #[cfg(test)]
-    pub fn for_test(now: Instant, fack: u32) -> Self {
+    pub fn nothing(now: Instant, fack: u32, recover: u32) -> Self {
         Self {
             delivered: 0,
             sacked: 0,
@@ -71,7 +70,7 @@ impl Seen {
             min_rtt: Duration::ZERO,
             echo: None,
             fack,
-            recover: fack,
+            recover,
         }
     }
 
