@@ -273,7 +273,7 @@ struct rr_sim_config {
     uint64_t tcp_cork_ns;
     // How long a sender waits for a larger window. Default: 200 ms.
     uint64_t tcp_override_sws_ns;
-    // Challenge ACKs a second for one connection (RFC 5961). Default: 10.
+    // Challenge ACKs an interval for one connection (RFC 5961). Default: 10.
     uint32_t tcp_challenge_acks;
     // Free frames that sending data leaves for ACKs. Default: 64.
     uint32_t tcp_frame_reserve;
@@ -366,6 +366,8 @@ struct rr_sim_config {
     uint64_t tcp_user_timeout_least_ns;
     // The most that it makes of it. Default: 1 h.
     uint64_t tcp_user_timeout_most_ns;
+    // The interval that `tcp_challenge_acks` is for. Default: 1 s.
+    uint64_t tcp_challenge_ns;
 };
 
 #ifdef __cplusplus

@@ -3,6 +3,7 @@
 
 use super::congestion;
 use super::connection::{Bits, Connection};
+use super::rtt::PROBED;
 use super::seq;
 use super::timers::{Mode, Timer};
 use super::types::{Disposition, Env, Events};
@@ -207,7 +208,7 @@ impl Connection {
             return;
         }
         // The probe met a shut window: it goes again, without waiting.
-        h.backoff = 0;
+        h.backoff &= PROBED;
         h.timers.stop(Timer::Retransmit);
         self.outstanding_is_lost();
     }

@@ -49,9 +49,11 @@ pub struct Config {
     /// Segments kept out of order, at most, per connection. Default 65,536; the
     /// frames that they take are bounded by twice the receive buffer.
     pub out_of_order_segments: u32,
-    /// Challenge ACKs per connection and second (RFC 5961, 7). Default 10; the
-    /// limit of each second is drawn between half and one and a half of it.
+    /// Challenge ACKs per connection and interval (RFC 5961, 7). Default 10; the
+    /// limit of each interval is drawn between half and one and a half of it.
     pub challenge_acks: u32,
+    /// That interval. Default 1 s.
+    pub challenge_interval: Duration,
     /// Least time between ACKs to empty segments outside of the window.
     /// Default 500 ms.
     pub invalid_ack_interval: Duration,
@@ -217,6 +219,7 @@ impl Default for Config {
             override_sws: Duration::from_millis(200),
             out_of_order_segments: 65_536,
             challenge_acks: 10,
+            challenge_interval: Duration::from_secs(1),
             invalid_ack_interval: Duration::from_millis(500),
             frame_reserve: 64,
             frames_low: 256,

@@ -112,7 +112,7 @@ pub(super) struct Hot {
     pub rcv_mss: u16,
     pub snd_scale: u8,
     pub rcv_scale: u8,
-    /// How often the RTO doubled.
+    /// How often the RTO doubled, and perhaps `rtt::PROBED`.
     pub backoff: u8,
     /// Time-outs since the peer last gave a sign of life.
     pub retries: u8,
@@ -187,8 +187,8 @@ pub(super) struct Cold {
     pub last_recv: Instant,
     /// The largest window that the peer announced.
     pub max_wnd: u32,
-    /// Whole second that the challenge ACKs below were drawn for.
-    pub challenge_second: u32,
+    /// The interval that the challenge ACKs below were drawn for.
+    pub challenge_span: u32,
     pub challenge_left: u32,
     /// When an empty segment outside of the window was last answered, in ms.
     pub invalid_answered: u32,
@@ -243,7 +243,7 @@ impl Cold {
             last_sent: env.now,
             last_recv: env.now,
             max_wnd: 0,
-            challenge_second: 0,
+            challenge_span: 0,
             challenge_left: 0,
             invalid_answered: 0,
             total_retrans: 0,

@@ -1,6 +1,7 @@
 //! A connection's figures (TCP_INFO), and what stays of it in TIME-WAIT.
 
 use super::connection::{Bits, Connection};
+use super::rtt::PROBED;
 use super::time_wait::Entry;
 use super::types::Info;
 use super::{Config, seq};
@@ -36,7 +37,7 @@ impl Connection {
             ca_state,
             retransmits: h.retries,
             probes: c.keep_probes,
-            backoff: h.backoff,
+            backoff: h.backoff & !PROBED,
             timestamps: h.bits.contains(Bits::TIMESTAMPS),
             sack: h.bits.contains(Bits::SACK),
             syn_data: c.syn_data,

@@ -315,6 +315,10 @@ impl Connection {
             let (h, r) = self.books();
             r.board.on_resent(&mut h.send, i, env.now);
             r.undo.resent(env.now);
+            if i == 0 && self.cold.mode == Mode::Retransmit {
+                // Not again less than an RTO from now (RFC 6298, 5).
+                self.set_retransmit(env);
+            }
         }
         if last_resent {
             self.hot.bits -= Bits::FIN_LOST;

@@ -18,6 +18,9 @@ pub(super) struct Rtt {
 const LONGEST: u32 = 1 << 27;
 /// The clock's granularity G in microseconds.
 const GRANULARITY: u32 = 1000;
+/// Stands beside the number of doublings: a tail's probe left, and nothing was
+/// measured since (RFC 8985, 7.3).
+pub(super) const PROBED: u8 = 0x80;
 
 impl Rtt {
     /// Before any measurement (2.1).
@@ -49,11 +52,11 @@ impl Rtt {
         self.rto = self.rto.max(3_000_000);
     }
 
-    /// The time-out after `backoff` expirations (5.5), within the configured
-    /// bounds (2.4, 2.5).
+    /// The time-out after `backoff` expirations (5.5), 16 at most, within the
+    /// configured bounds (2.4, 2.5).
     #[inline]
     pub fn rto(&self, backoff: u8, config: &Config) -> Duration {
-        let us = u64::from(self.rto) << backoff.min(16);
+        let us = u64::from(self.rto) << (backoff & 31);
         Duration::from_nanos((us * 1000).min(config.max_rto.as_nanos()))
     }
 
@@ -132,7 +135,7 @@ mod tests {
         rtt.sample(Duration::from_micros(10), &config);
         assert_eq!(rtt.rto(0, &config), config.min_rto + Duration::from_micros(10));
         assert_eq!(rtt.rto(3, &config), Duration::from_micros(1_600_080));
-        assert_eq!(rtt.rto(200, &config), config.max_rto);
+        assert_eq!(rtt.rto(16 | PROBED, &config), config.max_rto);
         rtt.sample(Duration::from_secs(1000), &config);
         assert_eq!(rtt.rto(0, &config), config.max_rto);
     }

@@ -93,7 +93,10 @@ impl Connection {
             seq::lt(first, h.rcv_edge) && seq::gt(end, h.rcv_nxt)
         };
         if acceptable {
-            if env.now.since(self.cold.last_recv) > STALE
+            // An RST's timestamp changes nothing (RFC 7323, 5.2).
+            let reset = a.seg.flags.contains(Flags::RST);
+            if !reset
+                && env.now.since(self.cold.last_recv) > STALE
                 && let Some((value, _)) = a.seg.options.timestamp
             {
                 // What was noted so long ago compares with nothing any more.
@@ -104,7 +107,7 @@ impl Connection {
             // One that acknowledges what was never sent is not the peer's, perhaps:
             // its timestamp would shut out the peer's own.
             let early = a.seg.flags.contains(Flags::ACK) && seq::gt(a.seg.ack, self.hot.snd_nxt);
-            if !early {
+            if !early && !reset {
                 self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
             }
             return Continue(());
@@ -176,12 +179,13 @@ impl Connection {
         Disposition { events: Events::empty(), flush: true }
     }
 
-    /// RFC 5961, 7: so many a second; the limit of each second is drawn, so that
-    /// it cannot be measured from outside (CVE-2016-5696).
+    /// RFC 5961, 7: so many in an interval; the limit of each is drawn, so that it
+    /// cannot be measured from outside (CVE-2016-5696).
     pub(super) fn challenge(&mut self, env: &mut Env) -> Disposition {
-        let second = (env.now.as_nanos() / 1_000_000_000) as u32 + 1;
-        if self.cold.challenge_second != second {
-            self.cold.challenge_second = second;
+        let length = env.config.challenge_interval.as_nanos().max(1);
+        let span = ((env.now.as_nanos() / length) as u32).wrapping_add(1);
+        if self.cold.challenge_span != span {
+            self.cold.challenge_span = span;
             let limit = env.config.challenge_acks.max(1);
             self.cold.challenge_left = limit.div_ceil(2) + env.rng.below(limit);
         }

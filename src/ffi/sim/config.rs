@@ -169,7 +169,7 @@ pub struct rr_sim_config {
     pub tcp_cork_ns: u64,
     /// How long a sender waits for a larger window. Default: 200 ms.
     pub tcp_override_sws_ns: u64,
-    /// Challenge ACKs a second for one connection (RFC 5961). Default: 10.
+    /// Challenge ACKs an interval for one connection (RFC 5961). Default: 10.
     pub tcp_challenge_acks: u32,
     /// Free frames that sending data leaves for ACKs. Default: 64.
     pub tcp_frame_reserve: u32,
@@ -262,6 +262,8 @@ pub struct rr_sim_config {
     pub tcp_user_timeout_least_ns: u64,
     /// The most that it makes of it. Default: 1 h.
     pub tcp_user_timeout_most_ns: u64,
+    /// The interval that `tcp_challenge_acks` is for. Default: 1 s.
+    pub tcp_challenge_ns: u64,
 }
 
 /// Bytes of the struct's first version.
@@ -526,6 +528,7 @@ impl rr_sim_config {
         knobs.time(self.tcp_cork_ns, &mut t.cork);
         knobs.time(self.tcp_override_sws_ns, &mut t.override_sws);
         knobs.time(self.tcp_invalid_ack_ns, &mut t.invalid_ack_interval);
+        knobs.time(self.tcp_challenge_ns, &mut t.challenge_interval);
     }
 }
 

@@ -64,7 +64,7 @@ impl Connection {
             self.duplicate_arrives(&mut seen);
         }
         self.measure_booked(env, seg, &seen, self.hot.snd_una != una);
-        self.note_reordering(&mut r, &seen);
+        self.note_reordering(&seen);
         r.rack.update(env.now, &seen);
         self.judge(env, &mut r, &seen, &before);
         self.tail_probe_answered(env, &mut r, seg, &seen);

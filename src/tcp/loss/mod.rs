@@ -27,12 +27,17 @@ pub(super) use undo::Frto;
 
 use super::config::LossDetection;
 use super::connection::{Bits, Connection, Hot};
+use super::rtt::PROBED;
 use super::send_queue::Marks;
 use super::seq;
 use super::timers::{Mode, Timer};
 use super::types::{Disposition, Env, Events, State};
 use crate::errno::Errno;
 use crate::time::{Duration, Instant};
+
+/// Retransmissions after which the next hop is put in doubt (RFC 9293, 3.8.3;
+/// SHLD-10).
+const R1: u8 = 3;
 
 const FLUSH: Disposition = Disposition { events: Events::empty(), flush: true };
 
@@ -159,10 +164,7 @@ impl Connection {
                 self.hot.bits -= Bits::BOOKS | Bits::NO_PROBE;
                 return Disposition::NONE;
             }
-            Mode::Probe if outstanding => {
-                self.hot.bits |= Bits::TAIL_DUE;
-                return FLUSH;
-            }
+            Mode::Probe if outstanding => return self.on_probe_timer(env),
             Mode::Reorder if outstanding => return self.on_reorder_timer(env),
             _ => {}
         }
@@ -178,10 +180,11 @@ impl Connection {
         let h = &mut self.hot;
         let before = h.retries;
         let first = before == 0;
-        // The first probe of a shut window goes out because its peer was heard.
-        let unheard = !first || h.snd_wnd > 0 || !h.state.is_synchronized();
         h.retries = h.retries.saturating_add(1);
-        h.backoff = (h.backoff + 1).min(16);
+        // The first probe of a shut window goes out because its peer was heard.
+        let probing = h.snd_wnd == 0 && !first;
+        let unheard = probing || h.retries >= R1 || !h.state.is_synchronized();
+        h.backoff = h.backoff & PROBED | ((h.backoff & !PROBED) + 1).min(16);
         match h.state {
             State::SynSent | State::SynReceived => self.resend_syn(env, before),
             _ if h.snd_wnd == 0 => self.probe_window(),

@@ -20,8 +20,6 @@ pub(in crate::tcp) struct Rack {
     pub newest: Option<Newest>,
     /// How long that took.
     pub rtt: Duration,
-    /// Another D-SACK counts when this is acknowledged.
-    pub round: Option<u32>,
 }
 
 impl Rack {
@@ -44,9 +42,11 @@ pub(in crate::tcp) struct Reordering {
     /// missing one tell its loss.
     pub degree: u16,
     /// Quarters of the least round trip that RACK waits.
-    quarters: u8,
+    pub quarters: u8,
     /// Recoveries until it waits for one quarter again.
     persist: u8,
+    /// Another D-SACK counts when this is acknowledged, if it is outstanding.
+    round: u32,
 }
 
 /// No degree beyond this is believed.
@@ -54,7 +54,7 @@ const MOST: u16 = 300;
 
 impl Reordering {
     pub fn new(degree: u8) -> Self {
-        Self { seen: 0, degree: degree.max(1).into(), quarters: 1, persist: 0 }
+        Self { seen: 0, degree: degree.max(1).into(), quarters: 1, persist: 0, round: 0 }
     }
 
     /// Out of order by so many segments: the late one and those that overtook it.
@@ -81,16 +81,17 @@ impl Reordering {
 impl Connection {
     /// RFC 8985, 6.2, step 3: later data was there before this, and this was sent
     /// once.
-    pub(super) fn note_reordering(&mut self, r: &mut Recovery, seen: &Seen) {
+    pub(super) fn note_reordering(&mut self, seen: &Seen) {
         if let Some(first) = seen.overtaken {
             let by = seen.fack.wrapping_sub(first);
             self.cold.reordering.overtaken(by.div_ceil(self.hot.mss.into()));
         }
         if seen.duplicates > 0 && !seen.probe_duplicate {
-            let una = self.hot.snd_una;
-            if r.rack.round.is_none_or(|round| seq::ge(una, round)) {
-                r.rack.round = Some(self.hot.snd_nxt);
-                self.cold.reordering.was_hasty();
+            let (una, nxt) = (self.hot.snd_una, self.hot.snd_nxt);
+            let how = &mut self.cold.reordering;
+            if !(seq::lt(una, how.round) && seq::le(how.round, nxt)) {
+                how.round = nxt;
+                how.was_hasty();
             }
         }
     }

@@ -106,3 +106,33 @@ impl Seen {
         self.echo.is_some_and(older) || self.now.since(sent_at) < self.min_rtt
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    #[test]
+    fn the_last_sent_counts_and_of_those_the_highest() {
+        // RFC 8985, 6.2, step 2.
+        let newest = Newest { at: at(5), end: 1000 };
+        assert!(newest.is_after(at(4), 9000) && !newest.is_after(at(6), 10));
+        assert!(newest.is_after(at(5), 999) && !newest.is_after(at(5), 1000));
+    }
+
+    #[test]
+    fn an_ack_for_an_earlier_transmission_tells_no_time() {
+        // RFC 8985, 6.2, step 2: sent at 100, the least round trip is 20.
+        let seen = |now, echo| Seen {
+            echo,
+            min_rtt: Duration::from_millis(20),
+            ..Seen::nothing(at(now), 0, 0)
+        };
+        assert!(seen(119, None).is_ambiguous(at(100)) && !seen(120, None).is_ambiguous(at(100)));
+        assert!(seen(120, Some(99)).is_ambiguous(at(100)));
+        assert!(!seen(120, Some(100)).is_ambiguous(at(100)));
+    }
+}

@@ -2,12 +2,13 @@
 //! lost nothing comes behind them that would show it. A probe does, long before
 //! the time-out.
 
-use super::{Recovery, Seen};
+use super::{FLUSH, Recovery, Seen};
 use crate::tcp::connection::{Bits, Connection};
 use crate::tcp::output::Sent;
+use crate::tcp::rtt::PROBED;
 use crate::tcp::seq;
 use crate::tcp::timers::Mode;
-use crate::tcp::types::Env;
+use crate::tcp::types::{Disposition, Env};
 use crate::time::Duration;
 use crate::wire::tcp::{Flags, Segment};
 
@@ -35,6 +36,21 @@ impl Connection {
             Duration::from_millis(2)
         };
         if self.hot.rtt.is_measured() { srtt + srtt + slack } else { Duration::from_secs(1) }
+    }
+
+    /// The probe's time has come. Without a measurement since the last one there is
+    /// none (7.3): on a path that became longer each segment would be sent again
+    /// before its ACK comes, and none could be measured. The time-out is next.
+    #[cold]
+    pub(super) fn on_probe_timer(&mut self, env: &mut Env) -> Disposition {
+        if self.hot.backoff & PROBED == 0 {
+            self.hot.bits |= Bits::TAIL_DUE;
+            return FLUSH;
+        }
+        self.hot.bits -= Bits::TAIL;
+        self.set_retransmit(env);
+        self.hot.bits |= Bits::TAIL;
+        Disposition::NONE
     }
 
     /// Sends the probe (7.3): new data if there is and the peer takes it, whatever
@@ -68,6 +84,7 @@ impl Connection {
         let end = self.hot.snd_nxt;
         self.hot.bits -= Bits::TAIL_DUE;
         self.hot.bits |= Bits::NO_PROBE;
+        self.hot.backoff |= PROBED;
         let flight = end.wrapping_sub(self.hot.snd_una);
         self.books().1.tail = Some(Tail { end, resent: fresh.is_none(), flight });
         // The time-out counts from here.

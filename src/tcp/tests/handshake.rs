@@ -13,6 +13,7 @@ fn a_syn_announces_what_we_know_and_the_answer_decides() {
     assert_eq!((syn.seq, syn.ack, syn.flags), (ISS, 0, SYN));
     assert_eq!(syn.options.mss, Some(1460));
     assert_eq!(syn.options.window_scale, Some(7), "6 MiB fit");
+    assert_eq!(syn.window, 65_535, "not scaled");
     assert!(syn.options.sack_permitted);
     let (value, echo) = syn.options.timestamp.unwrap();
     assert_eq!(echo, 0);
@@ -87,7 +88,10 @@ fn simultaneous_open_ends_established_on_both_sides() {
     pair.b.send(b"over here");
     pair.run(ms(100));
     assert_eq!((&pair.got_a[..], &pair.got_b[..]), (&b"over here"[..], &b"over there"[..]));
-    assert_eq!(pair.a.counters.tcp_retransmits + pair.b.counters.tcp_retransmits, 0);
+    for counters in [&pair.a.counters, &pair.b.counters] {
+        assert_eq!((counters.tcp_retransmits, counters.tcp_challenge_acks), (0, 0));
+        assert_eq!(counters.dropped(DropReason::TcpDuplicate), 0, "the SYN-ACK counts as an ACK");
+    }
     pair.finish();
 }
 

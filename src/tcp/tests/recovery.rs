@@ -206,15 +206,18 @@ fn without_the_probe_only_the_time_out_is_left() {
 #[test]
 fn a_loss_that_the_probe_mended_shrinks_the_window_and_a_duplicate_does_not() {
     // RFC 8985, 7.4.2.
-    for (block, shrinks) in [(None, true), (Some((0, 1000)), false)] {
+    // By D-SACK, or by a plain duplicate of a peer that has none.
+    let (twice, plain) = (Some(&[(0, 1000)][..]), Some(&[][..]));
+    for (answer, shrinks) in [(None, true), (twice, false), (plain, false)] {
         let mut solo = flight(1);
         let (after, all) = wait(&mut solo);
         assert_eq!((after, all), (300, vec![(0, 1000)]), "the time-out comes before 400 ms");
         assert_eq!(solo.host.counters.tcp_timeouts, 0);
         tell(&mut solo, 1000, &[]);
-        if let Some(block) = block {
-            tell(&mut solo, 1000, &[block]);
-            assert_eq!((solo.host.counters.tcp_dsack_in, info(&solo).dsack_dups), (1, 1));
+        if let Some(blocks) = answer {
+            tell(&mut solo, 1000, blocks);
+            let reported = blocks.len() as u64;
+            assert_eq!(solo.host.counters.tcp_dsack_in, reported);
         }
         solo.host.send(&pattern(1000));
         assert_eq!(solo.leaving(), [(1000, 1000)]);
@@ -652,5 +655,202 @@ fn the_least_time_out_can_be_a_millisecond() {
     solo.host.send(&pattern(1000));
     assert_eq!(solo.leaving(), [(0, 1000)]);
     assert_eq!(wait(&mut solo), (1, vec![(0, 1000)]));
+    solo.host.finish();
+}
+
+#[test]
+fn a_tail_is_not_probed_again_before_something_was_measured() {
+    // RFC 8985, 7.3: else a path that became longer is never measured.
+    for measured in [false, true] {
+        let mut solo = flight(1);
+        assert_eq!(wait(&mut solo), (300, vec![(0, 1000)]), "the probe");
+        solo.host.now += ms(200);
+        tell(&mut solo, 1000, &[]);
+        solo.host.send(&pattern(1000));
+        assert_eq!(solo.leaving(), [(1000, 1000)]);
+        if measured {
+            solo.host.now += ms(100);
+            tell(&mut solo, 2000, &[]);
+            solo.host.send(&pattern(1000));
+            assert_eq!(solo.leaving(), [(2000, 1000)]);
+        }
+        let (after, _) = wait(&mut solo);
+        let counters = &solo.host.counters;
+        let expected = if measured { (2, 0) } else { (1, 1) };
+        assert_eq!((counters.tcp_tail_probes, counters.tcp_timeouts), expected, "{after}");
+        // A time-out says no more than the probe did.
+        if !measured {
+            assert_eq!(info(&solo).backoff, 1);
+            tell(&mut solo, 2000, &[]);
+            solo.host.send(&pattern(1000));
+            assert_eq!(solo.leaving(), [(2000, 1000)]);
+            wait(&mut solo);
+            assert_eq!(solo.host.counters.tcp_tail_probes, 1);
+        }
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn without_a_round_trip_time_the_probe_waits_a_second() {
+    // RFC 8985, 7.2.
+    let (mut solo, _) = Solo::syn_received(Config::default(), SACKS);
+    solo.host.advance(Duration::from_secs(1));
+    assert_eq!(solo.host.out_one().seg.flags, SYN | ACK);
+    solo.get(ACK, b"");
+    solo.host.send(&pattern(500));
+    assert_eq!(solo.leaving(), [(0, 500)]);
+    assert_eq!(wait(&mut solo), (1000, vec![(0, 500)]));
+    assert_eq!(solo.host.counters.tcp_tail_probes, 1);
+    solo.host.finish();
+}
+
+#[test]
+fn rack_waits_no_longer_than_a_round_trip_and_forgets_after_sixteen_recoveries() {
+    // RFC 8985, 3.3.2 and 6.2, step 4.
+    let mut solo = flight(4);
+    solo.host.with(|c, _| (c.cold.reordering.seen, c.cold.reordering.quarters) = (1, 200));
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    assert_eq!(wait(&mut solo), (100, vec![(0, 1000)]), "SRTT, not 50 of it");
+    solo.host.finish();
+
+    let mut solo = flight(8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    tell(&mut solo, 2000, &[(3000, 4000), (2500, 2600)]);
+    tell(&mut solo, 2000, &[(0, 1000)]);
+    let how = solo.host.with(|c, _| c.cold.reordering);
+    assert_eq!(how.quarters, 2);
+    for n in 1..=16 {
+        let left = solo.host.with(|c, _| {
+            c.cold.reordering.recovered();
+            c.cold.reordering.quarters
+        });
+        assert_eq!(left, if n < 16 { 2 } else { 1 });
+    }
+    solo.host.finish();
+}
+
+#[test]
+fn what_is_lost_goes_again_only_as_the_window_allows() {
+    // RFC 8985, 9.3: RACK finds seven losses, PRR lets out what three delivered.
+    let mut solo = flight(10);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(7000, 10_000)]);
+    assert_eq!(info(&solo).lost, 7);
+    assert_eq!(solo.leaving(), [(0, 1000), (1000, 1000), (2000, 1000)]);
+    solo.host.finish();
+}
+
+#[test]
+fn in_recovery_rack_waits_for_nothing_until_reordering_was_seen() {
+    // RFC 8985, 3.3.2, 1.
+    let mut solo = flight(10);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 4000)]);
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    tell(&mut solo, 4000, &[(5000, 6000)]);
+    assert_eq!(solo.leaving().first(), Some(&(4000, 1000)), "one behind it is enough");
+    solo.host.finish();
+}
+
+#[test]
+fn one_round_trip_makes_rack_wait_longer_once() {
+    // RFC 8985, 6.2, step 4.
+    let mut solo = flight(8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(2000, 5000)]);
+    let _ = solo.leaving();
+    tell(&mut solo, 5000, &[]);
+    tell(&mut solo, 5000, &[(0, 1000)]);
+    tell(&mut solo, 5000, &[(1000, 2000)]);
+    assert_eq!((info(&solo).dsack_dups, solo.host.conn().cold.reordering.quarters), (2, 2));
+    solo.host.finish();
+}
+
+#[test]
+fn a_probe_from_before_recovery_says_nothing_after_it() {
+    // RFC 8985, 7.1.
+    let mut solo = flight(8);
+    assert_eq!(wait(&mut solo), (202, vec![(7000, 1000)]));
+    let tail = |solo: &Solo| solo.host.conn().cold.recovery.as_ref().unwrap().tail.is_some();
+    assert!(tail(&solo));
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(7000, 8000)]);
+    assert_eq!((info(&solo).ca_state, tail(&solo)), (3, false));
+    solo.host.finish();
+}
+
+#[test]
+fn new_data_puts_the_probe_off() {
+    // RFC 8985, 7.2.
+    let config = Config { min_rto: Duration::from_secs(1), ..Config::default() };
+    let mut solo = flight_of(config, SACKS, 2);
+    solo.host.now += ms(100);
+    solo.host.send(&pattern(1000));
+    assert_eq!(solo.leaving(), [(2000, 1000)]);
+    assert_eq!(wait(&mut solo), (202, vec![(2000, 1000)]));
+    solo.host.finish();
+}
+
+#[test]
+fn for_a_single_segment_the_probe_waits_for_a_delayed_ack() {
+    // RFC 8985, 7.2.
+    for (n, after) in [(1, 400), (2, 202)] {
+        let config = Config { min_rto: Duration::from_secs(1), ..Config::default() };
+        let mut solo = flight_of(config, SACKS, n);
+        assert_eq!(wait(&mut solo).0, after);
+        assert_eq!(solo.host.counters.tcp_tail_probes, 1);
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn no_tail_is_probed_in_recovery_or_while_blocks_tell_what_is_missing() {
+    // RFC 8985, 7.2.
+    let config = Config { loss_detection: LossDetection::DupAck, ..Config::default() };
+    for (blocks, then) in [((1000, 2000), 0), ((1000, 4000), 0), ((1000, 4000), 4000)] {
+        let mut solo = flight_of(config.clone(), SACKS, 8);
+        solo.host.now += ms(100);
+        tell(&mut solo, 0, &[blocks]);
+        let _ = solo.leaving();
+        tell(&mut solo, then, &[blocks][..usize::from(then == 0)]);
+        let _ = solo.leaving();
+        wait(&mut solo);
+        assert_eq!((solo.host.counters.tcp_tail_probes, solo.host.counters.tcp_timeouts), (0, 1));
+        solo.host.finish();
+    }
+}
+
+#[test]
+fn the_reordering_timer_gives_way_to_the_time_out() {
+    // RFC 8985, 8: what it waited for is known to be lost.
+    let mut solo = flight(8);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    solo.host.silent();
+    assert_eq!(solo.host.conn().deadline(), solo.host.now + ms(25));
+    tell(&mut solo, 0, &[(1000, 4000)]);
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    assert!(solo.host.conn().deadline() >= solo.host.now + ms(300));
+    solo.host.finish();
+}
+
+#[test]
+fn a_time_out_takes_the_first_for_lost_however_late_acks_came() {
+    // RFC 8985, 6.3.
+    let config = Config { tail_loss_probe: false, ..Config::default() };
+    let mut solo = flight_of(config, SACKS, 3);
+    solo.host.now += ms(100);
+    tell(&mut solo, 0, &[(1000, 2000)]);
+    tell(&mut solo, 2000, &[]);
+    let newest = crate::tcp::loss::Newest { at: solo.host.now, end: ISS };
+    solo.host.with(|c, _| {
+        let rack = &mut c.books().1.rack;
+        (rack.newest, rack.rtt) = (Some(newest), Duration::from_secs(100));
+    });
+    assert_eq!(wait(&mut solo).1, [(2000, 1000)]);
+    assert_eq!(solo.host.counters.tcp_timeouts, 1);
     solo.host.finish();
 }

@@ -56,6 +56,7 @@ fn a_reset_counts_only_at_exactly_the_next_number() {
     solo.get_at(100, RST, b"");
     let challenge = solo.host.out_one().seg;
     assert_eq!((challenge.flags, challenge.ack), (ACK, IRS.wrapping_add(1)));
+    assert_eq!(challenge.seq, ISS.wrapping_add(1));
     assert_eq!(solo.host.counters.tcp_challenge_acks, 1);
     assert_eq!(solo.host.state(), State::Established);
     solo.get(ACK, b"unread");
@@ -93,12 +94,17 @@ fn a_reset_in_close_wait_is_a_broken_pipe_and_none_in_last_ack() {
 fn a_syn_in_a_live_connection_is_challenged() {
     // RFC 5961, 4.2: whatever its number.
     let mut solo = Solo::plain();
-    for ahead in [0, 500] {
-        solo.get_at(ahead, SYN, b"");
-        assert_eq!(solo.host.out_one().seg.flags, ACK);
+    for ahead in [-50_000, 0, 500, 200_000] {
+        solo.get_at(ahead, SYN, b"and text");
+        let challenge = solo.host.out_one().seg;
+        assert_eq!((challenge.flags, challenge.seq), (ACK, ISS.wrapping_add(1)));
+        assert_eq!(challenge.ack, solo.seq);
     }
-    assert_eq!(solo.host.state(), State::Established);
-    assert_eq!(solo.host.counters.tcp_challenge_acks, 2);
+    assert_eq!((solo.host.state(), solo.host.conn().recv_len()), (State::Established, 0));
+    assert_eq!(solo.host.counters.tcp_challenge_acks, 4);
+    // A peer that knows of no connection answers that with an RST for its number.
+    solo.get_at(0, RST, b"");
+    assert_eq!(solo.host.state(), State::Closed);
     solo.host.finish();
 }
 
@@ -176,8 +182,12 @@ fn acks_of_what_was_never_sent_or_is_far_too_old_are_challenged() {
     }
     assert_eq!(solo.host.conn().recv_len(), 0);
     assert_eq!(solo.host.counters.dropped(DropReason::TcpBadAck), 2);
-    // A little old is fine, and its text is taken.
-    solo.ack = right.wrapping_sub(1);
+    // Old by as much as the largest window is fine, and its text is taken, though
+    // the window is smaller since.
+    solo.window = 100;
+    solo.ack = right;
+    solo.get(ACK, b"");
+    solo.ack = right.wrapping_sub(60_000);
     solo.get(ACK, b"text");
     assert_eq!(solo.host.conn().recv_len(), 4);
     solo.host.finish();
@@ -243,7 +253,7 @@ fn a_segment_without_the_agreed_timestamp_is_dropped() {
     solo.time = None;
     solo.get_at(0, ACK, b"x");
     solo.host.silent();
-    assert_eq!(solo.host.conn().recv_len(), 0);
+    assert_eq!((solo.host.state(), solo.host.conn().recv_len()), (State::Established, 0));
     solo.get_at(0, RST, b"");
     assert_eq!(solo.host.state(), State::Closed);
     solo.host.finish();

@@ -44,8 +44,8 @@ fn the_user_timeout_comes_first() {
     let mut solo = Solo::plain();
     solo.host.with(|c, _| c.set_user_timeout(5000));
     solo.host.send(b"hello?");
-    let (_, took) = until_closed(&mut solo.host);
-    assert_eq!(took, Duration::from_secs(5));
+    let (all, took) = until_closed(&mut solo.host);
+    assert_eq!((all.len(), took), (5, Duration::from_secs(5)));
     assert_eq!(solo.host.take_error(), Some(Errno::ETIMEDOUT));
     solo.host.finish();
 }
