@@ -10,7 +10,7 @@ use std::path::Path;
 
 const RFCS: &[&str] = &["9293", "5961", "7323", "6298", "8985"];
 /// RFC 9293, appendix B.
-const IDENTIFIERS: &[(&str, usize)] = &[("MUST", 69), ("SHLD", 31), ("MAY", 13)];
+const IDENTIFIERS: &[(&str, usize)] = &[("MUST", 69), ("SHLD", 31), ("MAY", 18)];
 
 fn read(path: &str) -> String {
     let full = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
