@@ -54,6 +54,9 @@ pub(super) struct Recovery {
     reorder_at: Instant,
     /// Losses came to light just now.
     is_detected: bool,
+    /// Bytes of losses that congestion control has not heard of: time shows some
+    /// between two ACKs.
+    untold: u32,
     /// SND.NXT at the end of the last recovery.
     linger: u32,
 }
@@ -69,6 +72,7 @@ impl Recovery {
             tail: None,
             reorder_at: Instant::NEVER,
             is_detected: false,
+            untold: 0,
             linger: una,
         }
     }
@@ -231,6 +235,7 @@ impl Connection {
             }
         }
         self.fin_is_lost();
+        self.tell_reduction();
         self.put_books(r);
     }
 
