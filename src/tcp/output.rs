@@ -507,7 +507,8 @@ impl Connection {
     pub(super) fn set_retransmit(&mut self, env: &Env) {
         let h = &self.hot;
         let mut wait = h.rtt.rto(h.backoff, env.config);
-        let trouble = Bits::TAIL | Bits::NO_PROBE | Bits::RECOVERY | Bits::LOSS;
+        let none = Bits::NO_PROBE | Bits::TAIL_DUE | Bits::RECOVERY | Bits::LOSS;
+        let trouble = Bits::TAIL | none;
         let mode = if h.snd_wnd == 0 && h.state.is_synchronized() {
             Mode::Persist
         } else if h.bits & trouble == Bits::TAIL {

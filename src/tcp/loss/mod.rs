@@ -192,6 +192,8 @@ impl Connection {
         match h.state {
             State::SynSent | State::SynReceived => self.resend_syn(env, before),
             _ if h.snd_wnd == 0 => self.probe_window(),
+            // The next hop is waited for: that is no congestion.
+            _ if !outstanding => env.counters.tcp_timeouts += 1,
             _ => {
                 self.on_timeout(env, first);
                 self.path_timeout(env);
