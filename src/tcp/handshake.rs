@@ -87,7 +87,7 @@ impl Connection {
             }
         }
         self.set_mss(env.pool.arena().capacity());
-        self.start_window(env, env.config.initial_window);
+        self.start_window(env, env.config.initial_window.into());
     }
 
     /// RFC 6928, 2: ten segments, at most 14,600 bytes unless two are more.

@@ -218,7 +218,7 @@ impl Connection {
     #[inline]
     fn restart_after_idle(&mut self, env: &Env) {
         let h = &mut self.hot;
-        let initial = env.config.initial_window * u32::from(h.mss);
+        let initial = u32::from(env.config.initial_window) * u32::from(h.mss);
         if h.congestion.window > initial && env.config.restart_idle {
             let idle = env.now.since(self.cold.last_sent);
             if idle > h.rtt.rto(0, env.config) {
