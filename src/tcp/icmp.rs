@@ -37,11 +37,13 @@ impl Connection {
 
     /// Ends the connection for a reason that the stack found: the neighbour does
     /// not answer, the device is gone. A connection past its handshake keeps the
-    /// first kind as a soft error.
+    /// first kind as a soft error, and so does one whose SYN-ACK has left: to its
+    /// peer it may be open.
     pub fn fail(&mut self, env: &mut Env, errno: Errno) -> Disposition {
         let soft = matches!(errno, Errno::EHOSTUNREACH | Errno::ENETUNREACH);
-        let opening = matches!(self.hot.state, State::SynSent | State::SynReceived);
-        if self.hot.state == State::Closed {
+        let h = &self.hot;
+        let opening = h.state == State::SynSent || h.state == State::SynReceived && h.snd_nxt == h.snd_una;
+        if h.state == State::Closed {
             return Disposition::NONE;
         }
         if soft && !opening {

@@ -185,6 +185,27 @@ fn a_neighbour_that_does_not_answer_is_no_route_to_host() {
 }
 
 #[test]
+fn a_connection_that_is_open_to_its_client_outlives_a_neighbour_that_is_silent_for_a_while() {
+    let mut net = Net::new();
+    let listener = listen(&mut net.b, 80, 16);
+    let client = tcp(&mut net.a);
+    assert_eq!(net.a.connect(client, addr(2, 80)), Err(Errno::EINPROGRESS));
+    // The client has the SYN-ACK, but nothing that it sends afterwards arrives, and
+    // nobody answers who asks for the other's address.
+    while net.a.connect(client, addr(2, 80)) == Err(Errno::EALREADY) {
+        net.step();
+    }
+    net.lose = [true; 2];
+    net.a.send(client, b"hello", 0).unwrap();
+    net.pass(Duration::from_secs(20));
+    assert_eq!(net.b.accept(listener).unwrap_err(), Errno::EAGAIN);
+    net.lose = [false; 2];
+    net.pass(Duration::from_secs(30));
+    let (server, _) = net.b.accept(listener).unwrap();
+    assert_eq!(recv(&mut net.b, server).unwrap(), b"hello");
+}
+
+#[test]
 fn peek_trunc_and_more_do_what_they_say() {
     let mut net = Net::new();
     let (client, server, _) = net.connected(80);

@@ -152,8 +152,8 @@ impl Table {
         self.touch(id);
     }
 
-    /// Nobody answers at the next hop. A connection that is not open yet ends; an
-    /// open one keeps trying until its own timers give up (RFC 9293, 3.9.2.2).
+    /// Nobody answers at the next hop. A connection that is open to nobody yet
+    /// ends; others keep trying until their own timers give up (RFC 9293, 3.9.2.2).
     #[cold]
     fn unreachable(&mut self, core: &mut Core, id: u32) {
         let slot = &mut self.slots[id as usize];
