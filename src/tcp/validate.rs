@@ -128,6 +128,10 @@ impl Connection {
             }
             return Continue(());
         }
+        if self.is_shortly_before(a.seg) {
+            return self.hear_anyway(env);
+        }
+        let h = &self.hot;
         let duplicate = seq::le(end, h.rcv_nxt) && len > 0;
         if duplicate && end == h.last_ack {
             // Our ACK was lost, and this came again: the answer echoes the copy
@@ -139,6 +143,30 @@ impl Connection {
         env.counters.drop(reason);
         self.again_in_time_wait(env, a);
         Break(self.answer_invalid(env, a.seg))
+    }
+
+    /// Its sender may not know how far we are, as nothing of ours is acceptable to it
+    /// either: were its ACK not heard, neither would ever learn more.
+    #[cold]
+    fn hear_anyway(&mut self, env: &mut Env) -> Check {
+        env.counters.drop(DropReason::TcpOutOfWindow);
+        self.cold.last_recv = env.now;
+        self.cold.keep_probes = 0;
+        if !self.answered_lately(env) {
+            self.hot.bits |= Bits::ACK_NOW;
+        }
+        Continue(())
+    }
+
+    /// A mere ACK whose number is a little old: by what the window's scale hides of
+    /// our right edge, up to which its sender counts (RFC 7323, 2.4), or by a probe
+    /// that was taken, or by the one of a keepalive.
+    fn is_shortly_before(&self, seg: &Segment) -> bool {
+        let h = &self.hot;
+        let kind = seg.flags & (Flags::SYN | Flags::FIN | Flags::RST | Flags::ACK);
+        let behind = h.rcv_nxt.wrapping_sub(seg.seq);
+        let open = h.state.is_synchronized() && h.state != State::TimeWait;
+        open && kind == Flags::ACK && seg.payload_len == 0 && (1..=1 << h.rcv_scale).contains(&behind)
     }
 
     /// A FIN sent again starts TIME-WAIT anew (3.10.7.4, eighth).

@@ -312,48 +312,51 @@ fn probes_that_nobody_answers_put_the_next_hop_in_doubt() {
 }
 
 #[test]
-fn a_window_that_flaps_has_nothing_sent_again() {
-    // Else two empty segments would buy a window of data, over and over.
-    let mut solo = Solo::plain();
-    solo.host.send(&pattern(5000));
-    assert_eq!(solo.leaving().len(), 5);
-    for _ in 0..5 {
-        solo.window = 0;
-        solo.get_ack(0);
-        solo.host.silent();
-        solo.window = 60_000;
-        solo.get_ack(0);
-        solo.host.silent();
+fn an_ack_whose_number_is_a_little_old_is_heard_and_answered() {
+    let mut solo = Solo::modern();
+    let hidden = 1i32 << solo.host.conn().hot.rcv_scale;
+    solo.get(ACK | PSH, &pattern(1000));
+    solo.host.send(&pattern(3000));
+    assert!(!solo.leaving().is_empty());
+    for (behind, acked, heard) in [(1, 1000, 1000), (hidden, 2000, 2000), (hidden + 1, 2500, 2000)] {
+        // Later than what was answered last.
+        solo.host.now += Duration::from_secs(10);
+        solo.ack = ISS.wrapping_add(1 + acked);
+        solo.get_at(-behind, ACK, b"");
+        assert_eq!(solo.host.conn().hot.snd_una, ISS.wrapping_add(1 + heard), "{behind}");
+        let answers = solo.host.out();
+        assert!(answers.iter().any(|o| o.len() == 0 && o.seg.flags == ACK), "{behind}: {answers:?}");
     }
-    // It is still waited for.
-    solo.host.advance(Duration::from_secs(3));
-    assert_eq!(solo.leaving(), [(0, 1000)]);
     solo.host.finish();
 }
 
 #[test]
-fn a_window_that_opens_asks_for_a_flush_whatever_waits() {
-    let mut solo = Solo::plain();
-    solo.window = 0;
-    solo.get(ACK, b"");
-    solo.host.shutdown();
-    solo.host.silent();
-    solo.host.advance(Duration::from_secs(1));
-    assert_eq!(solo.host.out_one().seg.flags, FIN | ACK);
-    let seg = segment(ACK, solo.seq, solo.ack, 100, Options::default(), 0);
-    let d = solo.host.with(|c, e| c.input(e, &seg, None));
-    assert!(d.flush, "the FIN goes again, and its timer begins");
-    assert_eq!(solo.host.out_one().seg.flags, FIN | ACK);
-    solo.host.finish();
-}
-
-#[test]
-fn no_buffer_is_larger_than_sequence_numbers_can_tell() {
-    let mut config = Config { max_send_buffer: u32::MAX, ..Config::default() };
-    config.options.send_buffer = u32::MAX;
-    let mut solo = Solo::established(config.clone(), PLAIN);
-    assert_eq!(solo.host.conn().send_buffer(), 1 << 30);
-    solo.host.with(|c, _| c.set_send_buffer(&config, u32::MAX));
-    assert_eq!(solo.host.conn().send_buffer(), 1 << 30);
-    solo.host.finish();
+fn two_ends_that_are_full_do_not_acknowledge_each_other_for_ever() {
+    // Nothing bounds their answers but that they understand each other.
+    let mut config = Config { invalid_ack_interval: Duration::ZERO, ..Config::default() };
+    config.options.receive_buffer = 65_536;
+    config.max_receive_buffer = 65_536;
+    let mut pair = Pair::open(config);
+    pair.reading = false;
+    let data = pattern(200_000);
+    let (mut a, mut b) = (0, 0);
+    for _ in 0..300 {
+        a += pair.a.send(&data[a..]);
+        b += pair.b.send(&data[b..]);
+        pair.run(ms(10));
+    }
+    assert!(pair.sent < 600, "{} segments", pair.sent);
+    pair.reading = true;
+    let rest_a = pair.a.recv_all();
+    pair.got_a.extend(rest_a);
+    let rest_b = pair.b.recv_all();
+    pair.got_b.extend(rest_b);
+    while pair.got_a.len() < data.len() || pair.got_b.len() < data.len() {
+        a += pair.a.send(&data[a..]);
+        b += pair.b.send(&data[b..]);
+        pair.run(ms(10));
+        assert!(pair.now() < Instant::from_nanos(60_000_000_000));
+    }
+    assert!(pair.got_a == data && pair.got_b == data);
+    pair.finish();
 }
