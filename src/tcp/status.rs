@@ -59,7 +59,7 @@ impl Connection {
     /// True once the peer's FIN came in order and all data before it was read.
     #[inline]
     pub fn eof(&self) -> bool {
-        self.hot.bits.contains(Bits::PEER_CLOSED) && self.recv_len() == 0
+        self.hot.bits.contains(Bits::PEER_CLOSED) && !self.has_readable()
     }
 
     /// Bytes that can be read.

@@ -53,6 +53,20 @@ fn a_pointer_ahead_of_its_byte_is_known_before_it_comes() {
 }
 
 #[test]
+fn behind_an_urgent_byte_that_is_read_apart_the_stream_ends() {
+    let mut solo = Solo::plain();
+    urgent(&mut solo, 1, b"a");
+    assert!(!solo.host.conn().eof());
+    solo.get(ACK | FIN, b"");
+    // A peek sees the end too, which leaves the byte where it is.
+    assert!(solo.host.conn().eof());
+    assert_eq!(oob(&mut solo), Ok(Some(b'a')));
+    assert_eq!(recv(&mut solo, 9), b"");
+    assert!(solo.host.conn().eof());
+    solo.host.finish();
+}
+
+#[test]
 fn a_later_pointer_takes_the_mark_along_and_an_old_one_does_not() {
     let mut solo = Solo::plain();
     urgent(&mut solo, 2, b"ab");
