@@ -145,8 +145,7 @@ impl Connection {
         let took = match sent_at {
             Some(at) => env.now.since(at),
             None => match self.echoed(env, timestamp.map(|t| t.1)) {
-                // The clock of timestamps is no finer.
-                Some(took) => took.max(Duration::from_millis(1)),
+                Some(took) => took,
                 None => return,
             },
         };
@@ -191,9 +190,7 @@ impl Connection {
         if old == 0 || window == 0 {
             self.window_turned(window);
         }
-        let waits = self.hot.send.has_unsent() || self.owes_fin() || self.hot.send.lost() > 0;
-        // From nothing: the timer was stopped, too.
-        window > old && (old == 0 || waits)
+        window > old && (self.hot.send.has_unsent() || self.owes_fin() || self.hot.send.lost() > 0)
     }
 
     /// The window shut, or opened again.
@@ -210,13 +207,9 @@ impl Connection {
             }
             return;
         }
-        let probed = h.backoff & !PROBED > 0;
+        // The probe met a shut window: it goes again, without waiting.
         h.backoff &= PROBED;
         h.timers.stop(Timer::Retransmit);
-        if probed {
-            // The probe met a shut window: it goes again, without waiting. Else a
-            // window that flaps would buy all that is under way again and again.
-            self.outstanding_is_lost();
-        }
+        self.outstanding_is_lost();
     }
 }

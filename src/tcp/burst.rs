@@ -10,7 +10,7 @@ impl Connection {
     /// Segments that Linux would hand to its device as one packet: about a
     /// millisecond's worth at twice the rate of the window, more where the path is
     /// short; two at least.
-    fn train(&self) -> u32 {
+    pub(super) fn train(&self) -> u32 {
         let (h, rtt) = (&self.hot, self.hot.rtt.smoothed());
         if rtt == 0 {
             return u32::MAX;

@@ -76,11 +76,6 @@ impl Rate {
         });
     }
 
-    #[cfg(test)]
-    pub fn lost(&self) -> u32 {
-        self.lost
-    }
-
     /// Something was delivered, the last sent of it at `sent_at`.
     fn on_delivered(
         &mut self,

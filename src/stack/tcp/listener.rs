@@ -194,6 +194,11 @@ impl Listeners {
         Some(listener)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Listener> {
+        self.slots.iter().flatten()
+    }
+
     /// The listener of this number.
     #[inline]
     pub fn get(&self, id: u32) -> Option<&Listener> {

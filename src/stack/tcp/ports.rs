@@ -240,6 +240,12 @@ impl Ports {
         }
     }
 
+    /// True where only binds use ports.
+    pub fn is_bare(&self) -> bool {
+        let users: u32 = self.uses.iter().map(|u| u.users).sum();
+        users as usize == self.binds.iter().flatten().count()
+    }
+
     /// True while a bind, a connection or a TIME-WAIT entry uses the port.
     pub fn in_use(&self, port: u16) -> bool {
         self.uses[usize::from(port)].users > 0

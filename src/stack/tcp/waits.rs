@@ -74,6 +74,11 @@ impl Waits {
         id
     }
 
+    /// True where there is no entry, and every slot is free again.
+    pub fn is_bare(&self) -> bool {
+        self.live == 0 && self.queue.is_empty() && self.free.len() == self.slots.len()
+    }
+
     /// The entry of this number.
     #[inline]
     pub fn get(&self, id: u32) -> &Waiting {

@@ -2,6 +2,7 @@
 //! What crosses the wire is checked on the way out, whatever the target.
 
 use super::Choices;
+use super::packet::{Out, give_back, open};
 use crate::frame::{Packet, Pool, TxDesc, TxQueue};
 use crate::rng::Rng;
 use crate::tcp::connection::Bits;
@@ -9,8 +10,7 @@ use crate::tcp::isn::Initial;
 use crate::tcp::{Config, ConnOptions, Connection, Disposition, Env, Flush, Link, State, Template, seq};
 use crate::telemetry::Counters;
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::{Flags, Options, Segment, parse};
-use crate::wire::{checksum, ipv4};
+use crate::wire::tcp::{Flags, Options, Segment};
 
 /// A byte of a stream, by its sequence number: what comes twice is the same.
 pub fn byte_at(number: u32) -> u8 {
@@ -21,13 +21,6 @@ pub fn byte_at(number: u32) -> u8 {
 /// `len` bytes of a stream from a sequence number on.
 pub fn stream(from: u32, len: usize) -> Vec<u8> {
     (0..len as u32).map(|i| byte_at(from.wrapping_add(i))).collect()
-}
-
-/// A segment that left.
-#[derive(Debug)]
-pub struct Out {
-    pub seg: Segment,
-    pub data: Vec<u8>,
 }
 
 /// A connection and all that surrounds it.
@@ -45,6 +38,11 @@ pub struct Bench {
     /// Sequence number of the next byte to write, and to read.
     write_at: u32,
     read_at: Option<u32>,
+    /// Urgent bytes are read apart.
+    apart: bool,
+    /// Urgent pointers that came, and bytes that reading left out for them.
+    pointers: u32,
+    left_out: u32,
     /// The farthest right edge announced.
     edge: Option<u32>,
 }
@@ -89,6 +87,9 @@ impl Bench {
             hold: false,
             write_at: ISS.wrapping_add(1),
             read_at: None,
+            apart: false,
+            pointers: 0,
+            left_out: 0,
             edge: None,
         };
         let ends = ["10.0.0.1:80", "10.0.0.2:4000"].map(|a| a.parse().expect("an address"));
@@ -96,7 +97,7 @@ impl Bench {
         let options = bench.config.options.clone();
         let initial = Initial { iss: ISS, ts_offset: ISS.rotate_left(7) };
         let mut conn = begin(&mut bench.env(), template, &options, initial);
-        // What is read is the whole stream.
+        // What is read is the whole stream, unless the target says otherwise.
         conn.set_oob_inline(true);
         bench.conn = Some(conn);
         bench
@@ -141,17 +142,73 @@ impl Bench {
     /// Reads up to `n` bytes: they are the peer's stream, with no gap.
     pub fn read(&mut self, n: usize, peek: bool) -> usize {
         let mut buf = vec![0; n];
+        let from = self.next_read();
         let got = self.with(|c, e| c.recv(e, &mut buf, peek));
-        let from = self.read_at.unwrap_or_else(|| self.conn().cold.irs.wrapping_add(1));
-        assert_eq!(buf[..got], stream(from, got), "what is read is not the peer's stream");
-        if !peek && got > 0 {
-            self.read_at = Some(from.wrapping_add(got as u32));
-        }
+        self.was_read(from, &buf[..got], peek);
         got
+    }
+
+    /// Takes the next frame of the peer's stream.
+    pub fn read_frame(&mut self) {
+        let from = self.next_read();
+        let Some(frame) = self.with(|c, e| c.recv_frame(e.pool)) else { return };
+        let bytes = self.pool.bytes(&frame).to_vec();
+        self.pool.free(frame);
+        let _ = self.with(|c, _| c.recv_release(bytes.len()));
+        self.was_read(from, &bytes, false);
+    }
+
+    /// Urgent bytes are read apart from now on, or with the others.
+    pub fn set_apart(&mut self, on: bool) {
+        self.apart |= on;
+        self.with(|c, _| c.set_oob_inline(!on));
+    }
+
+    /// Reads the urgent byte apart: it is the one at the mark.
+    pub fn read_urgent(&mut self, peek: bool) {
+        let conn = self.conn();
+        let mark = conn.urgent_mark().map(|ahead| conn.read_seq().wrapping_add(ahead));
+        if let Ok(Some(byte)) = self.with(|c, _| c.recv_urgent(peek)) {
+            assert_eq!(Some(byte), mark.map(byte_at), "not the urgent byte");
+        }
+    }
+
+    /// Writes a byte of the stream as urgent.
+    pub fn write_urgent(&mut self) {
+        if self.write(1) > 0 {
+            self.with(|c, _| c.mark_urgent());
+        }
+    }
+
+    /// The number of the byte that a read begins with.
+    fn next_read(&self) -> u32 {
+        let conn = self.conn();
+        let all = conn.readable() == conn.recv_len();
+        // Reading goes on behind an urgent byte that is read apart.
+        let skips = !all && conn.at_mark();
+        conn.read_seq().wrapping_add(skips.into())
+    }
+
+    /// These bytes were read: the peer's stream, and no more of it was left out
+    /// than there were urgent pointers.
+    fn was_read(&mut self, from: u32, bytes: &[u8], peek: bool) {
+        if bytes.is_empty() {
+            return;
+        }
+        let expected = self.read_at.unwrap_or_else(|| self.conn().cold.irs.wrapping_add(1));
+        let gap = from.wrapping_sub(expected);
+        assert!(gap == 0 || self.apart, "{gap} bytes are left out");
+        assert!(self.left_out + gap <= self.pointers, "{gap} bytes are left out");
+        assert_eq!(bytes, stream(from, bytes.len()), "what is read is not the peer's stream");
+        if !peek {
+            self.left_out += gap;
+            self.read_at = Some(from.wrapping_add(bytes.len() as u32));
+        }
     }
 
     /// Gives a segment to the connection; its payload is the peer's stream.
     pub fn input(&mut self, seg: &Segment, cut: usize) -> Disposition {
+        self.pointers += u32::from(seg.flags.contains(Flags::URG));
         let first = seg.seq.wrapping_add(u32::from(seg.flags.contains(Flags::SYN)));
         let data = stream(first, seg.payload_len);
         let (head, rest) = data.split_at(if cut < data.len() { data.len() - cut } else { data.len() });
@@ -230,6 +287,10 @@ impl Bench {
             assert!(seq::le(end, most), "{} bytes beyond the window", seq::distance(most, end));
             assert!(out.data.len() <= usize::from(u16::MAX));
         }
+        if seg.flags.contains(Flags::URG) {
+            let up = seg.seq.wrapping_add(seg.urgent.into());
+            assert!(seg.urgent > 0 && seq::le(up, h.snd_end), "urgent data that was not written");
+        }
         if seg.flags.intersects(Flags::SYN | Flags::RST) || !seg.flags.contains(Flags::ACK) {
             return;
         }
@@ -292,24 +353,8 @@ impl Bench {
             let _ = self.with(|c, e| c.on_timer(e));
         }
         assert_eq!(self.state(), State::Closed, "{:?}", self.conn());
-        let conn = self.conn.take().expect("a connection");
-        conn.dispose(&mut self.pool);
-        while let Some(desc) = self.tx.pop() {
-            self.pool.cancel(desc);
-        }
-        self.pool.assert_conserved();
-        assert_eq!(self.pool.available(), self.pool.capacity(), "frames leak");
+        give_back(self.conn.take(), &mut self.pool, &mut self.tx);
     }
-}
-
-/// Takes a raw IP packet apart and checks its sums.
-fn open(packet: &[u8]) -> Out {
-    let ip = ipv4::parse(packet).expect("an IPv4 packet");
-    let pseudo = checksum::pseudo_v4(ip.header.src, ip.header.dst, 6, ip.payload.len() as u16);
-    assert_eq!(pseudo.add(checksum::sum(ip.payload)).finish(), 0, "a wrong checksum");
-    let seg = parse(ip.payload).expect("a TCP segment");
-    let data = ip.payload[seg.header_len..].to_vec();
-    Out { seg, data }
 }
 
 /// Limits of a connection by choice: all that a program or operator may set.

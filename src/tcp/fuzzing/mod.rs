@@ -6,6 +6,7 @@
 mod bench;
 mod numbers;
 mod options;
+pub(super) mod packet;
 mod queues;
 mod state_machine;
 

@@ -29,6 +29,7 @@ pub fn state_machine(bytes: &[u8]) {
             Connection::accept(env, template, options, initial, mtu, &syn)
         })
     };
+    bench.set_apart(choices.one_in(2));
     let (_, flush) = bench.output();
     bench.check_rest(flush);
     if choices.one_in(4) {
@@ -94,7 +95,7 @@ fn step(bench: &mut Bench, choices: &mut Choices) {
             let _ = bench.output();
             let _ = bench.advance(Duration::from_secs(1 << choices.below(24)));
         }
-        17 => program(bench, choices),
+        17 | 20 => program(bench, choices),
         18 => icmp(bench, choices),
         19 => {
             bench.complete_all();
@@ -111,7 +112,11 @@ fn step(bench: &mut Bench, choices: &mut Choices) {
 
 /// What the program does seldom.
 fn program(bench: &mut Bench, choices: &mut Choices) {
-    match choices.below(12) {
+    match choices.below(20) {
+        12 => bench.write_urgent(),
+        13 | 14 => bench.read_urgent(choices.one_in(2)),
+        15..=17 => bench.read_frame(),
+        18 => bench.set_apart(choices.one_in(2)),
         0 | 1 => {
             let _ = bench.with(|c, _| c.shutdown_send());
         }

@@ -54,9 +54,6 @@ pub(super) struct Recovery {
     reorder_at: Instant,
     /// Losses came to light just now.
     is_detected: bool,
-    /// Bytes of losses that congestion control has not heard of: time shows some
-    /// between two ACKs.
-    untold: u32,
     /// SND.NXT at the end of the last recovery.
     linger: u32,
 }
@@ -72,7 +69,6 @@ impl Recovery {
             tail: None,
             reorder_at: Instant::NEVER,
             is_detected: false,
-            untold: 0,
             linger: una,
         }
     }
@@ -192,8 +188,6 @@ impl Connection {
         match h.state {
             State::SynSent | State::SynReceived => self.resend_syn(env, before),
             _ if h.snd_wnd == 0 => self.probe_window(),
-            // The next hop is waited for: that is no congestion.
-            _ if !outstanding => env.counters.tcp_timeouts += 1,
             _ => {
                 self.on_timeout(env, first);
                 self.path_timeout(env);
@@ -237,7 +231,6 @@ impl Connection {
             }
         }
         self.fin_is_lost();
-        self.tell_reduction();
         self.put_books(r);
     }
 

@@ -1,6 +1,7 @@
 //! Tests of whole connections: one against a script, or two joined by a wire
 //! whose losses, delays and duplicates the test chooses.
 
+mod burst;
 mod close;
 mod conformance;
 mod ecn;
@@ -18,15 +19,14 @@ mod urgent;
 mod user_timeout;
 mod window;
 
+use super::fuzzing::packet::{Out, give_back, open};
 use super::*;
 use crate::errno::Errno;
 use crate::frame::{Frame, Packet, Pool, TxDesc, TxQueue};
 use crate::rng::Rng;
 use crate::telemetry::{Counters, DropReason};
 use crate::time::{Duration, Instant};
-use crate::wire::checksum;
-use crate::wire::ipv4;
-use crate::wire::tcp::{Flags, Options, SackBlock, Segment, parse};
+use crate::wire::tcp::{Flags, Options, SackBlock, Segment};
 use std::collections::VecDeque;
 
 const FIN: Flags = Flags::FIN;
@@ -38,14 +38,6 @@ const URG: Flags = Flags::URG;
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
-}
-
-/// A segment that left, taken apart.
-#[derive(Clone, Debug)]
-struct Out {
-    seg: Segment,
-    data: Vec<u8>,
-    tos: u8,
 }
 
 impl Out {
@@ -240,27 +232,8 @@ impl Host {
     /// Ends the connection; all frames must be free afterwards.
     fn finish(mut self) {
         self.complete_all();
-        if let Some(conn) = self.conn.take() {
-            conn.dispose(&mut self.pool);
-        }
-        while let Some(desc) = self.tx.pop() {
-            self.pool.cancel(desc);
-        }
-        self.pool.assert_conserved();
-        assert_eq!(self.pool.available(), self.pool.capacity(), "frames leak");
+        give_back(self.conn.take(), &mut self.pool, &mut self.tx);
     }
-}
-
-/// Takes a raw IP packet apart and checks its sums.
-fn open(packet: &[u8]) -> Out {
-    let ip = ipv4::parse(packet).expect("an IPv4 packet");
-    let pseudo = checksum::pseudo_v4(ip.header.src, ip.header.dst, 6, ip.payload.len() as u16);
-    assert_eq!(pseudo.add(checksum::sum(ip.payload)).finish(), 0, "a wrong checksum");
-    let tos = ip.header.tos;
-    let seg = parse(ip.payload).expect("a TCP segment");
-    let seg = Segment { ce: tos & 3 == 3, ..seg };
-    let data = ip.payload[seg.header_len..].to_vec();
-    Out { seg, data, tos }
 }
 
 fn template(local: &str, remote: &str) -> Template {
@@ -419,6 +392,8 @@ struct Pair {
     a: Host,
     b: Host,
     delay: Duration,
+    /// What goes to `b` arrives no closer together than this.
+    gap: Duration,
     /// What is under way: arrival, order of sending, to b?, packet.
     wire: VecDeque<(Instant, u64, bool, Vec<u8>)>,
     sent: u64,
@@ -440,6 +415,7 @@ impl Pair {
             a,
             b: Host::new(config_b, 12),
             delay: ms(5),
+            gap: Duration::ZERO,
             wire: VecDeque::new(),
             sent: 0,
             fate: Box::new(|_, _| Fate::Pass),
@@ -469,7 +445,9 @@ impl Pair {
         }
         for packet in from.output() {
             let seg = open(&packet).seg;
-            let at = self.a.now + self.delay;
+            let spaced = to_b && self.gap > Duration::ZERO;
+            let before = self.wire.iter().filter(|w| spaced && w.2).map(|w| w.0 + self.gap).max();
+            let at = before.unwrap_or(self.a.now).max(self.a.now + self.delay);
             self.sent += 1;
             match (self.fate)(to_b, &seg) {
                 Fate::Drop => continue,
