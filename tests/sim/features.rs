@@ -80,6 +80,14 @@ bitflags! {
         const FAST_OPEN = 1 << 47;
         /// Listeners that wait for data.
         const DEFERRED = 1 << 48;
+        /// Bytes that are sent as urgent.
+        const URGENT = 1 << 49;
+        /// Connections that begin where one like them is in TIME-WAIT.
+        const REUSE = 1 << 50;
+        /// Hosts that ask for ECN, and such that do not grant it.
+        const ECN = 1 << 51;
+        /// The user timeout option.
+        const USER_TIMEOUT = 1 << 52;
     }
 }
 
@@ -110,12 +118,21 @@ pub enum Class {
     Big,
     /// Hosts that restart, listeners that close, addresses and routes that change.
     Upheaval,
+    /// Urgent bytes, read in line and apart.
+    Urgent,
+    /// Connections that begin where one like them is in TIME-WAIT.
+    Reuse,
+    /// Data in the SYN, cookies, ECN.
+    Opens,
+    /// Timers at their edges, and options that change: congestion control, keepalive,
+    /// user time-outs.
+    Settings,
     /// Any of it, drawn from the seed.
     Swarm,
 }
 
 impl Class {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Perfect,
         Self::Bad,
         Self::Terrible,
@@ -128,6 +145,10 @@ impl Class {
         Self::Wrap,
         Self::Big,
         Self::Upheaval,
+        Self::Urgent,
+        Self::Reuse,
+        Self::Opens,
+        Self::Settings,
         Self::Swarm,
     ];
 
@@ -158,7 +179,7 @@ impl Features {
         let mut has = match class {
             Class::Perfect => Has::DELAY | PROGRAMS | Has::DATAGRAMS,
             Class::Bad | Class::Terrible => WIRE | PROGRAMS | Has::DATAGRAMS,
-            Class::Slow => Has::RATE | Has::DELAY | PROGRAMS | Has::MARKS,
+            Class::Slow => Has::RATE | Has::DELAY | PROGRAMS | Has::MARKS | Has::ECN,
             Class::FewFrames => WIRE | Has::FEW_FRAMES | PROGRAMS,
             Class::Aborts => WIRE | PROGRAMS | Has::ABORTS | Has::EARLY_CLOSE | Has::KEEPALIVE,
             Class::Cut => WIRE | PROGRAMS | Has::CUT,
@@ -170,10 +191,19 @@ impl Features {
                 let all = [Has::RESTARTS, Has::REOPENED, Has::ADDRESSES, Has::MTU, Has::GATEWAYS];
                 Has::DELAY | Has::HOSTS | PROGRAMS | d.pick(&all) | d.pick(&all)
             }
+            Class::Urgent => WIRE | PROGRAMS | Has::URGENT,
+            Class::Reuse => WIRE | PROGRAMS | Has::REUSE,
+            Class::Opens => Has::DELAY | PROGRAMS | if d.one_in(2) { WIRE } else { Has::empty() } | Has::FAST_OPEN | Has::COOKIES | Has::ECN | Has::MARKS | Has::DEFERRED,
+            Class::Settings => {
+                let times = Has::ODD_TIMES | Has::LONG_PAUSES | Has::KEEPALIVE | Has::USER_TIMEOUT;
+                // Both together may end any connection.
+                let times = times - d.pick(&[Has::ODD_TIMES, Has::LONG_PAUSES]);
+                Has::DELAY | PROGRAMS | Has::CHANGES | times
+            }
             Class::Swarm => return Self::swarm(d),
         };
         // Some of what a class can have.
-        let some = WIRE | PROGRAMS;
+        let some = if class == Class::Settings { Has::FLAGS | Has::ZERO_COPY } else { WIRE | PROGRAMS };
         for feature in some.iter() {
             if d.one_in(3) && !(class == Class::Perfect && feature == Has::DELAY) {
                 has.remove(feature);

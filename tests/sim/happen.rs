@@ -3,6 +3,7 @@
 
 use crate::host::Host;
 use crate::model::{Cause, Record};
+use crate::seen::Seen;
 use crate::scenario::{ConnPlan, What, address};
 use crate::world::World;
 use ringroad::stack::Route;
@@ -30,7 +31,10 @@ impl World {
             What::Cut => self.block(|_, _| true),
             What::Part(set) => self.block(|a, b| set >> a & 1 != set >> b & 1),
             What::Mend => self.block(|_, _| false),
-            What::Restart(n) => self.stop(n),
+            What::Restart(n) => {
+                self.seen |= Seen::RESTART;
+                self.stop(n);
+            }
             What::Begin(n) => self.begin_again(n),
             What::CloseListener(n, i) => {
                 self.hosts[n].close_listener(i);
@@ -39,12 +43,18 @@ impl World {
                 });
             }
             What::OpenListener(n, i) => self.hosts[n].listen(i),
-            What::Address(n, on) => self.address(n, on),
+            What::Address(n, on) => {
+                self.seen |= Seen::ADDRESS;
+                self.address(n, on);
+            }
             What::Mtu(n, mtu) => {
                 self.hosts[n].sockets.stack.core.set_mtu(mtu);
                 self.net.set_max_len(n, mtu + 18);
             }
-            What::Route(n, to, over) => self.route(n, to, over),
+            What::Route(n, to, over) => {
+                self.seen |= Seen::ROUTE;
+                self.route(n, to, over);
+            }
             What::Gateway(number, mtu, silent) => self.net.set_gateway(number, mtu, silent),
         }
     }
@@ -117,6 +127,7 @@ impl World {
         let (client, server) = (&self.hosts[plan.client], &self.hosts[plan.server]);
         causes.set(Cause::RESTARTED, client.down || server.down);
         causes.set(Cause::ADDRESS, !client.addressed || !server.addressed);
+        causes.set(Cause::REUSED, plan.after.is_some());
         causes.set(Cause::REFUSED, server.listeners[plan.listener].is_none());
         causes
     }

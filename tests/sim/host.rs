@@ -96,6 +96,9 @@ impl Host {
         for (name, value) in [(TCP_FASTOPEN, plan.fast_open), (TCP_DEFER_ACCEPT, plan.defer)] {
             self.sockets.set_option(h, IPPROTO_TCP, name, &value.to_ne_bytes()).expect("an option");
         }
+        if let Some(name) = plan.congestion {
+            self.sockets.set_option(h, IPPROTO_TCP, TCP_CONGESTION, name.as_bytes()).expect("TCP_CONGESTION");
+        }
         self.sockets.listen(h, plan.backlog).expect("listen");
         let token = LISTENERS + i as u64;
         self.sockets.epoll_ctl(self.epoll, EPOLL_CTL_ADD, h, EPOLLIN | EPOLLET, token).expect("EPOLL_CTL_ADD");
@@ -227,6 +230,7 @@ impl Host {
         let n = self.n;
         let tcp = &self.sockets.stack.tcp;
         assert_eq!((tcp.connections(), tcp.waiting()), (0, 0), "host {n} keeps connections");
+        assert_eq!(tcp.leftovers(), Vec::<&str>::new(), "host {n} keeps something of connections");
         let counts = self.sockets.stack.core.pool.counts();
         assert_eq!((counts.held, counts.tx), (0, 0), "host {n} keeps frames");
         let listeners = self.listeners.iter().flatten().count();

@@ -3,9 +3,10 @@
 use crate::draw::Draw;
 use crate::features::{Features, Has};
 use crate::scenario::{address, mac};
+use crate::side_plan::CONGESTION;
 use ringroad::stack::tcp::SynCookies;
 use ringroad::stack::{Config, Mode};
-use ringroad::tcp;
+use ringroad::tcp::{self, EcnMode};
 use ringroad::time::Duration;
 use ringroad::wire::ethernet::Mac;
 
@@ -21,6 +22,8 @@ pub struct ListenerPlan {
     /// TCP_FASTOPEN and TCP_DEFER_ACCEPT as they are set.
     pub fast_open: i32,
     pub defer: i32,
+    /// TCP_CONGESTION, for the connections that it accepts.
+    pub congestion: Option<&'static str>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +67,9 @@ pub fn draw(n: usize, features: &Features, mtu: usize, frames: u32, d: &mut Draw
     if has.contains(Has::COOKIES) {
         config.table.syn_cookies = d.pick(&[SynCookies::Always, SynCookies::Auto, SynCookies::Off]);
     }
+    if has.contains(Has::ECN) {
+        config.tcp.ecn = d.pick(&[EcnMode::Request, EcnMode::Request, EcnMode::Accept, EcnMode::Off]);
+    }
     config.table.fast_open_server = has.contains(Has::FAST_OPEN);
     if has.contains(Has::WRAP) {
         // Before 2^32 by as much as the clock of 4 us goes in a few seconds and a
@@ -77,6 +83,7 @@ pub fn draw(n: usize, features: &Features, mtu: usize, frames: u32, d: &mut Draw
         pause: if slow && d.one_in(2) { d.millis(500) } else { Duration::ZERO },
         fast_open: if has.contains(Has::FAST_OPEN) { d.pick(&[0, 1, 16]) } else { 0 },
         defer: if has.contains(Has::DEFERRED) { d.below(5) as i32 } else { 0 },
+        congestion: (has.contains(Has::CHANGES) && d.one_in(2)).then(|| d.pick(&CONGESTION)),
     };
     let listeners = (0..LISTENERS).map(|i| listener(i, d)).collect();
     HostPlan { config, frames, listeners, wait: d.pick(&[1, 3, 64, 1024]) }

@@ -20,12 +20,14 @@ mod net;
 mod program;
 mod report;
 mod scenario;
+mod seen;
 mod side_plan;
 mod soak;
 mod transfer;
 mod world;
 
 use features::Class;
+use seen::{Seen, Tally};
 use world::{Outcome, World};
 
 fn number(name: &str) -> Option<u64> {
@@ -43,84 +45,133 @@ fn run_one(class: Class, seed: u64) -> Outcome {
 }
 
 /// Runs the seeds of one class of scenarios.
-fn run(class: Class, seeds: u64) {
+fn run(class: Class) {
     let from = number("RINGROAD_FROM").unwrap_or(0);
-    let mut whole = 0;
-    for seed in from..from + number("RINGROAD_SEEDS").unwrap_or(seeds) {
-        whole += run_one(class, seed).whole;
+    let asked = number("RINGROAD_SEEDS").unwrap_or(seeds(class));
+    let (mut whole, mut tally) = (0, Tally::default());
+    for seed in from..from + asked {
+        let outcome = run_one(class, seed);
+        whole += outcome.whole;
+        tally.add(outcome.seen);
     }
     assert!(whole > 0 || class == Class::CutForEver, "no connection was whole");
+    let missing = tally.missing(Seen::demanded(class));
+    assert!(asked < seeds(class) || missing.is_empty(), "in no seed of {class:?} there was {missing:?}");
 }
+
+/// How many seeds of each class the tests below try.
+const fn seeds(class: Class) -> u64 {
+    match class {
+        Class::Big => 10,
+        Class::CutForEver | Class::Many => 50,
+        Class::Upheaval => 150,
+        Class::Swarm => 500,
+        _ => 100,
+    }
+}
+
+/// A second stretch of swarms.
+const AGAIN: u64 = 500;
+
+/// Together no fewer than two thousand.
+const _: () = {
+    let (mut i, mut sum) = (0, AGAIN);
+    while i < Class::ALL.len() {
+        sum += seeds(Class::ALL[i]);
+        i += 1;
+    }
+    assert!(sum >= 2000);
+};
 
 #[test]
 fn a_perfect_wire() {
-    run(Class::Perfect, 100);
+    run(Class::Perfect);
 }
 
 #[test]
 fn a_bad_wire() {
-    run(Class::Bad, 100);
+    run(Class::Bad);
 }
 
 #[test]
 fn a_very_bad_wire() {
-    run(Class::Terrible, 100);
+    run(Class::Terrible);
 }
 
 #[test]
 fn a_slow_wire_with_a_short_queue() {
-    run(Class::Slow, 100);
+    run(Class::Slow);
 }
 
 #[test]
 fn few_frames() {
-    run(Class::FewFrames, 100);
+    run(Class::FewFrames);
 }
 
 #[test]
 fn programs_that_abort() {
-    run(Class::Aborts, 100);
+    run(Class::Aborts);
 }
 
 #[test]
 fn a_wire_that_is_cut_for_a_while() {
-    run(Class::Cut, 100);
+    run(Class::Cut);
 }
 
 #[test]
 fn a_wire_that_is_cut_for_ever() {
-    run(Class::CutForEver, 50);
+    run(Class::CutForEver);
 }
 
 #[test]
 fn many_connections() {
-    run(Class::Many, 50);
+    run(Class::Many);
 }
 
 #[test]
 fn sequence_numbers_across_2_to_the_32() {
-    run(Class::Wrap, 100);
+    run(Class::Wrap);
 }
 
 #[test]
 fn large_transfers() {
-    run(Class::Big, 10);
+    run(Class::Big);
 }
 
 #[test]
 fn hosts_addresses_and_routes_that_change() {
-    run(Class::Upheaval, 150);
+    run(Class::Upheaval);
+}
+
+#[test]
+fn urgent_bytes_in_line_and_apart() {
+    run(Class::Urgent);
+}
+
+#[test]
+fn connections_that_begin_in_the_time_wait_of_others() {
+    run(Class::Reuse);
+}
+
+#[test]
+fn data_in_syns_cookies_and_ecn() {
+    run(Class::Opens);
+}
+
+#[test]
+fn timers_at_their_edges_and_options_that_change() {
+    run(Class::Settings);
 }
 
 #[test]
 fn any_of_it() {
-    run(Class::Swarm, 500);
+    run(Class::Swarm);
 }
 
 /// A second stretch of the same, for the machine's second core.
 #[test]
 fn any_of_it_again() {
-    for seed in 500..1000 {
+    for seed in seeds(Class::Swarm)..seeds(Class::Swarm) + AGAIN {
         run_one(Class::Swarm, seed);
     }
 }

@@ -32,11 +32,15 @@ bitflags! {
         /// A SYN cookie takes only the segment after the SYN: if another comes first,
         /// the connection is reset.
         const COOKIE = 1 << 8;
+        /// The connection before it, of the same ports, may still be there.
+        const REUSED = 1 << 9;
+        /// It stood still for long while its host had no frames.
+        const STARVED = 1 << 10;
     }
 }
 
 /// Each cause with the errors that a program may see of it.
-const ALLOWED: [(Cause, &[Errno]); 9] = {
+const ALLOWED: [(Cause, &[Errno]); 11] = {
     use Errno::*;
     [
         (Cause::ABORTED, &[ECONNRESET, EPIPE, ECONNREFUSED]),
@@ -46,8 +50,11 @@ const ALLOWED: [(Cause, &[Errno]); 9] = {
         (Cause::RESTARTED, &[ECONNRESET, EPIPE, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH]),
         (Cause::ADDRESS, &[EHOSTUNREACH, ENETUNREACH, EADDRNOTAVAIL, ETIMEDOUT, ECONNRESET, EPIPE]),
         (Cause::TABLE, &[ENOBUFS, ETIMEDOUT, EHOSTUNREACH, ECONNRESET, EPIPE]),
-        (Cause::IMPATIENT, &[ETIMEDOUT, ECONNRESET, EPIPE]),
+        // Refused: its listener was closed when its SYN came once more.
+        (Cause::IMPATIENT, &[ETIMEDOUT, ECONNRESET, EPIPE, ECONNREFUSED]),
         (Cause::COOKIE, &[ECONNRESET, EPIPE, ECONNREFUSED]),
+        (Cause::REUSED, &[EADDRNOTAVAIL]),
+        (Cause::STARVED, &[ECONNABORTED, ECONNRESET, EPIPE]),
     ]
 };
 
@@ -71,6 +78,7 @@ pub fn general(features: &Features) -> Cause {
     let silence = Has::CUT | Has::ADDRESSES | Has::BURSTS | Has::GATEWAYS | Has::MTU;
     let short = has.contains(Has::IMPATIENT) && (trouble || has.intersects(Has::DELAY | Has::LATE_WORKER | Has::SLOW_COMPLETIONS | Has::READ_PAUSES | Has::SLOW_ACCEPT | Has::JITTER | Has::REORDER));
     causes.set(Cause::IMPATIENT, short || has.contains(Has::ODD_TIMES) && has.intersects(silence | Has::LONG_PAUSES));
+    causes.set(Cause::STARVED, has.contains(Has::FEW_FRAMES | Has::LONG_PAUSES));
     causes.set(Cause::SILENCE, has.contains(Has::CUT_FOR_EVER));
     causes
 }
@@ -123,7 +131,7 @@ impl Verdict<'_> {
             let whole = to.eof && to.finished || to.aborted || to.closed_early || to.killed;
             assert!(whole || to.error.is_some(), "{}: neither whole nor failed", to.name());
         }
-        let strict = causes - (Cause::LOSSY | Cause::TABLE);
+        let strict = causes - (Cause::LOSSY | Cause::TABLE | Cause::REUSED);
         if !strict.is_empty() {
             return false;
         }

@@ -7,6 +7,7 @@ use ringroad::frame::{Batch, Packet, Pool, TxDesc, TxQueue};
 use ringroad::time::{Duration, Instant};
 use crate::draw::Draw;
 use crate::gateway::{self, Gateway, Verdict};
+use crate::seen::{Seen, Watch};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -78,6 +79,7 @@ struct Inner {
     /// Lost in bursts, behind cuts, or for their size.
     lost: u64,
     marked: u64,
+    watch: Watch,
 }
 
 /// The network. Clones are the same one.
@@ -120,6 +122,7 @@ impl Net {
             sent: 0,
             lost: 0,
             marked: 0,
+            watch: Watch::default(),
             config,
         })))
     }
@@ -219,6 +222,11 @@ impl Net {
         (all, inner.lost, inner.marked)
     }
 
+    /// What was seen on the wire.
+    pub fn seen(&self) -> Seen {
+        self.0.borrow().watch.seen
+    }
+
     /// Packets under way.
     pub fn in_flight(&self) -> usize {
         self.0.borrow().links.iter().map(Link::in_flight).sum()
@@ -234,6 +242,7 @@ impl Inner {
         self.sent += 1;
         self.digest = print(mix(self.digest, self.now.as_nanos() ^ (from as u64) << 56), bytes);
         self.keep(from, bytes);
+        self.watch.look(bytes.get(if self.config.raw_ip { 0 } else { 14 }..).unwrap_or_default());
         if bytes.len() > self.ports[from].max_len || self.in_burst(from) {
             self.lost += 1;
             return;

@@ -2,6 +2,7 @@
 //! is in `transfer`; here is when they run, and how they begin and end.
 
 use crate::draw::{Draw, fill};
+use crate::seen::Seen;
 use crate::side_plan::{Drive, End, Setting, SidePlan};
 use ringroad::errno::Errno;
 use ringroad::frame::Frame;
@@ -64,6 +65,10 @@ pub struct Program {
     pub interest: u32,
     pub began: Instant,
     pub ended: Instant,
+    /// The number of the peer's urgent byte, and whether it was read apart.
+    pub urgent: Option<u64>,
+    pub urgent_read: bool,
+    pub seen: Seen,
 }
 
 impl Program {
@@ -90,6 +95,9 @@ impl Program {
             interest: 0,
             began: Instant::ZERO,
             ended: Instant::NEVER,
+            urgent: None,
+            urgent_read: false,
+            seen: Seen::empty(),
         }
     }
 
@@ -120,6 +128,9 @@ impl Program {
             let linger = [1i32.to_ne_bytes(), seconds.to_ne_bytes()].concat();
             sockets.set_option(h, SOL_SOCKET, SO_LINGER, &linger).expect("SO_LINGER");
         }
+        if self.plan.inline {
+            set(sockets, h, (SOL_SOCKET, SO_OOBINLINE, 1));
+        }
         if let Some(name) = self.plan.congestion {
             let known = ringroad::tcp::Algorithm::from_name(name).is_some();
             let done = sockets.set_option(h, IPPROTO_TCP, TCP_CONGESTION, name.as_bytes());
@@ -130,7 +141,8 @@ impl Program {
     /// Begins to connect; with its first data where the plan says so.
     pub fn open(&mut self, sockets: &mut Sockets, h: Handle, peer: SocketAddr, now: Instant) {
         self.connecting = Some(peer);
-        let len = self.plan.send.min(self.plan.write_chunk as u64).min(4000) as usize;
+        let before = self.plan.urgent.unwrap_or(self.plan.send);
+        let len = before.min(self.plan.write_chunk as u64).min(4000) as usize;
         let begun = if self.plan.early && len > 0 {
             let mut data = vec![0; len];
             fill(self.stream(self.role), 0, &mut data);
@@ -158,6 +170,9 @@ impl Program {
             Drive::Level => EPOLLIN | EPOLLOUT | EPOLLRDHUP,
             Drive::OneShot => EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLONESHOT,
         };
+        if self.waits_for_urgent() {
+            self.interest |= EPOLLPRI;
+        }
         c.sockets.epoll_ctl(c.epoll, EPOLL_CTL_ADD, h, self.interest, c.token).expect("EPOLL_CTL_ADD");
     }
 
@@ -167,6 +182,9 @@ impl Program {
         let mut events = 0;
         if self.wants_to_read() {
             events |= EPOLLIN | EPOLLRDHUP;
+            if self.waits_for_urgent() {
+                events |= EPOLLPRI;
+            }
         }
         if self.wants_to_write() || self.connecting.is_some() {
             events |= EPOLLOUT;
@@ -265,6 +283,19 @@ impl Program {
         matches!(self.plan.end, End::Abort(at) if self.sent + self.received >= at)
     }
 
+    /// True until it has read the urgent byte that it reads apart.
+    pub fn waits_for_urgent(&self) -> bool {
+        self.urgent.is_some() && !self.plan.inline && !self.urgent_read
+    }
+
+    /// The congestion control that the socket says it has.
+    pub fn congestion(sockets: &mut Sockets, h: Handle) -> String {
+        let mut name = [0; 16];
+        let n = sockets.get_option(h, IPPROTO_TCP, TCP_CONGESTION, &mut name).expect("TCP_CONGESTION");
+        let end = name[..n].iter().position(|b| *b == 0).unwrap_or(n);
+        String::from_utf8_lossy(&name[..end]).into_owned()
+    }
+
     /// Sets the options whose time has come.
     fn change(&mut self, sockets: &mut Sockets, h: Handle) {
         while let Some((at, setting)) = self.plan.changes.last().copied()
@@ -273,24 +304,39 @@ impl Program {
             self.plan.changes.pop();
             set(sockets, h, setting);
         }
+        if let Some((at, name)) = self.plan.switch
+            && at <= self.sent
+        {
+            self.plan.switch = None;
+            let other = Self::congestion(sockets, h) != name;
+            sockets.set_option(h, IPPROTO_TCP, TCP_CONGESTION, name.as_bytes()).expect("TCP_CONGESTION");
+            assert_eq!(Self::congestion(sockets, h), name, "{}", self.name());
+            self.seen.set(Seen::SWITCHED, other && self.sent > 0 && self.sent < self.plan.send);
+        }
     }
 
     /// The last byte was written: what comes then.
     fn finish(&mut self, c: &mut Context, h: Handle) {
-        if self.sent == self.plan.send && !self.finished {
+        if self.sent == self.plan.send && !self.finished && (self.eof || !self.plan.last) {
             if self.plan.end == End::Close {
                 self.finished = true;
                 self.closed_early = !self.eof;
                 return self.close(c.sockets, h);
             }
             if let Err(error) = c.sockets.shutdown(h, SHUT_WR) {
-                return self.fail(c, h, error);
+                assert_eq!(error, Errno::ENOTCONN, "{}: shutdown", self.name());
+                // What ended it after the peer's end was read.
+                let mut why = [0; 4];
+                c.sockets.get_option(h, SOL_SOCKET, SO_ERROR, &mut why).expect("SO_ERROR");
+                let why = Errno::from_raw(i32::from_ne_bytes(why));
+                return self.fail(c, h, why.unwrap_or(error));
             }
             self.finished = true;
             let refused = c.sockets.send(h, b"x", MSG_NOSIGNAL);
             assert!(refused.is_err(), "{}: send after shutdown: {refused:?}", self.name());
         }
         if self.finished && self.eof {
+            self.seen |= Seen::congestion(&Self::congestion(c.sockets, h));
             self.close(c.sockets, h);
         }
     }
@@ -351,6 +397,8 @@ impl Program {
         if self.wants_to_read() {
             let peeked = c.sockets.recv(h, &mut c.scratch.data[..1], MSG_PEEK);
             assert_eq!(peeked, Err(Errno::EAGAIN), "{}: can read, and was not told", self.name());
+            let urgent = self.waits_for_urgent() && ready.contains(Readiness::PRI);
+            assert!(!urgent, "{}: an urgent byte is there, and it was not told", self.name());
         }
     }
 

@@ -12,6 +12,9 @@ use std::net::Ipv4Addr;
 /// A connection.
 #[derive(Clone, Debug)]
 pub struct ConnPlan {
+    pub id: u16,
+    /// It begins only if this one is over by then.
+    pub after: Option<u16>,
     pub start: Instant,
     /// Which host connects, to which, and to which of its listeners.
     pub client: usize,
@@ -110,8 +113,14 @@ impl Scenario {
             _ => d.between(1, 8),
         };
         let budget = &mut budget(class, &features, &mut d);
-        let mut connections: Vec<_> =
+        let mut connections: Vec<ConnPlan> =
             (0..count).map(|n| connection(&features, n as u16, hosts, budget, &mut d)).collect();
+        if class == Class::Big && seed % 10 == 7 {
+            hundred_megabytes(&mut connections[0]);
+        }
+        if has.contains(Has::REUSE) {
+            reuse(&features, &mut connections, &mut d);
+        }
         connections.sort_by_key(|c| c.start);
         let datagrams = if has.contains(Has::DATAGRAMS) { d.below(30) } else { 0 };
         let mut datagrams: Vec<_> = (0..datagrams).map(|_| datagram(hosts, &mut d)).collect();
@@ -282,12 +291,44 @@ fn connection(features: &Features, n: u16, hosts: usize, budget: &mut u64, d: &m
     };
     let sides = [side(budget), side(budget)];
     ConnPlan {
+        id: n,
+        after: None,
         start: time(d, 0, 2000),
         client,
         server: if own { client } else { other },
         listener,
         bind: (has.contains(Has::BOUND) && d.one_in(2)).then_some(20_000 + n),
         sides,
+    }
+}
+
+/// The connection sends that much, with nothing that slows it down.
+fn hundred_megabytes(c: &mut ConnPlan) {
+    for side in &mut c.sides {
+        side.settings.clear();
+        (side.read_chunk, side.write_chunk) = (1 << 16, 1 << 16);
+    }
+    c.sides[1].send = 100 << 20;
+}
+
+/// Some connections have others behind them, from the same port to the same
+/// listener. Their servers end first, and so are in TIME-WAIT then.
+fn reuse(features: &Features, connections: &mut Vec<ConnPlan>, d: &mut Draw) {
+    let first = connections.len();
+    for i in 0..first.min(20) {
+        let mut before = i;
+        for _ in 0..d.below(4) {
+            let id = connections.len() as u16;
+            connections[before].sides[0].last = true;
+            connections[before].bind = Some(20_000 + i as u16);
+            let mut next = connections[before].clone();
+            let most = 1 << 14;
+            next.sides = [side_plan::draw(features, most, d), side_plan::draw(features, most, d)];
+            (next.id, next.after) = (id, Some(connections[before].id));
+            next.start += Duration::from_secs(1) + d.millis(20_000);
+            before = connections.len();
+            connections.push(next);
+        }
     }
 }
 

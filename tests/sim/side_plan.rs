@@ -58,16 +58,24 @@ pub struct SidePlan {
     pub alloc: bool,
     /// Whether it uses peeks, vectors and MSG_MORE.
     pub flags: bool,
+    /// The number of the byte that it sends as urgent, and whether it reads the
+    /// peer's with the others (SO_OOBINLINE).
+    pub urgent: Option<u64>,
+    pub inline: bool,
+    /// It ends only after it has read the peer's end.
+    pub last: bool,
     /// Set before the connection begins or is accepted.
     pub settings: Vec<Setting>,
     /// The name of its congestion control, where it names one.
     pub congestion: Option<&'static str>,
     /// Set after so many bytes went either way.
     pub changes: Vec<(u64, Setting)>,
+    /// Another congestion control, after so many bytes.
+    pub switch: Option<(u64, &'static str)>,
 }
 
 /// All that the stack knows, in the order of its numbers.
-const CONGESTION: [&str; 4] = ["reno", "cubic", "bbr", "dctcp"];
+pub const CONGESTION: [&str; 4] = ["reno", "cubic", "bbr", "dctcp"];
 
 pub fn draw(features: &Features, most: u64, d: &mut Draw) -> SidePlan {
     let has = features.has;
@@ -97,9 +105,13 @@ pub fn draw(features: &Features, most: u64, d: &mut Draw) -> SidePlan {
         early: has.contains(Has::FAST_OPEN) && d.one_in(2),
         alloc: has.contains(Has::ZERO_COPY) && d.one_in(2),
         flags: has.contains(Has::FLAGS) && d.one_in(2),
+        urgent: (has.contains(Has::URGENT) && send > 0 && d.one_in(2)).then(|| d.below(send)),
+        inline: has.contains(Has::URGENT) && d.one_in(2),
+        last: false,
         settings: settings(has, d),
         congestion: (has.contains(Has::OPTIONS) && d.one_in(3)).then(|| d.pick(&CONGESTION)),
         changes: changes(has, bits, d),
+        switch: (has.contains(Has::CHANGES) && d.one_in(2)).then(|| (d.below(send + 1), d.pick(&CONGESTION))),
     }
 }
 
@@ -117,7 +129,7 @@ fn settings(has: Has, d: &mut Draw) -> Vec<Setting> {
     let mut all = Vec::new();
     let mut set = |level, name, value| all.push((level, name, value));
     // Without it, who waits for a peer that is gone waits for ever.
-    let gone = Has::RESTARTS | Has::CUT_FOR_EVER | Has::ADDRESSES | Has::ABORTS | Has::EARLY_CLOSE | Has::IMPATIENT;
+    let gone = Has::ODD_TIMES | Has::LONG_PAUSES | Has::RESTARTS | Has::CUT_FOR_EVER | Has::ADDRESSES | Has::ABORTS | Has::EARLY_CLOSE | Has::IMPATIENT;
     if has.intersects(gone | Has::KEEPALIVE | Has::REOPENED | Has::SMALL_TABLES | Has::COOKIES | Has::FAST_OPEN) {
         let quick = has.contains(Has::IMPATIENT) && d.one_in(2);
         set(SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -127,6 +139,13 @@ fn settings(has: Has, d: &mut Draw) -> Vec<Setting> {
     }
     if has.contains(Has::IMPATIENT) && d.one_in(2) {
         set(IPPROTO_TCP, TCP_USER_TIMEOUT, d.between(50, 10_000) as i32);
+    }
+    if has.contains(Has::USER_TIMEOUT) {
+        // Longer than anything that is to be outlived, both ways.
+        if d.one_in(2) {
+            set(IPPROTO_TCP, TCP_USER_TIMEOUT, d.between(7_200_000, 14_400_000) as i32);
+        }
+        set(IPPROTO_TCP, RR_TCP_UTO, 1);
     }
     if has.contains(Has::OPTIONS) {
         set(IPPROTO_TCP, TCP_NODELAY, d.below(2) as i32);

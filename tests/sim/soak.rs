@@ -2,6 +2,7 @@
 //! runs.
 
 use crate::features::Class;
+use crate::seen::Tally;
 use crate::world::Outcome;
 use crate::{number, run_one};
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ struct Sums {
     nanos: u128,
     slowest: u128,
     all: Outcome,
+    tally: Tally,
     failed: Vec<u64>,
 }
 
@@ -43,6 +45,7 @@ impl Sums {
         self.all.whole += o.whole;
         self.all.bytes += o.bytes;
         self.all.errors += o.errors;
+        self.tally.add(o.seen);
     }
 }
 
@@ -105,6 +108,7 @@ fn summary(sums: &BTreeMap<Class, Sums>, start: Instant) {
         seeds += s.seeds;
         failed += s.failed.len();
     }
+    sums.values().fold(Tally::default(), |all, s| all.plus(&s.tally)).print();
     let seconds = start.elapsed().as_secs_f64();
     println!("{seeds} seeds in {seconds:.0} s, {:.1} a second; {failed} failed", seeds as f64 / seconds);
     for (class, s) in sums.iter().filter(|(_, s)| !s.failed.is_empty()) {

@@ -2,6 +2,7 @@
 
 use crate::draw::fill;
 use crate::program::{Context, Program};
+use crate::seen::Seen;
 use ringroad::errno::{Errno, Result};
 use ringroad::socket::linux::*;
 use ringroad::socket::{Handle, Readiness};
@@ -11,9 +12,11 @@ impl Program {
     /// Writes what it has to and can.
     pub fn write(&mut self, c: &mut Context, h: Handle) {
         while self.wants_to_write() {
-            let left = self.plan.send - self.sent;
+            let stop = self.plan.urgent.filter(|at| *at > self.sent).unwrap_or(self.plan.send);
+            let left = stop - self.sent;
             let len = left.min(self.plan.write_chunk as u64).min(c.scratch.data.len() as u64) as usize;
             let done = match self.draw.below(4) {
+                _ if self.plan.urgent == Some(self.sent) => self.send(c, h, 1, MSG_NOSIGNAL | MSG_OOB),
                 0 | 1 if self.plan.alloc => self.send_frame(c, h, len),
                 0 if self.plan.flags => self.send_vectored(c, h, len),
                 1 if self.plan.flags => self.send(c, h, len, MSG_NOSIGNAL | MSG_MORE),
@@ -23,6 +26,7 @@ impl Program {
                 Ok(n) => {
                     assert!(n > 0 && n <= len, "{}: send said {n} of {len}", self.name());
                     self.sent += n as u64;
+                    self.seen.set(Seen::HALF_CLOSE, self.eof || self.seen.contains(Seen::HALF_CLOSE));
                     self.write_pause = Self::later(c.now, self.plan.write_pause);
                 }
                 Err(Errno::EAGAIN) => {
@@ -78,9 +82,12 @@ impl Program {
         while self.wants_to_read() {
             let ready = c.sockets.readiness(h);
             let there = c.sockets.bytes_readable(h).expect("FIONREAD");
+            // There FIONREAD is nothing, as in Linux.
+            let mark = self.at_mark();
             let n = match self.read_some(c, h) {
                 Ok(0) => {
                     assert_eq!(there, 0, "{}: an end before {there} bytes", self.name());
+                    self.pass_mark();
                     self.eof = true;
                     return;
                 }
@@ -96,7 +103,7 @@ impl Program {
                 }
             };
             assert!(ready.contains(Readiness::IN), "{}: not ready, but {n} bytes", self.name());
-            assert!(n <= there, "{}: {n} bytes of {there}", self.name());
+            assert!(n <= there || mark, "{}: {n} bytes of {there}", self.name());
             self.pause_reading(c, n as u64);
             if self.abort_is_due() || !self.plan.greedy {
                 return;
@@ -111,12 +118,14 @@ impl Program {
             && self.received >= at
         {
             self.plan.stop = None;
+            self.seen |= Seen::PAUSE;
             self.read_pause = Self::later(c.now, pause);
         }
     }
 
     /// Reads in one of the ways there are; checks the bytes.
     fn read_some(&mut self, c: &mut Context, h: Handle) -> Result<usize> {
+        self.read_urgent(c, h);
         let len = self.plan.read_chunk.min(c.scratch.data.len());
         let flags = if self.plan.flags { self.draw.below(8) } else { 7 };
         if self.plan.lend.is_some() && self.draw.one_in(2) {
@@ -133,7 +142,14 @@ impl Program {
                 Ok(n)
             }
             // Bytes that are thrown away still count.
-            1 => c.sockets.recv(h, &mut c.scratch.data[..len], MSG_TRUNC),
+            1 => {
+                let n = c.sockets.recv(h, &mut c.scratch.data[..len], MSG_TRUNC)?;
+                if n > 0 {
+                    self.pass_mark();
+                    self.check_mark(n);
+                }
+                Ok(n)
+            }
             2 => {
                 let (n, _) = c.sockets.recv_from(h, &mut c.scratch.data[..len], 0)?;
                 self.check(c, n);
@@ -167,8 +183,56 @@ impl Program {
         Ok(n)
     }
 
+    /// True where the next byte of the stream is one that is read apart.
+    fn at_mark(&self) -> bool {
+        !self.plan.inline && self.urgent == Some(self.received)
+    }
+
+    /// Reading goes on behind the mark.
+    fn pass_mark(&mut self) {
+        if self.at_mark() {
+            assert!(self.urgent_read, "{}: the urgent byte could not be read", self.name());
+            self.received += 1;
+        }
+    }
+
+    /// No read goes across the mark, where reading stops once.
+    fn check_mark(&self, n: usize) {
+        let across = self.urgent.is_some_and(|at| self.received < at && at < self.received + n as u64);
+        assert!(!across, "{}: {n} bytes from {} go across the mark", self.name(), self.received);
+    }
+
+    /// Reads the urgent byte apart, if it is there.
+    fn read_urgent(&mut self, c: &mut Context, h: Handle) {
+        if !self.waits_for_urgent() {
+            return;
+        }
+        let (at, mut byte, mut expected) = (self.urgent.unwrap_or(0), [0], [0]);
+        match c.sockets.recv(h, &mut byte, MSG_OOB) {
+            Ok(1) => {
+                fill(self.stream(1 - self.role), at, &mut expected);
+                assert_eq!(byte, expected, "{}: the urgent byte, number {at}", self.name());
+                let again = c.sockets.recv(h, &mut byte, MSG_OOB);
+                assert_eq!(again, Err(Errno::EINVAL), "{}: the urgent byte twice", self.name());
+                self.urgent_read = true;
+                self.seen |= Seen::URGENT_APART;
+            }
+            // The stream ended without it; it was not announced; it is to come.
+            Ok(0) | Err(Errno::EINVAL | Errno::EAGAIN) => {}
+            other => panic!("{}: MSG_OOB: {other:?}", self.name()),
+        }
+    }
+
     /// The bytes are those that the peer sent, from where this end has read to.
-    fn check(&self, c: &mut Context, n: usize) {
+    fn check(&mut self, c: &mut Context, n: usize) {
+        if n == 0 {
+            return;
+        }
+        self.pass_mark();
+        self.check_mark(n);
+        if self.plan.inline && self.urgent == Some(self.received) {
+            self.seen |= Seen::URGENT_INLINE;
+        }
         let (got, expected) = (&c.scratch.data[..n], &mut c.scratch.expected[..n]);
         fill(self.stream(1 - self.role), self.received, expected);
         if got != expected {
@@ -180,15 +244,20 @@ impl Program {
     /// The connection failed: no byte comes any more but those that were there, and
     /// none is taken.
     pub fn after_the_end(&mut self, c: &mut Context, h: Handle) {
-        let mut there = c.sockets.bytes_readable(h).expect("FIONREAD");
-        while there > 0 {
-            let len = there.min(c.scratch.data.len());
-            let n = c.sockets.recv(h, &mut c.scratch.data[..len], 0).expect("bytes that are there");
-            self.check(c, n);
-            self.received += n as u64;
-            there -= n;
-        }
-        let read = c.sockets.recv(h, &mut c.scratch.data[..16], 0);
+        let read = loop {
+            self.read_urgent(c, h);
+            let there = c.sockets.bytes_readable(h).expect("FIONREAD");
+            match c.sockets.recv(h, &mut c.scratch.data, 0) {
+                Ok(n) if n > 0 => {
+                    self.check(c, n);
+                    self.received += n as u64;
+                }
+                end => {
+                    assert_eq!(there, 0, "{}: {end:?} before {there} bytes", self.name());
+                    break end;
+                }
+            }
+        };
         let over = matches!(read, Ok(0) | Err(Errno::ENOTCONN));
         assert!(over, "{}: {read:?} after {:?}", self.name(), self.error);
         let written = c.sockets.send(h, b"x", MSG_NOSIGNAL);

@@ -7,10 +7,13 @@ use crate::model::{self, Cause, Record, Verdict};
 use crate::net::{Net, NetConfig};
 use crate::program::{Context, Program, Scratch};
 use crate::report::{Report, alone};
+use crate::seen::Seen;
 use crate::scenario::{Scenario, address, mac};
 use crate::side_plan::Drive;
-use ringroad::socket::EpollEvent;
+use ringroad::socket::{EpollEvent, Handle};
+use ringroad::errno::Errno;
 use ringroad::socket::linux::*;
+use ringroad::stack::tcp::SynCookies;
 use ringroad::time::Instant;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +23,8 @@ const AT_ONCE: usize = 20_000;
 const STEPS: usize = 5_000_000;
 /// Times that one host's programs are asked in one turn.
 const ROUNDS: usize = 100_000;
+/// In the options of TCP_INFO: both sides do ECN.
+const TCPI_OPT_ECN: u8 = 8;
 /// Programs looked at each turn for lost wake-ups.
 const LOOKED_AT: usize = 4;
 
@@ -36,6 +41,7 @@ pub struct Outcome {
     pub errors: u64,
     /// Packets marked for congestion on the way.
     pub marked: u64,
+    pub seen: Seen,
 }
 
 pub struct World {
@@ -54,6 +60,7 @@ pub struct World {
     pub now: Instant,
     scratch: Scratch,
     events: Vec<EpollEvent>,
+    pub seen: Seen,
 }
 
 impl World {
@@ -84,6 +91,7 @@ impl World {
             now: Instant::ZERO,
             scratch: Scratch::new(),
             events: Vec::new(),
+            seen: Seen::empty(),
             scenario,
         }
     }
@@ -182,17 +190,20 @@ impl World {
         let mut causes = model::general(&self.scenario.features);
         causes |= self.causes_at_start(&plan);
         self.records.push(Record { causes, programs: [None; 2] });
-        let host = &mut self.hosts[plan.client];
-        if host.down {
+        if self.hosts[plan.client].down || plan.after.is_some_and(|before| !self.is_over(before)) {
             return;
         }
+        let host = &mut self.hosts[plan.client];
         host.dirty = true;
         let sockets = &mut host.sockets;
         let h = sockets.socket(AF_INET, SOCK_STREAM, 0).expect("a socket");
         let mut program = Program::new(number, 0, plan.client, &plan.sides[0], h, self.seed);
         program.began = self.now;
+        program.urgent = plan.sides[1].urgent;
         program.set_options(sockets);
         if let Some(port) = plan.bind {
+            let on = 1i32.to_ne_bytes();
+            sockets.set_option(h, SOL_SOCKET, SO_REUSEADDR, &on).expect("SO_REUSEADDR");
             sockets.bind(h, SocketAddr::from(([0, 0, 0, 0], port))).expect("bind");
         }
         let port = host.plan.listeners[plan.listener].port;
@@ -203,6 +214,36 @@ impl World {
             self.numbers.entry((plan.client, plan.server, own, port)).or_default().push(number);
         }
         self.add(program);
+    }
+
+    /// Both ends of a connection began, and ended.
+    fn is_over(&self, id: u16) -> bool {
+        let number = self.scenario.connections.iter().position(|c| c.id == id).expect("a connection");
+        let done = |i: &Option<usize>| i.is_some_and(|i| self.programs[i].is_done());
+        self.records.get(number).is_some_and(|r| r.programs.iter().all(done))
+    }
+
+    /// What a connection has when it is accepted.
+    fn accepted(&mut self, n: usize, i: usize, number: usize, h: Handle) {
+        let host = &mut self.hosts[n];
+        if let Some(name) = host.plan.listeners[i].congestion {
+            assert_eq!(Program::congestion(&mut host.sockets, h), name, "the listener's congestion control");
+            self.seen |= Seen::INHERITED;
+        }
+        let mut info = [0; 8];
+        host.sockets.get_option(h, IPPROTO_TCP, TCP_INFO, &mut info).expect("TCP_INFO");
+        let config = &host.plan.config;
+        if config.table.syn_cookies == SynCookies::Always && info[5] & TCPI_OPT_ECN != 0 {
+            self.seen |= Seen::COOKIE_ECN;
+        }
+        let Some(before) = self.scenario.connections[number].after else { return };
+        let before = self.scenario.connections.iter().position(|c| c.id == before).expect("a connection");
+        // Its server ended first, so that it has the TIME-WAIT.
+        let server = self.records[before].programs[1].map(|i| &self.programs[i]).expect("it is over");
+        let whole = server.error.is_none() && !server.aborted && !server.killed && !server.closed_early;
+        if whole && self.now < server.ended + config.tcp.time_wait {
+            self.seen |= Seen::REUSE;
+        }
     }
 
     /// Lets a program begin.
@@ -297,6 +338,8 @@ impl World {
             let plan = &self.scenario.connections[number].sides[1];
             let mut program = Program::new(number, 1, n, plan, h, self.seed);
             program.began = self.now;
+            program.urgent = self.scenario.connections[number].sides[0].urgent;
+            self.accepted(n, i, number, h);
             program.set_options(&mut self.hosts[n].sockets);
             self.add(program);
         }
@@ -351,12 +394,26 @@ impl World {
                 present: self.waiting(),
             };
             outcome.connections += 1;
-            outcome.whole += u64::from(verdict.check());
+            let sends = verdict.plan.sides.iter().map(|s| s.send);
+            let (one, many) = (sends.clone().any(|n| n == 1), sends.max() >= Some(100 << 20));
+            if verdict.check() {
+                outcome.whole += 1;
+                outcome.seen.set(Seen::ONE_BYTE, one || outcome.seen.contains(Seen::ONE_BYTE));
+                outcome.seen.set(Seen::HUNDRED_MEGABYTES, many || outcome.seen.contains(Seen::HUNDRED_MEGABYTES));
+            }
         }
         for p in &self.programs {
             outcome.bytes += p.received;
             outcome.errors += u64::from(p.error.is_some());
+            outcome.seen |= p.seen;
+            outcome.seen |= match p.error {
+                Some(Errno::ECONNRESET) => Seen::RESET,
+                Some(Errno::ETIMEDOUT | Errno::EHOSTUNREACH) => Seen::TIMED_OUT,
+                _ => Seen::empty(),
+            };
         }
+        outcome.seen |= self.seen | self.net.seen() | self.counted();
+        outcome.seen.set(Seen::EDGE_TIMES, outcome.whole > 0 && self.scenario.features.has.contains(Has::ODD_TIMES));
         for host in self.hosts.iter().filter(|h| !h.down) {
             host.check_empty();
         }
@@ -369,6 +426,20 @@ impl World {
         assert_eq!(links.sent + links.duplicated, came, "packets that are neither delivered nor lost");
         outcome.marked = marked;
         outcome
+    }
+
+    /// What the hosts have counted.
+    fn counted(&self) -> Seen {
+        let mut seen = Seen::empty();
+        for counters in self.hosts.iter().map(|h| &h.sockets.stack.core.counters) {
+            let facts = [
+                (Seen::FAST_OPEN, counters.tcp_fast_open_passive),
+                (Seen::COOKIE, counters.tcp_cookies_taken),
+                (Seen::DEFERRED, counters.tcp_deferred),
+            ];
+            facts.iter().filter(|f| f.1 > 0).for_each(|f| seen |= f.0);
+        }
+        seen
     }
 
     /// Where nothing is lost, all datagrams arrive.
