@@ -368,6 +368,15 @@ struct rr_sim_config {
     uint64_t tcp_user_timeout_most_ns;
     // The interval that `tcp_challenge_acks` is for. Default: 1 s.
     uint64_t tcp_challenge_ns;
+    // Segments in the middle of a write that leave together before one carries
+    // PSH, at least.
+    uint32_t tcp_least_train;
+    // RR_ON or RR_OFF: once timestamps are agreed on, segments without one are
+    // dropped.
+    uint32_t tcp_require_timestamps;
+    // RR_ON or RR_OFF: CUBIC's slow start ends as HyStart first had it, not as
+    // RFC 9406 does.
+    uint32_t tcp_classic_hystart;
 };
 
 #ifdef __cplusplus
@@ -489,7 +498,7 @@ ssize_t rr_recvfrom(int fd,
 ssize_t rr_readv(int fd, const struct iovec *parts, int count);
 
 // recvmsg(2). Ancillary data, where the socket's options ask for it:
-// IP_PKTINFO, IP_TOS (IP_RECVTOS), IP_TTL (IP_RECVTTL).
+// IP_PKTINFO, IP_TOS (IP_RECVTOS), IP_TTL (IP_RECVTTL), TCP_CM_INQ (TCP_INQ).
 ssize_t rr_recvmsg(int fd, struct msghdr *msg, int flags);
 
 // recvmmsg(2): the number of messages received. MSG_WAITFORONE waits for the

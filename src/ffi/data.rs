@@ -5,7 +5,8 @@ use super::errno::{self, guard, shielded};
 use super::message::{self, Control};
 use super::target::Target;
 use crate::errno::{Errno, Result};
-use crate::socket::{RecvMeta, SendMeta};
+use crate::socket::linux::{TCP_CM_INQ, TCP_INQ};
+use crate::socket::{Figure, RecvMeta, SendMeta};
 use core::ffi::{c_int, c_uint, c_void};
 use core::net::{IpAddr, SocketAddr};
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
@@ -336,7 +337,7 @@ pub unsafe extern "C" fn rr_readv(fd: c_int, parts: *const iovec, count: c_int) 
 }
 
 /// recvmsg(2). Ancillary data, where the socket's options ask for it:
-/// IP_PKTINFO, IP_TOS (IP_RECVTOS), IP_TTL (IP_RECVTTL).
+/// IP_PKTINFO, IP_TOS (IP_RECVTOS), IP_TTL (IP_RECVTTL), TCP_CM_INQ (TCP_INQ).
 ///
 /// # Safety
 /// `msg` is null or valid, and so is what it points to.
@@ -379,6 +380,8 @@ unsafe fn recv_message(
     let mut control = Control::new(unsafe { message::bytes_mut(msg.msg_control, len) }?);
     if meta.from.is_some() {
         tell(target, fd, &meta, &mut control);
+    } else if len > 0 {
+        tell_unread(target, fd, &mut control);
     }
     let (used, truncated) = control.finish();
     msg.msg_controllen = used;
@@ -410,6 +413,22 @@ fn tell(target: Target, fd: c_int, meta: &RecvMeta, control: &mut Control<'_>) {
     }
     if ip(libc::IP_RECVTOS) {
         control.put(libc::IPPROTO_IP, libc::IP_TOS, &[meta.tos]);
+    }
+}
+
+/// Writes how much of a stream is left to read, where TCP_INQ asks for it; 1 at the
+/// end, so that the program reads that too, as in Linux.
+fn tell_unread(target: Target, fd: c_int, control: &mut Control<'_>) {
+    if !target.is_on(fd, libc::IPPROTO_TCP, TCP_INQ) {
+        return;
+    }
+    let left = match target.figure(fd, Figure::Unread) {
+        Ok(0) => target.figure(fd, Figure::Ended),
+        left => left,
+    };
+    if let Ok(left) = left {
+        let left = c_int::try_from(left).unwrap_or(c_int::MAX);
+        control.put(libc::IPPROTO_TCP, TCP_CM_INQ, &left.to_ne_bytes());
     }
 }
 

@@ -212,11 +212,13 @@ impl Sockets {
                 (o.reuse_addr, o.reuse_port) = (options.reuse.addr, options.reuse.port);
                 (o.broadcast, o.tos, o.ttl) = (options.broadcast, options.tos, ttl);
                 (o.path_mtu, o.receive_buffer) = (path_mtu, receive_buffer);
+                o.free_bind = options.free_bind;
             }
             Kind::Icmp(id) => {
                 let o = self.stack.icmp.options(id);
                 (o.broadcast, o.tos, o.ttl) = (options.broadcast, options.tos, ttl);
                 (o.path_mtu, o.receive_buffer) = (path_mtu, receive_buffer);
+                o.free_bind = options.free_bind;
             }
             _ => {}
         }

@@ -59,6 +59,7 @@ pub const IP_MTU_DISCOVER: i32 = 10;
 pub const IP_RECVTTL: i32 = 12;
 pub const IP_RECVTOS: i32 = 13;
 pub const IP_MTU: i32 = 14;
+pub const IP_FREEBIND: i32 = 15;
 pub const IP_PMTUDISC_DONT: i32 = 0;
 pub const IP_PMTUDISC_WANT: i32 = 1;
 pub const IP_PMTUDISC_DO: i32 = 2;
@@ -82,6 +83,9 @@ pub const RR_TCP_UTO: i32 = 5482;
 pub const TCP_FASTOPEN: i32 = 23;
 pub const TCP_FASTOPEN_CONNECT: i32 = 30;
 pub const TCP_FASTOPEN_KEY: i32 = 33;
+pub const TCP_INQ: i32 = 36;
+/// The type of the control message that TCP_INQ asks for.
+pub const TCP_CM_INQ: i32 = TCP_INQ;
 
 pub const EPOLLIN: u32 = 0x1;
 pub const EPOLLPRI: u32 = 0x2;

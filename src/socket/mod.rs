@@ -518,6 +518,8 @@ impl Sockets {
             Figure::AtMark => conn.at_mark().into(),
             Figure::Unacknowledged => conn.unacknowledged() as usize,
             Figure::Unsent => conn.unsent() as usize,
+            Figure::Unread => conn.readable(),
+            Figure::Ended => conn.eof().into(),
         })
     }
 

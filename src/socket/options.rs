@@ -48,6 +48,8 @@ pub struct Options {
     pub recv_tos: bool,
     /// IP_RECVTTL.
     pub recv_ttl: bool,
+    /// IP_FREEBIND: bind takes addresses that are not the host's.
+    pub free_bind: bool,
     /// TCP_WINDOW_CLAMP; 0: none.
     pub window_clamp: u32,
     /// TCP_NODELAY.
@@ -82,6 +84,8 @@ pub struct Options {
     pub fast_open_keys: Option<FastOpenKeys>,
     /// SO_MAX_PACING_RATE in bytes a second; all ones: any.
     pub max_pacing_rate: u64,
+    /// TCP_INQ: recvmsg tells what is left to read.
+    pub inq: bool,
 }
 
 impl Default for Options {
@@ -102,6 +106,7 @@ impl Default for Options {
             pktinfo: false,
             recv_tos: false,
             recv_ttl: false,
+            free_bind: false,
             window_clamp: 0,
             nodelay: false,
             cork: false,
@@ -119,6 +124,7 @@ impl Default for Options {
             fast_open_connect: false,
             fast_open_keys: None,
             max_pacing_rate: u64::MAX,
+            inq: false,
         }
     }
 }
@@ -287,6 +293,7 @@ impl Options {
             IP_PKTINFO => self.pktinfo = v? != 0,
             IP_RECVTOS => self.recv_tos = v? != 0,
             IP_RECVTTL => self.recv_ttl = v? != 0,
+            IP_FREEBIND => self.free_bind = v? != 0,
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
@@ -313,6 +320,7 @@ impl Options {
             TCP_FASTOPEN => self.fast_open = within(v?, 0, i32::MAX)? as u32,
             TCP_FASTOPEN_CONNECT => self.fast_open_connect = within(v?, 0, 1)? != 0,
             TCP_FASTOPEN_KEY => self.fast_open_keys = Some(keys(value)?),
+            TCP_INQ => self.inq = within(v?, 0, 1)? != 0,
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
@@ -365,6 +373,7 @@ impl Options {
             IP_PKTINFO => self.pktinfo.into(),
             IP_RECVTOS => self.recv_tos.into(),
             IP_RECVTTL => self.recv_ttl.into(),
+            IP_FREEBIND => self.free_bind.into(),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         // As in Linux: a short buffer gets the value as one byte.
@@ -388,6 +397,7 @@ impl Options {
             TCP_DEFER_ACCEPT => crate::tcp::deferral_seconds(self.defer_accept),
             TCP_FASTOPEN => self.fast_open as i32,
             TCP_FASTOPEN_CONNECT => self.fast_open_connect.into(),
+            TCP_INQ => self.inq.into(),
             TCP_FASTOPEN_KEY => return Ok(put_keys(out, self.fast_open_keys)),
             _ => return Err(Errno::ENOPROTOOPT),
         };
@@ -431,6 +441,8 @@ mod tests {
             (IPPROTO_IP, IP_PKTINFO, 1),
             (IPPROTO_IP, IP_RECVTOS, 1),
             (IPPROTO_IP, IP_RECVTTL, 1),
+            (IPPROTO_IP, IP_FREEBIND, 1),
+            (IPPROTO_TCP, TCP_INQ, 1),
             (IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO),
             (IPPROTO_TCP, TCP_NODELAY, 1),
             (IPPROTO_TCP, TCP_CORK, 1),
@@ -467,6 +479,7 @@ mod tests {
             (IPPROTO_IP, IP_TTL, 256, Errno::EINVAL),
             (IPPROTO_TCP, TCP_MAXSEG, 87, Errno::EINVAL),
             (IPPROTO_TCP, TCP_KEEPCNT, 128, Errno::EINVAL),
+            (IPPROTO_TCP, TCP_INQ, 2, Errno::EINVAL),
             (IPPROTO_TCP, TCP_USER_TIMEOUT, -1, Errno::EINVAL),
             (IPPROTO_TCP, 9999, 1, Errno::ENOPROTOOPT),
             (SOL_SOCKET, SO_TYPE, 1, Errno::ENOPROTOOPT),

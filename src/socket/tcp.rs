@@ -69,7 +69,8 @@ impl Sockets {
             return Err(Errno::EAFNOSUPPORT);
         }
         let ip = addr.ip();
-        if !ip.is_unspecified() && !self.stack.core.interface().is_local(ip) {
+        let ours = ip.is_unspecified() || self.stack.core.interface().is_local(ip);
+        if !ours && !socket.options.free_bind {
             return Err(Errno::EADDRNOTAVAIL);
         }
         if socket.kind != Kind::Idle || socket.bound.is_some() {
@@ -80,7 +81,8 @@ impl Sockets {
         for _ in 0..MAX_REFUSED {
             let (id, port) = ports.bind(ip, addr.port(), reuse)?;
             let held = match &mut self.guard {
-                Some(guard) if ports.needs_hold(ip, port) => {
+                // Nobody else on the host has a port of an address that is not its own.
+                Some(guard) if ours && ports.needs_hold(ip, port) => {
                     guard.hold(TCP, ip, port, false).map(|()| ports.note_held(ip, port))
                 }
                 _ => Ok(()),

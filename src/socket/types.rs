@@ -47,6 +47,10 @@ pub enum Figure {
     Unacknowledged,
     /// SIOCOUTQNSD: bytes written and not sent.
     Unsent,
+    /// TCP_INQ: bytes that can be read.
+    Unread,
+    /// 1 where the peer closed and all was read.
+    Ended,
 }
 
 /// One reported member of an epoll set.

@@ -33,6 +33,8 @@ pub struct Options {
     pub receive_buffer: usize,
     /// IP_RECVERR: soft errors are told too, and to unconnected sockets as well.
     pub all_errors: bool,
+    /// IP_FREEBIND: bind takes addresses that are not the host's.
+    pub free_bind: bool,
     /// ICMP_FILTER of a raw socket: bit n set: messages of type n (up to 31) are
     /// not for it.
     pub filter: u32,
@@ -85,6 +87,7 @@ impl Table {
             path_mtu: PathMtu::default(),
             receive_buffer: core.config.datagram.receive_buffer,
             all_errors: false,
+            free_bind: false,
             filter: 0,
         };
         let own = Own { options, raw, ident: 0, local: ANY, peer: None };
@@ -168,7 +171,8 @@ impl Table {
         if !addr.is_ipv4() {
             return Err(Errno::EAFNOSUPPORT);
         }
-        if !addr.ip().is_unspecified() && !core.interface().is_local(addr.ip()) {
+        let ours = addr.ip().is_unspecified() || core.interface().is_local(addr.ip());
+        if !ours && !own.options.free_bind {
             return Err(Errno::EADDRNOTAVAIL);
         }
         if !own.raw {

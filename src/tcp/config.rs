@@ -1,6 +1,6 @@
 //! Limits and times of TCP: for all connections, and for one.
 
-use super::congestion::{Algorithm, Knobs, Paced};
+use super::congestion::{Algorithm, Exit, Knobs, Paced};
 use super::ecn;
 use super::types::Discover;
 use crate::time::Duration;
@@ -120,13 +120,27 @@ pub struct Config {
     /// What a peer's user timeout option can make of ours (L_LIMIT and U_LIMIT of
     /// RFC 5482, 3.1). Default: 100 s (SHLD-11's R2) to 1 h.
     pub user_timeout_limits: (Duration, Duration),
+    /// Segments in the middle of a write that leave together before one carries PSH,
+    /// at least; half a congestion window bounds it. Default: 2, as Linux.
+    pub least_train: u32,
+    /// Where both sides agreed on timestamps a segment without one is dropped
+    /// (RFC 7323, 3.2: SHOULD). Default on; Linux takes it.
+    pub require_timestamps: bool,
+    /// CUBIC's slow start ends as HyStart first had it (Ha and Rhee, 2011), not as
+    /// RFC 9406 does. Default off; Linux has it so.
+    pub classic_hystart: bool,
 }
 
 impl Config {
     /// What of them is congestion control's.
     pub(super) fn knobs(&self) -> Knobs {
         let paced = if self.pacing { Paced::ALWAYS } else { Paced::empty() };
-        Knobs { hystart: self.hystart, paced, bbr_loss: self.bbr_loss }
+        let hystart = match (self.hystart, self.classic_hystart) {
+            (false, _) => Exit::None,
+            (true, false) => Exit::Plus,
+            (true, true) => Exit::First,
+        };
+        Knobs { hystart, paced, bbr_loss: self.bbr_loss }
     }
 }
 
@@ -244,6 +258,9 @@ impl Default for Config {
             base_mss: 1024,
             black_hole_retries: 3,
             user_timeout_limits: (Duration::from_secs(100), Duration::from_secs(3600)),
+            least_train: 2,
+            require_timestamps: true,
+            classic_hystart: false,
         }
     }
 }

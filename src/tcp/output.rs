@@ -84,6 +84,7 @@ impl Connection {
     /// Sends again what is marked lost, as the window allows.
     #[cold]
     fn send_lost(&mut self, env: &mut Env) -> Sent {
+        let mut train = None;
         while let Some(i) = self.next_lost(env) {
             let (seq, len) = (self.hot.send.get(i).seq, self.hot.send.get(i).len());
             let pipe = self.pipe();
@@ -103,7 +104,7 @@ impl Connection {
                 let (h, r) = self.books();
                 r.board.on_split(&h.send, i);
             }
-            self.send_segment(env, i, false)?;
+            train = self.send_again(env, i, train)?;
             self.hot.bits -= Bits::PROBE_DUE;
             self.cold.total_retrans += 1;
             env.counters.tcp_retransmits += 1;
@@ -145,6 +146,7 @@ impl Connection {
             let fin = self.hot.send.is_last(i) && self.owes_fin();
             if self.hot.send.get(i).marks.contains(Marks::PUSH) {
                 self.send_fresh(env, i, fin)?;
+                burst = 0;
             } else {
                 burst = self.send_in_burst(env, i, fin, burst)?;
             }

@@ -25,6 +25,8 @@ bitflags::bitflags! {
         const SACKED = 8;
         /// A record ends here (MSG_EOR): nothing is joined to it.
         const RECORD = 16;
+        /// The last of several that left together (see burst.rs).
+        const TRAIN = 32;
         /// Any of the marks that loss recovery keeps books of.
         const BOOKED = 1 | 2 | 8;
     }
@@ -328,7 +330,7 @@ impl SendQueue {
         buf[offset + n..offset + n + more].copy_from_slice(pool.bytes(&second.frame));
         first.frame.set_range(offset, n + more);
         first.sum = checksum::sum(pool.bytes(&first.frame)).fold();
-        first.marks |= second.marks & (Marks::PUSH | Marks::RETRANSMITTED | Marks::RECORD);
+        first.marks |= second.marks & (Marks::PUSH | Marks::RETRANSMITTED | Marks::RECORD | Marks::TRAIN);
         self.sent -= 1;
         pool.free(second.frame);
         true
@@ -356,7 +358,7 @@ impl SendQueue {
         };
         seg.frame.truncate(at);
         seg.sum = checksum::sum(pool.bytes(&seg.frame)).fold();
-        seg.marks -= Marks::PUSH | Marks::RECORD;
+        seg.marks -= Marks::PUSH | Marks::RECORD | Marks::TRAIN;
         if i < self.sent as usize {
             self.sent += 1;
         }

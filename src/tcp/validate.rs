@@ -66,6 +66,7 @@ impl Connection {
             return Continue(());
         }
         let old = match a.seg.options.timestamp {
+            None if !env.config.require_timestamps => return Continue(()),
             None => {
                 env.counters.drop(DropReason::TcpPaws);
                 return Break(Disposition::NONE);

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -161,6 +162,20 @@ static int loop(void *arg)
     struct iovec parts[2] = {{buf, 2}, {buf + 2, 4}};
     struct msghdr whole = {.msg_iov = parts, .msg_iovlen = 2};
     CHECK(rr_recvmsg(other, &whole, MSG_WAITALL) == 6 && memcmp(buf, "abcdef", 6) == 0);
+
+    /* TCP_INQ: what is left to read comes with what was. */
+    int inq = 1;
+    union { struct cmsghdr header; char bytes[64]; } control;
+    struct msghdr part = {.msg_iov = parts, .msg_iovlen = 1,
+                          .msg_control = &control, .msg_controllen = sizeof control};
+    CHECK(rr_setsockopt(other, IPPROTO_TCP, 36, &inq, sizeof inq) == 0);
+    CHECK(rr_write(other, "12345", 5) == 5);
+    do CHECK(rr_ioctl(other, FIONREAD, &inq) == 0);
+    while (inq < 5 && rr_recv(other, buf, 8, MSG_PEEK) > 0);
+    CHECK(rr_recvmsg(other, &part, 0) == 2);
+    CHECK(CMSG_FIRSTHDR(&part) != NULL && CMSG_FIRSTHDR(&part)->cmsg_type == 36);
+    memcpy(&inq, CMSG_DATA(CMSG_FIRSTHDR(&part)), sizeof inq);
+    CHECK(inq == 3 && rr_read(other, buf, 3) == 3);
 
     /* A close that waits until the peer has everything, and for no longer. */
     struct linger linger = {1, 30};

@@ -7,6 +7,29 @@
 
 #include "pair.h"
 
+#define NONE (-1)
+
+/* Reads so many bytes; what TCP_CM_INQ says is left. */
+static int left(int fd, size_t count)
+{
+    char data[64];
+    union {
+        struct cmsghdr header;
+        char bytes[64];
+    } control;
+    struct iovec part = {data, count};
+    struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1,
+                         .msg_control = &control, .msg_controllen = sizeof control};
+    CHECK(rr_recvmsg(fd, &msg, 0) >= 0);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    if (c == NULL)
+        return NONE;
+    CHECK(c->cmsg_level == IPPROTO_TCP && c->cmsg_type == 36 && c->cmsg_len == CMSG_LEN(sizeof(int)));
+    int n;
+    memcpy(&n, CMSG_DATA(c), sizeof n);
+    return n;
+}
+
 static volatile sig_atomic_t pipes;
 
 static void on_pipe(int signal)
@@ -48,6 +71,17 @@ static void echo(void)
     CHECK(rr_readv(server, into, 2) == 12);
     CHECK(memcmp(buf, "hell", 4) == 0 && memcmp(buf + 10, "o, world", 8) == 0);
     FAILS(EAGAIN, rr_read(server, buf, sizeof buf));
+
+    /* TCP_INQ: what is left is told with what is read. */
+    on(a);
+    CHECK(rr_write(client, "four", 4) == 4);
+    settle();
+    on(b);
+    CHECK(left(server, 1) == NONE);
+    int one = 1, two = 2;
+    CHECK(rr_setsockopt(server, IPPROTO_TCP, 36, &one, sizeof one) == 0);
+    FAILS(EINVAL, rr_setsockopt(server, IPPROTO_TCP, 36, &two, sizeof two));
+    CHECK(left(server, 1) == 2 && left(server, 2) == 0);
     CHECK(rr_send(server, "HELLO", 5, 0) == 5);
     settle();
     on(a);
@@ -63,7 +97,7 @@ static void echo(void)
     p.fd = server;
     p.events = POLLIN | POLLRDHUP;
     CHECK(rr_poll(&p, 1, 0) == 1 && p.revents == (POLLIN | POLLRDHUP));
-    CHECK(rr_read(server, buf, sizeof buf) == 0);
+    CHECK(left(server, sizeof buf) == 1 && rr_read(server, buf, sizeof buf) == 0);
     CHECK(rr_write(server, "late", 4) == 4);
     settle();
     CHECK(rr_close(server) == 0);

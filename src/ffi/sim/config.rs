@@ -264,6 +264,15 @@ pub struct rr_sim_config {
     pub tcp_user_timeout_most_ns: u64,
     /// The interval that `tcp_challenge_acks` is for. Default: 1 s.
     pub tcp_challenge_ns: u64,
+    /// Segments in the middle of a write that leave together before one carries
+    /// PSH, at least.
+    pub tcp_least_train: u32,
+    /// RR_ON or RR_OFF: once timestamps are agreed on, segments without one are
+    /// dropped.
+    pub tcp_require_timestamps: u32,
+    /// RR_ON or RR_OFF: CUBIC's slow start ends as HyStart first had it, not as
+    /// RFC 9406 does.
+    pub tcp_classic_hystart: u32,
 }
 
 /// Bytes of the struct's first version.
@@ -440,6 +449,9 @@ impl rr_sim_config {
         knobs.number("tcp_frames_low", self.tcp_frames_low, &mut t.frames_low);
         self.tcp_paths(t, knobs);
         knobs.number("tcp_coalesce", self.tcp_coalesce, &mut t.coalesce);
+        let required = self.tcp_require_timestamps;
+        knobs.switch("tcp_require_timestamps", required, &mut t.require_timestamps);
+        knobs.number("tcp_least_train", self.tcp_least_train, &mut t.least_train);
         t.sequence_base = Some(self.tcp_sequence_base).filter(|base| *base != 0);
     }
 
@@ -494,6 +506,7 @@ impl rr_sim_config {
         }
         knobs.switch("tcp_hystart", self.tcp_hystart, &mut to.hystart);
         knobs.switch("tcp_pacing", self.tcp_pacing, &mut to.pacing);
+        knobs.switch("tcp_classic_hystart", self.tcp_classic_hystart, &mut to.classic_hystart);
         knobs.number("tcp_bbr_loss", self.tcp_bbr_loss, &mut to.bbr_loss);
         match self.tcp_ecn {
             0 => {}
@@ -596,6 +609,8 @@ mod tests {
             c.tcp_bbr_loss = 2;
             c.tcp_hystart = RR_OFF;
             c.tcp_pacing = RR_ON;
+            (c.tcp_classic_hystart, c.tcp_require_timestamps) = (RR_ON, RR_OFF);
+            c.tcp_least_train = 6;
             c.tcp_ecn = RR_ON;
         })
         .unwrap();
@@ -611,6 +626,7 @@ mod tests {
         let t = &s.stack.tcp;
         assert_eq!((t.options.congestion, t.options.max_pacing_rate), (Algorithm::Bbr, 9_000));
         assert_eq!((t.bbr_loss, t.hystart, t.pacing, t.ecn), (2, false, true, EcnMode::Request));
+        assert!(t.classic_hystart && !t.require_timestamps && t.least_train == 6);
         assert!(s.frame_size >= 9064);
     }
 

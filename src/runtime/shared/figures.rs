@@ -34,16 +34,31 @@ impl SharedSocket {
         self.at_home(thread, |core, h| core.sockets.bytes_readable(h))?
     }
 
-    /// SIOCATMARK, SIOCOUTQ, SIOCOUTQNSD. What waits for the worker is not
+    /// Bytes of a stream that are in the rings.
+    fn in_rings(&self) -> usize {
+        let mut receiving = self.home.receiving.hold();
+        let Rx::Stream { ring, queue } = &mut receiving.rx else { return 0 };
+        queue.extend(core::iter::from_fn(|| ring.take()));
+        self.home.leave(!queue.is_empty());
+        ring.release();
+        queue.iter().map(Frame::len).sum()
+    }
+
+    /// SIOCATMARK, SIOCOUTQ, SIOCOUTQNSD, and TCP_INQ's. What waits for the worker is not
     /// counted; it waits only while the send buffer is full.
     pub fn figure(&self, thread: &mut Thread, figure: Figure) -> Result<usize> {
         let id = self.home.id;
         if figure == Figure::AtMark && self.stream && self.home.receiving.hold().rx.has_any() {
             return Ok(0); // what is in the ring lies before the mark
         }
+        let here = match figure {
+            Figure::Unread => self.in_rings(),
+            _ => 0,
+        };
         self.at_home(thread, move |core, h| {
             core.pump(id, 0);
             core.sockets.figure(h, figure)
         })?
+        .map(|n| n + here)
     }
 }

@@ -198,6 +198,7 @@ fn what_would_block_says_so_and_times_out() {
         assert_eq!(posix::poll(&mut fds, Some(Duration::from_secs(10))), Ok(1));
         assert_eq!(posix::recv(other, &mut [0; 4], libc::MSG_PEEK), Ok(4));
         assert_eq!(posix::bytes_readable(other), Ok(10));
+        assert_eq!(posix::figure(other, crate::socket::Figure::Unread), Ok(10), "TCP_INQ");
         assert_eq!(read_exactly(other, 10), b"look first");
         fds[0].events = libc::POLLIN;
         assert_eq!(posix::poll(&mut fds, Some(Duration::from_millis(20))), Ok(0));

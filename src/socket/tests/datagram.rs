@@ -87,6 +87,9 @@ fn ports_of_datagrams_follow_the_rules_of_bind() {
     let h = udp(s);
     assert_eq!(s.bind(h, addr(1, 53)), Err(Errno::EADDRINUSE));
     assert_eq!(s.bind(h, addr(7, 53)), Err(Errno::EADDRNOTAVAIL));
+    let free = udp(s);
+    set(s, free, IPPROTO_IP, IP_FREEBIND, 1).unwrap();
+    s.bind(free, addr(7, 53)).unwrap();
     s.bind(h, addr(1, 0)).unwrap();
     assert_eq!(s.bind(h, addr(1, 99)), Err(Errno::EINVAL));
     for _ in 0..2 {

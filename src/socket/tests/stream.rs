@@ -145,6 +145,10 @@ fn calls_in_the_wrong_state_get_linuxs_answers() {
     assert_eq!(s.readiness(h), Readiness::OUT | Readiness::HUP);
     assert_eq!(s.local_addr(h), Ok(SocketAddr::from(([0, 0, 0, 0], 0))));
     assert_eq!(s.bind(h, addr(9, 80)), Err(Errno::EADDRNOTAVAIL));
+    let free = tcp(s);
+    set(s, free, IPPROTO_IP, IP_FREEBIND, 1).unwrap();
+    s.bind(free, addr(9, 80)).unwrap();
+    assert_eq!(s.local_addr(free), Ok(addr(9, 80)));
     assert_eq!(s.bind(h, "[::1]:80".parse().unwrap()), Err(Errno::EAFNOSUPPORT));
     s.bind(h, addr(1, 80)).unwrap();
     assert_eq!(s.bind(h, addr(1, 81)), Err(Errno::EINVAL));

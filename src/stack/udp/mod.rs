@@ -39,6 +39,8 @@ pub struct Options {
     /// IP_RECVERR: errors that pass by themselves (RFC 1122's soft ones) are told
     /// too, and to unconnected sockets as well.
     pub all_errors: bool,
+    /// IP_FREEBIND: bind takes addresses that are not the host's.
+    pub free_bind: bool,
 }
 
 #[derive(Debug)]
@@ -92,6 +94,7 @@ impl Table {
                 path_mtu: PathMtu::default(),
                 receive_buffer: config.datagram.receive_buffer,
                 all_errors: false,
+                free_bind: false,
             },
             local: SocketAddr::new(any, 0),
             bound_ip: any,
@@ -189,7 +192,7 @@ impl Table {
             || ip.is_multicast()
             || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast()
                 || core.interface().is_subnet_broadcast(v4));
-        if !ours {
+        if !ours && !socket.options.free_bind {
             return Err(Errno::EADDRNOTAVAIL);
         }
         let reuse = (socket.options.reuse_addr, socket.options.reuse_port);
@@ -199,7 +202,7 @@ impl Table {
             place.local.set_port(self.ephemeral(core, ip, hold)?);
         } else if self.ports.conflicts(&place) {
             return Err(Errno::EADDRINUSE);
-        } else {
+        } else if ours {
             hold(ip, addr.port())?;
         }
         self.ports.insert(id, place);

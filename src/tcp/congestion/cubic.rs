@@ -46,13 +46,18 @@ impl Cubic {
         }
     }
 
+    /// The same with the first HyStart.
+    pub fn classic() -> Self {
+        Self { hystart: Some(Hystart::classic()), ..Self::new(false) }
+    }
+
     /// New data was acknowledged while the window was full.
     pub fn on_ack(&mut self, window: &mut u32, threshold: &mut u32, ack: &Ack, paced: bool) {
         if *window < *threshold {
             // The RFC's HyStart++ is for the first slow start; later ones know a
             // threshold.
             let step = match &mut self.hystart {
-                Some(h) if *threshold == u32::MAX => h.on_ack(ack, paced),
+                Some(h) if *threshold == u32::MAX => h.on_ack(*window, ack, paced),
                 _ => Step::Grow(ack.acked),
             };
             match step {

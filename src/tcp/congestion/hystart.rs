@@ -3,6 +3,7 @@
 
 use super::Ack;
 use crate::tcp::seq;
+use crate::time::Instant;
 
 const MIN_THRESHOLD: u64 = 4_000_000;
 const MAX_THRESHOLD: u64 = 16_000_000;
@@ -14,6 +15,10 @@ const DIVISOR: u32 = 4;
 const ROUNDS: u8 = 5;
 /// Segments that one ACK can add where sending is not paced (L).
 const MOST: u32 = 8;
+/// The first HyStart looks from a window of so many segments on ...
+const LOW_WINDOW: u32 = 16;
+/// ... and takes ACKs for neighbours that come within 2 ms.
+const SPACING: u64 = 2_000_000;
 
 /// What it keeps: round trip times in nanoseconds.
 #[derive(Clone, Debug)]
@@ -27,12 +32,23 @@ pub struct Hystart {
     samples: u8,
     /// Rounds of conservative slow start; zero outside of it.
     rounds: u8,
+    /// Of the first HyStart, where that is used.
+    train: Option<Train>,
+}
+
+/// What the first HyStart keeps beside the round: the least round trip time ever,
+/// when the round began, and when its last ACK came that followed hard on another.
+#[derive(Clone, Copy, Debug)]
+struct Train {
+    least: u64,
+    began: Instant,
+    heard: Instant,
 }
 
 impl Default for Hystart {
     fn default() -> Self {
         let never = u64::MAX;
-        Self { last: never, current: never, baseline: never, end: None, samples: 0, rounds: 0 }
+        Self { last: never, current: never, baseline: never, end: None, samples: 0, rounds: 0, train: None }
     }
 }
 
@@ -46,8 +62,48 @@ pub enum Step {
 }
 
 impl Hystart {
+    /// As it was first (Ha and Rhee, 2011), and as Linux's CUBIC has it: a sign
+    /// ends slow start at once.
+    pub fn classic() -> Self {
+        let train = Train { least: u64::MAX, began: Instant::ZERO, heard: Instant::ZERO };
+        Self { train: Some(train), ..Self::default() }
+    }
+
+    /// The first HyStart: ACKs that follow one another for half a round trip, or a
+    /// round trip that is an eighth longer than the least.
+    fn on_ack_classic(&mut self, mut t: Train, window: u32, ack: &Ack, paced: bool) -> Step {
+        t.least = t.least.min(ack.rtt.map_or(u64::MAX, |rtt| rtt.as_nanos()));
+        let mut found = false;
+        if window >= LOW_WINDOW * ack.mss {
+            if self.end.is_none_or(|end| seq::gt(ack.una, end)) {
+                (t.began, t.heard) = (ack.now, ack.now);
+                self.end = Some(ack.nxt);
+                (self.current, self.samples) = (u64::MAX, 0);
+            }
+            if ack.now.since(t.heard).as_nanos() <= SPACING {
+                t.heard = ack.now;
+                let most = if paced { t.least } else { t.least / 2 };
+                found = ack.now.since(t.began).as_nanos() > most;
+            }
+            if let Some(rtt) = ack.rtt {
+                self.current = self.current.min(rtt.as_nanos());
+                if self.samples < SAMPLES {
+                    self.samples += 1;
+                } else {
+                    let rise = (t.least / 8).clamp(MIN_THRESHOLD, MAX_THRESHOLD);
+                    found |= self.current > t.least.saturating_add(rise);
+                }
+            }
+        }
+        self.train = Some(t);
+        if found { Step::Done } else { Step::Grow(ack.acked) }
+    }
+
     /// An ACK during slow start; `paced`: no burst can come of a large step.
-    pub fn on_ack(&mut self, ack: &Ack, paced: bool) -> Step {
+    pub fn on_ack(&mut self, window: u32, ack: &Ack, paced: bool) -> Step {
+        if let Some(train) = self.train {
+            return self.on_ack_classic(train, window, ack, paced);
+        }
         match self.end {
             Some(end) if seq::lt(ack.una, end) => {}
             before => {
@@ -105,7 +161,7 @@ mod tests {
             rtt: Some(Duration::from_millis(ms)),
             ..testing::ack(1000)
         };
-        (0..acks).map(|i| h.on_ack(&ack(i), false)).collect()
+        (0..acks).map(|i| h.on_ack(10_000, &ack(i), false)).collect()
     }
 
     #[test]
@@ -151,7 +207,48 @@ mod tests {
     #[test]
     fn one_ack_counts_for_eight_segments_at_most_unless_paced() {
         let ack = testing::ack(50_000);
-        assert_eq!(Hystart::default().on_ack(&ack, false), Step::Grow(8000));
-        assert_eq!(Hystart::default().on_ack(&ack, true), Step::Grow(50_000));
+        assert_eq!(Hystart::default().on_ack(10_000, &ack, false), Step::Grow(8000));
+        assert_eq!(Hystart::default().on_ack(10_000, &ack, true), Step::Grow(50_000));
+    }
+
+    /// One ACK of a round at this time, with a window of so many segments.
+    fn classic(h: &mut Hystart, window: u32, at_ms: u64, rtt_ms: u64) -> Step {
+        let ack = Ack {
+            now: Instant::ZERO + Duration::from_millis(at_ms),
+            una: 5000,
+            nxt: 90_000,
+            rtt: Some(Duration::from_millis(rtt_ms)),
+            ..testing::ack(2000)
+        };
+        h.on_ack(window * 1000, &ack, false)
+    }
+
+    #[test]
+    fn the_first_hystart_ends_at_the_ninth_sample_that_is_an_eighth_longer() {
+        let mut h = Hystart::classic();
+        assert_eq!(classic(&mut h, 15, 0, 100), Step::Grow(2000), "too small a window");
+        for i in 1..9 {
+            assert_eq!(classic(&mut h, 20, 100 * i, 117), Step::Grow(2000), "{i}");
+        }
+        assert_eq!(classic(&mut h, 20, 900, 117), Step::Done, "100 ms and an eighth, 16 ms at most");
+        // A shorter one in the same round takes it back.
+        let mut h = Hystart::classic();
+        for i in 0..9 {
+            assert_eq!(classic(&mut h, 20, 100 * i, 100 + i), Step::Grow(2000));
+        }
+        assert_eq!(classic(&mut h, 20, 1000, 30), Step::Grow(2000));
+    }
+
+    #[test]
+    fn the_first_hystart_ends_where_acks_follow_one_another_for_half_a_round_trip() {
+        let mut h = Hystart::classic();
+        for i in 0..=25 {
+            assert_eq!(classic(&mut h, 20, 2 * i, 100), Step::Grow(2000), "{i}");
+        }
+        assert_eq!(classic(&mut h, 20, 52, 100), Step::Done);
+        let mut h = Hystart::classic();
+        for i in 0..=100 {
+            assert_eq!(classic(&mut h, 20, 3 * i, 100), Step::Grow(2000), "not so close: {i}");
+        }
     }
 }

@@ -61,11 +61,22 @@ bitflags::bitflags! {
     }
 }
 
+/// What ends a slow start before it loses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Nothing.
+    None,
+    /// HyStart++ (RFC 9406).
+    Plus,
+    /// HyStart as it was first.
+    First,
+}
+
 /// What of the algorithms can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Knobs {
-    /// HyStart++ ends CUBIC's slow start.
-    pub hystart: bool,
+    /// What ends CUBIC's slow start before it loses.
+    pub hystart: Exit,
     /// Whether segments are spaced out.
     pub paced: Paced,
     /// The share of lost bytes, in hundredths, from which loss is congestion to BBR.
@@ -158,7 +169,8 @@ enum Kind {
 impl State {
     fn new(algorithm: Algorithm, knobs: Knobs) -> Self {
         let kind = match algorithm {
-            Algorithm::Cubic => Kind::Cubic(cubic::Cubic::new(knobs.hystart)),
+            Algorithm::Cubic if knobs.hystart == Exit::First => Kind::Cubic(cubic::Cubic::classic()),
+            Algorithm::Cubic => Kind::Cubic(cubic::Cubic::new(knobs.hystart == Exit::Plus)),
             Algorithm::Reno => Kind::Reno(reno::Reno::default()),
             Algorithm::Dctcp => Kind::Dctcp(dctcp::Dctcp::default()),
             Algorithm::Bbr => Kind::Bbr(Box::new(bbr::Bbr::new(knobs.bbr_loss))),
@@ -422,7 +434,7 @@ mod tests {
     use super::*;
 
     const NOW: Instant = Instant::ZERO;
-    const KNOBS: Knobs = Knobs { hystart: true, paced: Paced::empty(), bbr_loss: 20 };
+    const KNOBS: Knobs = Knobs { hystart: Exit::Plus, paced: Paced::empty(), bbr_loss: 20 };
 
     fn start(algorithm: Algorithm) -> Congestion {
         Congestion::new(algorithm, KNOBS, 10_000)

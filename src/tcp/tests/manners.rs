@@ -31,6 +31,31 @@ fn a_lone_segment_from_the_middle_of_a_write_has_no_psh_and_the_end_of_one_has()
 }
 
 #[test]
+fn a_train_is_as_long_as_the_least_and_its_last_carries_psh_each_time_it_goes_with_the_others() {
+    // 10 segments over 100 ms: a millisecond's worth is less than two.
+    for (least, end) in [(2, 2), (4, 4), (10, 5)] {
+        let mut solo = Solo::established(Config { least_train: least, ..Config::default() }, PLAIN);
+        solo.host.send(&pattern(500));
+        solo.host.out_one();
+        solo.host.advance(Duration::from_millis(100));
+        solo.get_ack(500);
+        solo.host.send(&pattern(30_000));
+        let first = flags(&solo.host.out());
+        let wanted: Vec<_> = (1..=10).map(|i| i % end == 0 || i == 10).collect();
+        assert_eq!(first, wanted, "{least}");
+        // Only the first two of ten get through, and the others are sent again.
+        solo.get_ack(2000);
+        solo.host.out();
+        for _ in 0..3 {
+            solo.get(ACK, b"");
+        }
+        let again = solo.host.out();
+        assert!(!again.is_empty() && again[0].seg.flags == ACK, "alone it has no PSH");
+        solo.host.finish();
+    }
+}
+
+#[test]
 fn a_fin_after_data_is_acknowledged_with_what_the_program_says_or_a_little_later() {
     let mut solo = Solo::plain();
     solo.get(ACK | PSH, b"request");

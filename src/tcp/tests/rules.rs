@@ -194,6 +194,20 @@ fn acks_of_what_was_never_sent_or_is_far_too_old_are_challenged() {
 }
 
 #[test]
+fn a_segment_without_the_timestamp_that_was_agreed_on_is_dropped_or_taken() {
+    // RFC 7323, 3.2 (SHOULD), and Linux's way.
+    for (required, read) in [(true, &b""[..]), (false, b"bare")] {
+        let config = Config { require_timestamps: required, ..Config::default() };
+        let mut solo = Solo::established(config, MODERN);
+        solo.time = None;
+        solo.get(ACK, b"bare");
+        assert_eq!(solo.host.recv_all(), read);
+        assert_eq!(solo.host.counters.dropped(DropReason::TcpPaws), u64::from(required));
+        solo.host.finish();
+    }
+}
+
+#[test]
 fn paws_drops_an_old_segment_and_acknowledges() {
     // RFC 7323, 5.3.
     let mut solo = Solo::modern();

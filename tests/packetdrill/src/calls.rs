@@ -529,6 +529,10 @@ pub(crate) unsafe fn splice(
         let world = m.inside();
         (world.descriptor(from).is_some(), world.descriptor(to).is_some())
     };
+    // At urgent data splice gives nothing, and does not wait, as in Linux.
+    if from_ours && at_mark(m, from) {
+        return Outcome::ok(0);
+    }
     // SAFETY: `bytes` outlives these calls, each of which is over when it returns.
     unsafe {
         let got = if from_ours {
@@ -542,6 +546,15 @@ pub(crate) unsafe fn splice(
             _ => got,
         }
     }
+}
+
+/// True where the next byte of a socket of ours is the urgent one.
+fn at_mark(m: &Machine, fd: c_int) -> bool {
+    const SIOCATMARK: c_ulong = 0x8905;
+    let world = m.inside();
+    let mut mark: c_int = 0;
+    // SAFETY: SIOCATMARK writes a number.
+    world.descriptor(fd).is_some_and(|fd| unsafe { rr_ioctl(fd, SIOCATMARK, (&raw mut mark) as c_ulong) } == 0 && mark != 0)
 }
 
 /// sendfile(2) to a socket of ours; `None` where it is not.
