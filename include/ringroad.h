@@ -353,10 +353,10 @@ struct rr_sim_config {
     // Part of the frames, in 1/256, that one connection's buffer may grow to by
     // itself. Default: 64.
     uint32_t tcp_tune_share;
-    // Switch: where full segments vanish smaller ones are tried (RFC 4821).
-    // Default: on.
+    // Sizes of segments searched for with data (RFC 4821): RR_ON from the start,
+    // RR_OFF never, 3 from where full segments vanished (the default).
     uint32_t tcp_mtu_probing;
-    // The segment size then. Default: 1024.
+    // The segment size where the search begins. Default: 1024.
     uint32_t tcp_base_mss;
     // Time-outs in a row that make a black hole. Default: 3.
     uint32_t tcp_black_hole_retries;
@@ -377,6 +377,10 @@ struct rr_sim_config {
     // RR_ON or RR_OFF: CUBIC's slow start ends as HyStart first had it, not as
     // RFC 9406 does.
     uint32_t tcp_classic_hystart;
+    // How long after its end a search for larger segments begins again. Default: 10 min.
+    uint64_t tcp_probe_interval_ns;
+    // Such a search ends where fewer bytes are in doubt. Default: 8.
+    uint32_t tcp_probe_threshold;
 };
 
 #ifdef __cplusplus

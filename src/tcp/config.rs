@@ -2,6 +2,7 @@
 
 use super::congestion::{Algorithm, Exit, Knobs, Paced};
 use super::ecn;
+use super::search::MtuProbing;
 use super::types::Discover;
 use crate::time::Duration;
 
@@ -110,11 +111,16 @@ pub struct Config {
     /// How long a smaller path is believed in before the route's own MTU is tried
     /// again (RFC 1191, 6.3). Default: 10 min.
     pub path_mtu_age: Duration,
-    /// Where full segments vanish without an ICMP error, smaller ones are tried
-    /// (RFC 4821, 7.7). Default: yes.
-    pub mtu_probing: bool,
-    /// The payload of a segment then. Default: 1024, as Linux.
+    /// Where full segments vanish without an ICMP error, smaller ones are tried, and
+    /// larger ones searched for with the program's data (RFC 4821); or that is done
+    /// from the start. Default: from a black hole on, which costs nothing before.
+    pub mtu_probing: MtuProbing,
+    /// The payload of a segment where the search begins. Default: 1024, as Linux.
     pub base_mss: u16,
+    /// How long after its end a search begins again. Default: 10 min.
+    pub probe_interval: Duration,
+    /// A search ends where fewer bytes are in doubt. Default: 8, as Linux.
+    pub probe_threshold: u16,
     /// Time-outs in a row that make a black hole. Default: 3, as Linux.
     pub black_hole_retries: u8,
     /// What a peer's user timeout option can make of ours (L_LIMIT and U_LIMIT of
@@ -254,8 +260,10 @@ impl Default for Config {
             tune_share: 64,
             min_path_mtu: 552,
             path_mtu_age: Duration::from_secs(600),
-            mtu_probing: true,
+            mtu_probing: MtuProbing::BlackHole,
             base_mss: 1024,
+            probe_interval: Duration::from_secs(600),
+            probe_threshold: 8,
             black_hole_retries: 3,
             user_timeout_limits: (Duration::from_secs(100), Duration::from_secs(3600)),
             least_train: 2,

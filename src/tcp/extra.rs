@@ -47,7 +47,7 @@ impl Connection {
     /// nothing in it has to be looked after.
     #[cold]
     pub(super) fn look_after(&mut self, env: &Env) {
-        let ages = self.path_ages(env);
+        let ages = self.path_ages(env) || self.searches();
         let needed = ages || self.user_timeout_bytes().is_some() || self.urgent_out() || !self.template.has_df();
         self.hot.bits.set(Bits::CARE, needed);
     }

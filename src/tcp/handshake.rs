@@ -87,6 +87,7 @@ impl Connection {
             }
         }
         self.set_mss(env.pool.arena().capacity());
+        self.search_from_start(env);
         self.start_window(env, env.config.initial_window);
     }
 

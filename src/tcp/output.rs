@@ -133,6 +133,9 @@ impl Connection {
                 self.hot.bits |= Bits::ACK_NOW;
                 self.send_acks(env)?;
             }
+            if self.search_path(env)? {
+                return Ok(());
+            }
         }
         while let Some(i) = self.hot.send.first_unsent() {
             let len = self.hot.send.get(i).len();
@@ -320,6 +323,9 @@ impl Connection {
             if i == 0 && self.cold.mode == Mode::Retransmit {
                 // Not again less than an RTO from now (RFC 6298, 5).
                 self.set_retransmit(env);
+            }
+            if self.hot.bits.contains(Bits::CARE) {
+                self.probe_resent(env, fields.seq);
             }
         }
         if last_resent {

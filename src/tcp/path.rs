@@ -2,6 +2,7 @@
 //! what silence says (RFC 4821, 7.7), and what age makes of both.
 
 use super::connection::{Bits, Connection};
+use super::search::{MtuProbing, Search};
 use super::seq;
 use super::types::{Discover, Disposition, Env, Events};
 use crate::telemetry::DropReason;
@@ -17,9 +18,9 @@ pub(super) struct Path {
     /// that it quotes: it counts if that does not get through (RFC 5927, 7.2).
     claim: Option<(u16, u32)>,
     /// The route's own MTU, and when it is tried again.
-    raise: Option<(u16, Instant)>,
-    /// Falls into a black hole, one after the other.
-    falls: u8,
+    pub(super) raise: Option<(u16, Instant)>,
+    /// The search for larger packets, which takes the place of that.
+    pub(super) search: Option<Search>,
     /// The next identification, where packets may be fragmented.
     ident: u16,
 }
@@ -28,6 +29,9 @@ impl Connection {
     /// A router says that the path takes packets of `mtu` bytes at most; it
     /// quotes an outstanding segment that begins at `quoted`.
     pub(super) fn path_mtu(&mut self, env: &mut Env, mtu: u16, quoted: u32) -> Disposition {
+        if let Some(probe) = self.probe_refused(env, mtu, quoted) {
+            return self.one_is_lost(probe);
+        }
         let now = self.cold.mtu;
         let mtu = match mtu {
             0 => PLATEAUS.into_iter().find(|p| *p < now).unwrap_or(68),
@@ -51,17 +55,23 @@ impl Connection {
     /// window stays: nothing was congested. Never below the floor, where packets
     /// may be fragmented rather.
     fn shrink_path(&mut self, env: &mut Env, mtu: u16) -> Disposition {
-        let (now, floor) = (self.cold.mtu, env.config.min_path_mtu);
-        let least = floor.max(self.template.l3_len() as u16 + 20 + self.cold.min_mss);
+        let (now, full) = (self.cold.mtu, self.full_mtu());
+        let least = self.least_packet(env.config);
         if mtu < least {
+            // Where packets may be fragmented nothing can be found out.
             self.may_fragment(true);
+            self.extra().path.search = None;
         }
-        self.cold.mtu = mtu.max(least).min(now);
+        let mtu = mtu.max(least).min(now);
+        self.cold.mtu = mtu;
         self.cold.acked_mss = 0;
         let until = env.now + env.config.path_mtu_age;
         let path = &mut self.extra().path;
-        let full = path.raise.map_or(now, |(full, _)| full);
-        (path.raise, path.claim) = (Some((full, until)), None);
+        match &mut path.search {
+            Some(search) => search.shrink(env, mtu),
+            None => path.raise = Some((full, until)),
+        }
+        path.claim = None;
         self.hot.bits |= Bits::CARE;
         self.set_mss(env.pool.arena().capacity());
         self.larger_are_lost();
@@ -74,6 +84,7 @@ impl Connection {
     #[cold]
     pub(super) fn path_timeout(&mut self, env: &mut Env) {
         let una = self.hot.snd_una;
+        self.probe_timed_out(env);
         if let Some((mtu, quoted)) = self.extra.as_mut().and_then(|e| e.path.claim.take()) {
             if seq::ge(quoted, una) {
                 let _ = self.shrink_path(env, mtu);
@@ -82,19 +93,13 @@ impl Connection {
             env.counters.drop(DropReason::IcmpQuoteInvalid);
         }
         let config = env.config;
-        let base = config.base_mss.max(self.cold.min_mss);
-        let large = self.hot.send.front().is_some_and(|s| s.len() > base.into());
-        if !config.mtu_probing || !large || self.hot.retries < config.black_hole_retries {
+        if config.mtu_probing == MtuProbing::Off || self.hot.retries < config.black_hole_retries {
             return;
         }
-        let headers = self.template.l3_len() as u16 + 20;
-        let options = (self.room() - self.template.l2l3_len() - 20) as u16;
-        let _ = self.shrink_path(env, base + headers + options);
-        // Each fall in a row waits twice as long for the next attempt.
-        let path = &mut self.extra().path;
-        path.falls = (path.falls + 1).min(8);
-        let wait = config.path_mtu_age.saturating_mul(1 << (path.falls - 1));
-        path.raise = path.raise.map(|(full, _)| (full, env.now + wait));
+        let Some(mtu) = self.next_fall(env) else { return };
+        let full = self.full_mtu();
+        let _ = self.shrink_path(env, mtu);
+        self.begin_search(env, mtu, full);
         env.counters.tcp_black_holes += 1;
     }
 
@@ -108,6 +113,7 @@ impl Connection {
                 self.cold.mtu = full;
                 self.may_fragment(false);
                 self.set_mss(env.pool.arena().capacity());
+                self.search_from_start(env);
                 false
             }
             raise => raise.is_some(),
@@ -141,6 +147,10 @@ impl Connection {
     pub fn set_discover(&mut self, discover: Discover) {
         self.cold.discover = discover;
         self.may_fragment(false);
+        if let Some(extra) = self.extra.as_mut().filter(|_| discover == Discover::Dont) {
+            // Nothing can be found out where packets may be fragmented.
+            extra.path.search = None;
+        }
     }
 
     /// The packet size that the path is known to take, in bytes.
@@ -154,7 +164,11 @@ impl Connection {
         if mtu < self.cold.mtu {
             let d = self.shrink_path(env, mtu);
             self.extra().path.raise = None;
+            let _ = self.search_to(env, mtu);
             return d;
+        }
+        if self.search_to(env, mtu) {
+            return Disposition::NONE;
         }
         self.cold.mtu = mtu;
         self.set_mss(env.pool.arena().capacity());

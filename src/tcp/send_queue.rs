@@ -331,7 +331,9 @@ impl SendQueue {
         first.frame.set_range(offset, n + more);
         first.sum = checksum::sum(pool.bytes(&first.frame)).fold();
         first.marks |= second.marks & (Marks::PUSH | Marks::RETRANSMITTED | Marks::RECORD | Marks::TRAIN);
-        self.sent -= 1;
+        if i + 1 < self.sent as usize {
+            self.sent -= 1;
+        }
         pool.free(second.frame);
         true
     }
@@ -366,6 +368,64 @@ impl SendQueue {
         true
     }
 
+    /// Bytes in front that were never sent, up to the end of a record or `most`.
+    #[cold]
+    pub fn unsent_in_a_row(&self, most: usize) -> usize {
+        let mut bytes = 0;
+        for seg in self.segments.iter().skip(self.sent as usize) {
+            bytes += seg.frame.len();
+            if bytes >= most || seg.marks.contains(Marks::RECORD) {
+                break;
+            }
+        }
+        bytes
+    }
+
+    /// Cuts what was never sent anew, the first segment `first` bytes long and the
+    /// others `mss`, in as many segments as `most`. What is behind stays as it is, and
+    /// so do records.
+    #[cold]
+    pub fn recut(&mut self, pool: &mut Pool, room: usize, first: usize, mss: usize, most: usize) {
+        let mut want = first;
+        let begin = self.sent as usize;
+        for i in begin..begin + most {
+            while self.pull(pool, i, room, want) {}
+            let Some(seg) = self.segments.get(i) else { return };
+            if seg.frame.len() > want && !self.split(pool, i, want, room) {
+                return;
+            }
+            want = mss;
+        }
+    }
+
+    /// Moves bytes from the front of the next segment to the end of unsent segment
+    /// `i`, until that is `want` bytes long. True where more of them may follow.
+    fn pull(&mut self, pool: &mut Pool, i: usize, room: usize, want: usize) -> bool {
+        let Some(a) = self.segments.get(i) else { return false };
+        let have = a.frame.len();
+        let fits = have < want && room + want <= pool.arena().capacity();
+        if !fits || a.marks.contains(Marks::RECORD) || i + 1 >= self.segments.len() {
+            return false;
+        }
+        let Some(mut b) = self.segments.remove(i + 1) else { return false };
+        let n = b.frame.len().min(want - have);
+        let a = &mut self.segments[i];
+        move_to(pool, &mut a.frame, room);
+        let buf = pool.buffer_mut(&mut a.frame);
+        buf[room + have..room + have + n].copy_from_slice(&pool.bytes(&b.frame)[..n]);
+        a.frame.set_range(room, have + n);
+        a.sum = checksum::sum(pool.bytes(&a.frame)).fold();
+        if n == b.frame.len() {
+            a.marks |= b.marks & (Marks::PUSH | Marks::RECORD);
+            pool.free(b.frame);
+        } else {
+            Self::trim_front(pool, &mut b, n);
+            move_to(pool, &mut b.frame, room);
+            self.segments.insert(i + 1, b);
+        }
+        true
+    }
+
     /// Gives all frames back.
     pub fn clear(&mut self, pool: &mut Pool) {
         for seg in self.segments.drain(..) {
@@ -379,6 +439,15 @@ impl SendQueue {
         if self.segments.capacity() > 8 && self.segments.len() < 2 {
             self.segments.shrink_to(4);
         }
+    }
+}
+
+/// The payload begins at `room`. No transmission of the frame is pending.
+fn move_to(pool: &Pool, frame: &mut Frame, room: usize) {
+    let (from, len) = (frame.offset(), frame.len());
+    if from != room {
+        pool.buffer_mut(frame).copy_within(from..from + len, room);
+        frame.set_range(room, len);
     }
 }
 
@@ -528,6 +597,48 @@ mod tests {
         assert!(!q.merge(&mut pool, 0, 1000));
         pool.complete(desc.index());
         assert!(q.merge(&mut pool, 0, 1000));
+        q.clear(&mut pool);
+        pool.assert_conserved();
+    }
+
+    #[test]
+    fn what_was_not_sent_is_cut_anew() {
+        let mut pool = Pool::heap(12, 2048);
+        let mut q = queue(&mut pool, &[100; 9]);
+        q.push_mark();
+        leave(&mut q, Instant::ZERO);
+        let bytes = |q: &SendQueue, pool: &Pool| {
+            q.segments.iter().flat_map(|s| pool.bytes(&s.frame).to_vec()).collect::<Vec<u8>>()
+        };
+        let lens = |q: &SendQueue| q.segments.iter().map(Segment::len).collect::<Vec<u32>>();
+        let whole = bytes(&q, &pool);
+        assert_eq!((q.unsent_in_a_row(250), q.unsent_in_a_row(5000)), (300, 800));
+        q.recut(&mut pool, ROOM, 251, 100, 3);
+        assert_eq!(lens(&q), [100, 251, 100, 100, 49, 100, 100, 100]);
+        q.recut(&mut pool, ROOM, 30, 120, 64);
+        assert_eq!(lens(&q), [100, 30, 120, 120, 120, 120, 120, 120, 50]);
+        assert!(q.segments.iter().zip(q.segments.iter().skip(1)).all(|(a, b)| a.end() == b.seq));
+        assert!(q.get(8).marks.contains(Marks::PUSH) && !q.get(7).marks.contains(Marks::PUSH));
+        assert_eq!((bytes(&q, &pool), q.sent()), (whole.clone(), 1));
+        sums_are_right(&q, &pool);
+        // A record's end stays one; nothing longer than a frame is made.
+        q.record_mark();
+        let frame = pool.alloc().unwrap();
+        let seq = q.get(8).end();
+        q.push_copy(&pool, frame, seq, &[1; 40], ROOM, Marks::empty());
+        assert_eq!(q.unsent_in_a_row(5000), 800);
+        q.recut(&mut pool, ROOM, 5000, 5000, 64);
+        assert_eq!(q.frames(), 10);
+        q.recut(&mut pool, ROOM, 1900, 1900, 64);
+        assert_eq!(lens(&q), [100, 800, 40]);
+        assert_eq!(bytes(&q, &pool)[..900], whole[..]);
+        sums_are_right(&q, &pool);
+        // Joined by twos as well, what was not sent is not counted as sent.
+        q.record_mark();
+        assert!(q.get(2).marks.contains(Marks::RECORD) && !q.merge(&mut pool, 1, 1900));
+        q.get_mut(1).marks -= Marks::RECORD;
+        assert!(q.merge(&mut pool, 1, 1900));
+        assert_eq!((q.sent(), q.frames()), (1, 2));
         q.clear(&mut pool);
         pool.assert_conserved();
     }

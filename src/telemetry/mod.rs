@@ -42,6 +42,12 @@ pub struct Counters {
     pub tcp_sack_discarded: u64,
     /// Paths on which full segments vanished and smaller ones were tried.
     pub tcp_black_holes: u64,
+    /// Probes of a path for larger packets sent (RFC 4821).
+    pub tcp_mtu_probes: u64,
+    /// Those that got through.
+    pub tcp_mtu_probes_passed: u64,
+    /// Those that were too large.
+    pub tcp_mtu_probes_lost: u64,
     /// Challenge ACKs sent (RFC 5961).
     pub tcp_challenge_acks: u64,
     /// RSTs sent.
@@ -96,6 +102,9 @@ impl Default for Counters {
             tcp_dsack_in: 0,
             tcp_sack_discarded: 0,
             tcp_black_holes: 0,
+            tcp_mtu_probes: 0,
+            tcp_mtu_probes_passed: 0,
+            tcp_mtu_probes_lost: 0,
             tcp_challenge_acks: 0,
             tcp_resets_out: 0,
             tcp_opened: 0,

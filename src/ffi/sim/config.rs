@@ -4,7 +4,7 @@ use crate::errno::Result;
 use crate::ffi::config::{self, Knobs, RR_OFF, RR_ON};
 use crate::stack::tcp::{FastOpenKeys, SynCookies, TableConfig};
 use crate::stack::{Config, Mode, Route};
-use crate::tcp::{self, Algorithm, EcnMode, LossDetection};
+use crate::tcp::{self, Algorithm, EcnMode, LossDetection, MtuProbing};
 use crate::wire::ethernet::Mac;
 use core::ffi::c_char;
 use core::net::IpAddr;
@@ -249,10 +249,10 @@ pub struct rr_sim_config {
     /// Part of the frames, in 1/256, that one connection's buffer may grow to by
     /// itself. Default: 64.
     pub tcp_tune_share: u32,
-    /// Switch: where full segments vanish smaller ones are tried (RFC 4821).
-    /// Default: on.
+    /// Sizes of segments searched for with data (RFC 4821): RR_ON from the start,
+    /// RR_OFF never, 3 from where full segments vanished (the default).
     pub tcp_mtu_probing: u32,
-    /// The segment size then. Default: 1024.
+    /// The segment size where the search begins. Default: 1024.
     pub tcp_base_mss: u32,
     /// Time-outs in a row that make a black hole. Default: 3.
     pub tcp_black_hole_retries: u32,
@@ -273,6 +273,10 @@ pub struct rr_sim_config {
     /// RR_ON or RR_OFF: CUBIC's slow start ends as HyStart first had it, not as
     /// RFC 9406 does.
     pub tcp_classic_hystart: u32,
+    /// How long after its end a search for larger segments begins again. Default: 10 min.
+    pub tcp_probe_interval_ns: u64,
+    /// Such a search ends where fewer bytes are in doubt. Default: 8.
+    pub tcp_probe_threshold: u32,
 }
 
 /// Bytes of the struct's first version.
@@ -520,7 +524,15 @@ impl rr_sim_config {
 
     fn tcp_paths(&self, t: &mut crate::tcp::Config, knobs: &mut Knobs) {
         knobs.number("tcp_tune_share", self.tcp_tune_share, &mut t.tune_share);
-        knobs.switch("tcp_mtu_probing", self.tcp_mtu_probing, &mut t.mtu_probing);
+        match self.tcp_mtu_probing {
+            0 => {}
+            RR_ON => t.mtu_probing = MtuProbing::Always,
+            RR_OFF => t.mtu_probing = MtuProbing::Off,
+            3 => t.mtu_probing = MtuProbing::BlackHole,
+            other => knobs.wrong("tcp_mtu_probing", other, "0, RR_ON, RR_OFF or 3"),
+        }
+        knobs.time(self.tcp_probe_interval_ns, &mut t.probe_interval);
+        knobs.number("tcp_probe_threshold", self.tcp_probe_threshold, &mut t.probe_threshold);
         knobs.number("tcp_base_mss", self.tcp_base_mss, &mut t.base_mss);
         knobs.number("tcp_black_hole_retries", self.tcp_black_hole_retries, &mut t.black_hole_retries);
         // One bound and one age for all that ICMP tells of a path.

@@ -152,6 +152,7 @@ impl Connection {
             self.undo(env, r);
         }
         self.detect(env, r, advanced);
+        self.excuse_probe(env, r);
         let idle = !self.hot.bits.intersects(Bits::LOSS | Bits::RECOVERY);
         if idle && self.hot.send.lost() > 0 && r.is_detected {
             self.enter_recovery(env, r, before.flight, before.sacked);
@@ -167,6 +168,15 @@ impl Connection {
         }
         if advanced && seq::ge(self.hot.snd_una, self.cold.recover) {
             self.leave_recovery(env, r, before.pipe);
+        }
+    }
+
+    /// Was only a probe of the path lost, that is not congestion (RFC 4821, 7.6.2).
+    #[inline]
+    pub(super) fn excuse_probe(&mut self, env: &mut Env, r: &mut Recovery) {
+        if r.is_detected && self.hot.bits.contains(Bits::CARE) && self.is_probe_lost(env, r) {
+            r.is_detected = false;
+            r.untold = r.untold.saturating_sub(self.hot.send.lost());
         }
     }
 

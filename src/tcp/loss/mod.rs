@@ -117,6 +117,16 @@ impl Connection {
         h.bits.set(Bits::FIN_LOST, fin_out);
     }
 
+    /// The outstanding segment that begins at `seq` is lost: it cannot get through.
+    pub(super) fn one_is_lost(&mut self, seq: u32) -> Disposition {
+        let (h, r) = self.books();
+        let i = h.send.index_of(seq);
+        if i < h.send.sent() as usize && h.send.get(i).seq == seq {
+            r.board.lose(&mut h.send, i);
+        }
+        FLUSH
+    }
+
     /// The sent segments of more than a segment's bytes are lost: they cannot get
     /// through any more.
     pub(super) fn larger_are_lost(&mut self) {
@@ -238,6 +248,7 @@ impl Connection {
     fn on_reorder_timer(&mut self, env: &mut Env) -> Disposition {
         let mut r = self.take_books();
         self.detect(env, &mut r, false);
+        self.excuse_probe(env, &mut r);
         if r.is_detected {
             if !self.hot.bits.intersects(Bits::LOSS | Bits::RECOVERY) {
                 let h = &self.hot;

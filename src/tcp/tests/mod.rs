@@ -12,6 +12,7 @@ mod recovery;
 mod pacing;
 mod path;
 mod rules;
+mod search;
 mod storm;
 mod timers;
 mod transfer;
@@ -394,6 +395,8 @@ struct Pair {
     delay: Duration,
     /// What goes to `b` arrives no closer together than this.
     gap: Duration,
+    /// The largest packet of both ends' interfaces.
+    mtu: usize,
     /// What is under way: arrival, order of sending, to b?, packet.
     wire: VecDeque<(Instant, u64, bool, Vec<u8>)>,
     sent: u64,
@@ -407,15 +410,23 @@ struct Pair {
 impl Pair {
     /// `a` opens actively, `b` waits for its SYN.
     fn new(config_a: Config, config_b: Config) -> Self {
-        let mut a = Host::new(config_a, 11);
+        Self::with_mtu(config_a, config_b, 1500)
+    }
+
+    fn with_mtu(config_a: Config, config_b: Config, mtu: usize) -> Self {
+        let (mut a, mut b) = (Host::new(config_a, 11), Host::new(config_b, 12));
+        if mtu > 2048 {
+            (a.pool, b.pool) = (Pool::heap(2048, mtu as u16 + 64), Pool::heap(2048, mtu as u16 + 64));
+        }
         let options = a.config.options.clone();
         let t = template("10.0.0.2:4000", "10.0.0.1:80");
-        a.conn = Some(Connection::connect(&mut a.env(), t, &options, initial(0xffff_f000), 1500));
+        a.conn = Some(Connection::connect(&mut a.env(), t, &options, initial(0xffff_f000), mtu));
         Self {
             a,
-            b: Host::new(config_b, 12),
+            b,
             delay: ms(5),
             gap: Duration::ZERO,
+            mtu,
             wire: VecDeque::new(),
             sent: 0,
             fate: Box::new(|_, _| Fate::Pass),
@@ -472,7 +483,7 @@ impl Pair {
             let options = host.config.options.clone();
             let t = template("10.0.0.1:80", "10.0.0.2:4000");
             let first = initial(0x7fff_ff00);
-            let conn = Connection::accept(&mut host.env(), t, &options, first, 1500, &out.seg);
+            let conn = Connection::accept(&mut host.env(), t, &options, first, self.mtu, &out.seg);
             host.conn = Some(conn);
             return;
         }
