@@ -2,11 +2,12 @@
 //! command rings, and the sockets they use.
 
 mod closing;
+mod slow;
 
 use super::channel::{Channel, Command, Reply};
 use super::epoll::{SetEnd, Subscription};
 use super::hub::{Hub, Knock};
-use super::link::{ACCEPTED, End, Kind, LENT, Link, LinkId, MARK, OPEN, PRI, SPECIAL, WANTED};
+use super::link::{ACCEPTED, End, Kind, LENT, Link, LinkId, MARK, OPEN, PRESSED, PRI, SOME, SPECIAL, WANTED};
 use super::ring::{Consumer, ring};
 use super::worker::Core;
 use crate::frame::Frame;
@@ -99,6 +100,7 @@ impl Desk {
         });
         let id = u64::from(self.generations[index as usize]) << 32 | u64::from(index);
         let (link, end) = Link::new(hub, worker, id, handle, kind);
+        link.low_water.store(sockets.low_water(handle) as u32, Ordering::Relaxed);
         self.links[index as usize] = Some(LinkEnd {
             link: link.clone(),
             end,
@@ -369,7 +371,7 @@ impl Core {
     fn lend_stream(&mut self, link: &mut LinkEnd) -> u32 {
         let h = link.link.handle;
         let End::Stream { rx, lent, .. } = &mut link.end else { return 0 };
-        let mut any = false;
+        let mut bytes = 0;
         // A frame may be home before its slot in the ring is free: both are asked.
         // The program rings after it has freed the slots.
         while *lent < LENT && rx.room() > 0 && self.sockets.bytes_readable(h).is_ok_and(|n| n > 0) {
@@ -377,13 +379,20 @@ impl Core {
                 break; // passed by a call alone
             }
             let Ok(frame) = self.sockets.zc_recv(h) else { break };
+            bytes += frame.len();
             let fits = rx.stage(frame).is_ok();
             debug_assert!(fits, "there was room");
             *lent += 1;
-            any = true;
         }
+        if bytes == 0 {
+            rx.publish();
+            return 0;
+        }
+        // Counted first: what is read was counted before.
+        let total = &link.link.board.lent;
+        total.store(total.load(Ordering::Relaxed).wrapping_add(bytes as u32), Ordering::Release);
         rx.publish();
-        if any { Readiness::IN.bits() } else { 0 }
+        if link.link.has_enough() { SOME | Readiness::IN.bits() } else { SOME }
     }
 
     fn accept_ahead(&mut self, link: &mut LinkEnd) -> u32 {
@@ -400,7 +409,7 @@ impl Core {
             let End::Listener { rx } = &mut link.end else { break };
             let fits = rx.push((made, peer)).is_ok();
             debug_assert!(fits, "there was room");
-            edges = Readiness::IN.bits();
+            edges = SOME | Readiness::IN.bits();
         }
         edges
     }
@@ -435,6 +444,7 @@ impl Core {
                 }
             }
         }
+        let edges = edges & !SOME;
         if edges != 0 {
             for subscription in &mut link.subscriptions {
                 subscription.report(edges, &mut self.desk.sets);
@@ -472,39 +482,6 @@ impl Core {
             told.store(hungry, Ordering::Relaxed);
         }
     }
-
-    /// Whether there is data in the link's ring, after everything was done for it.
-    pub(super) fn has_more(&mut self, id: LinkId) -> bool {
-        self.pump(id, 0);
-        self.desk.link(id).is_some_and(LinkEnd::has_data)
-    }
-
-    /// A read that the rings did not answer: the end of the stream, or an error.
-    /// `None`: there is data in the ring after all.
-    pub(super) fn recv_slow(&mut self, id: LinkId, buf: &mut [u8], flags: i32, ring_first: bool) -> Option<crate::errno::Result<usize>> {
-        self.pump(id, 0);
-        let Some(link) = self.desk.link(id) else { return Some(Err(crate::errno::Errno::EBADF)) };
-        if ring_first && link.has_data() {
-            return None;
-        }
-        let h = link.link.handle;
-        let result = self.sockets.recv(h, buf, flags);
-        self.pump(id, 0);
-        Some(result)
-    }
-
-    /// A write that the ring does not take: not connected, over, or with flags.
-    pub(super) fn send_slow(&mut self, id: LinkId, data: &[u8], flags: i32) -> crate::errno::Result<usize> {
-        self.pump(id, 0);
-        let Some(link) = self.desk.link(id) else { return Err(crate::errno::Errno::EBADF) };
-        if !link.all_taken() {
-            return Err(crate::errno::Errno::EAGAIN);
-        }
-        let h = link.link.handle;
-        let result = self.sockets.send(h, data, flags);
-        self.pump(id, 0);
-        result
-    }
 }
 
 impl LinkEnd {
@@ -518,9 +495,12 @@ impl LinkEnd {
         };
         // After the ring: what was taken out of it is then seen here.
         let some = some || status & MARK != 0 || self.link.left.load(Ordering::Relaxed);
+        let stream = matches!(self.end, End::Stream { .. });
+        let enough = !stream || status & MARK != 0 || self.link.has_enough();
         let room = status & OPEN != 0 && self.has_room();
         (status & (SPECIAL | PRI))
-            | if some { Readiness::IN.bits() } else { 0 }
+            | if some { SOME } else { 0 }
+            | if some && enough { Readiness::IN.bits() } else { 0 }
             | if room { Readiness::OUT.bits() } else { 0 }
     }
 
@@ -554,7 +534,8 @@ impl LinkEnd {
     fn publish(&mut self, sockets: &Sockets) -> u32 {
         let ready = sockets.readiness(self.link.handle).bits();
         let mut status = ready & (SPECIAL | PRI);
-        if ready & Readiness::IN.bits() != 0 && sockets.figure(self.link.handle, Figure::AtMark) == Ok(1) {
+        let some = ready & Readiness::IN.bits() != 0 || sockets.bytes_readable(self.link.handle).is_ok_and(|n| n > 0);
+        if some && sockets.figure(self.link.handle, Figure::AtMark) == Ok(1) {
             status |= MARK;
         }
         let (datagram, lent) = match &self.end {
@@ -570,6 +551,11 @@ impl LinkEnd {
         if lent * 2 >= LENT || lent > 0 && sockets.window_is_low(self.link.handle) {
             status |= WANTED;
         }
+        if self.link.low_water.load(Ordering::Relaxed) > 1
+            && (lent == LENT || sockets.window_is_used(self.link.handle))
+        {
+            status |= PRESSED;
+        }
         if status != old {
             // After the data that came before it: a reader who sees the end of
             // the stream finds the data first.
@@ -578,6 +564,6 @@ impl LinkEnd {
         let rose = status & !old;
         (rose & (SPECIAL | PRI))
             | if rose & OPEN != 0 { Readiness::OUT.bits() } else { 0 }
-            | if rose & (0x10 | 0x2000 | MARK) != 0 { Readiness::IN.bits() } else { 0 }
+            | if rose & (0x10 | 0x2000 | MARK | PRESSED) != 0 { Readiness::IN.bits() } else { 0 }
     }
 }

@@ -44,6 +44,10 @@ pub(super) const WANTED: u32 = 1 << 17;
 /// The ring ends at the mark of urgent data, and there is more behind it: the
 /// next read is a call.
 pub(super) const MARK: u32 = 1 << 18;
+/// The peer may send hardly more until the program reads.
+pub(super) const PRESSED: u32 = 1 << 19;
+/// Of interest and of events: there is data, however little.
+pub(super) const SOME: u32 = 1 << 20;
 /// EPOLLPRI: an urgent byte waits.
 pub(super) const PRI: u32 = 0x2;
 /// EPOLLERR | EPOLLHUP | EPOLLRDHUP: the fast ways are closed.
@@ -69,6 +73,8 @@ pub(super) struct Outgoing {
 pub(super) struct Board {
     /// EPOLL bits as the stack has them, without IN, and the bits above.
     pub status: AtomicU32,
+    /// Bytes that went to the program in all.
+    pub lent: AtomicU32,
     /// Bells answered.
     pub rx_seen: AtomicU32,
     /// Bells answered.
@@ -122,6 +128,10 @@ pub(super) struct Link {
     /// Data was taken out of the ring and not read: written under the claim of
     /// `receiving`, before the ring's slots are released, read by the worker.
     pub left: CachePadded<AtomicBool>,
+    /// Bytes of them that the program read: written under the claim of `receiving`.
+    pub read: AtomicU32,
+    /// SO_RCVLOWAT of a stream: written by the worker.
+    pub low_water: AtomicU32,
 }
 
 /// The worker's ends.
@@ -167,6 +177,8 @@ impl Link {
             sending: Claim::new(Sending { tx, rung: 0 }),
             short: CachePadded::default(),
             left: CachePadded::default(),
+            read: AtomicU32::new(0),
+            low_water: AtomicU32::new(1),
         });
         (link, end)
     }
@@ -178,6 +190,26 @@ impl Link {
         if self.left.load(Ordering::Relaxed) != some {
             self.left.store(some, Ordering::Relaxed);
         }
+    }
+
+    /// The program read so many bytes. By the holder of `receiving`.
+    #[inline]
+    pub fn count_read(&self, bytes: usize) {
+        let read = self.read.load(Ordering::Relaxed).wrapping_add(bytes as u32);
+        self.read.store(read, Ordering::Release);
+    }
+
+    /// Bytes on their way to the program. Read by the worker it may be too much, and
+    /// by the program too little, as long as the other goes on.
+    pub fn unread(&self) -> u32 {
+        let read = self.read.load(Ordering::Acquire);
+        self.board.lent.load(Ordering::Acquire).wrapping_sub(read)
+    }
+
+    /// What is there is as much as the program wants at a time, or as much as it gets.
+    pub fn has_enough(&self) -> bool {
+        let low_water = self.low_water.load(Ordering::Relaxed);
+        low_water <= 1 || self.unread() >= low_water || self.status() & PRESSED != 0
     }
 
     /// Whether the worker wants frames back soon.
@@ -198,11 +230,17 @@ impl Link {
         self.board.status.load(Ordering::Acquire)
     }
 
+    fn has_readable(&self) -> bool {
+        let mut receiving = self.receiving.hold();
+        let stream = matches!(receiving.rx, Rx::Stream { .. });
+        receiving.rx.has_any() && (!stream || self.has_enough())
+    }
+
     /// Readiness as any thread sees it: EPOLL bits.
     pub fn readiness(&self) -> u32 {
         let status = self.status();
         let mut ready = status & (SPECIAL | PRI);
-        if status & (0x10 | 0x2000 | MARK) != 0 || self.receiving.hold().rx.has_any() {
+        if status & (0x10 | 0x2000 | MARK) != 0 || self.has_readable() {
             ready |= 0x1;
         }
         if status & OPEN != 0 && self.sending.hold().tx.has_room() {

@@ -345,6 +345,16 @@ fn patience(flags: i32) -> i32 {
     if flags & libc::MSG_OOB != 0 { flags | libc::MSG_DONTWAIT } else { flags }
 }
 
+/// A read of a stream that waits waits for SO_RCVLOWAT's bytes. One that leaves them
+/// where they are gets no more than there can be.
+#[inline]
+fn wants_more(sockets: &Sockets, h: Handle, got: usize, flags: i32) -> bool {
+    let over = Readiness::IN | Readiness::RDHUP | Readiness::HUP | Readiness::ERR;
+    flags & libc::MSG_OOB == 0
+        && got < sockets.low_water(h)
+        && !(flags & libc::MSG_PEEK != 0 && sockets.readiness(h).intersects(over))
+}
+
 /// `recv`.
 ///
 /// # Errors
@@ -354,9 +364,11 @@ pub fn recv(fd: RawFd, out: &mut [u8], flags: i32) -> Result<usize> {
     let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0;
     let mut got = 0;
     let local = on_local(fd, patience(flags), libc::SO_RCVTIMEO, |s, h| {
-        let n = s.recv(h, &mut out[got..], flags)?;
-        got += n;
-        if all && n > 0 && got < out.len() { Err(Errno::EAGAIN) } else { Ok(got) }
+        let from = if flags & libc::MSG_PEEK != 0 { 0 } else { got };
+        let n = s.recv(h, &mut out[from..], flags)?;
+        got = from + n;
+        let more = n > 0 && got < out.len() && (all || wants_more(s, h, got, flags));
+        if more { Err(Errno::EAGAIN) } else { Ok(got) }
     });
     match local {
         Some(Err(_)) if got > 0 => Ok(got),
@@ -378,19 +390,21 @@ pub fn recv_message(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: i32) -> Resu
     let mut got = 0;
     let mut last = None;
     let local = on_local(fd, patience(flags), libc::SO_RCVTIMEO, |s, h| {
+        let from = if flags & libc::MSG_PEEK != 0 { 0 } else { got };
         let (n, meta) = match parts {
-            [one] => s.recv_from(h, &mut one[got..], flags)?,
+            [one] => s.recv_from(h, &mut one[from..], flags)?,
             _ => {
-                let mut whole = vec![0; want - got];
+                let mut whole = vec![0; want - from];
                 let (n, meta) = s.recv_from(h, &mut whole, flags)?;
-                scatter(parts, got, &whole[..n]);
+                scatter(parts, from, &whole[..n]);
                 (n, meta)
             }
         };
-        got += n;
+        got = from + n;
         last = Some(meta);
         // Of a stream there may be more to come; a datagram has a sender.
-        let more = all && meta.from.is_none() && n > 0 && got < want;
+        let short = meta.from.is_none() && n > 0 && got < want;
+        let more = short && (all || wants_more(s, h, got, flags));
         if more { Err(Errno::EAGAIN) } else { Ok((got, meta)) }
     });
     match (local, last) {
@@ -449,11 +463,13 @@ pub fn close(fd: RawFd) -> Result<()> {
             TABLE.remove_shared(guard)?;
             if let Some(socket) = socket
                 && socket.names.fetch_sub(1, Ordering::AcqRel) == 1
-                && Arc::strong_count(&socket) > 1
             {
-                // Others are in calls on it: they end with EBADF.
                 let _ = channel::with(|thread| {
-                    socket.nudge(thread);
+                    if Arc::strong_count(&socket) > 1 {
+                        // Others are in calls on it: they end with EBADF.
+                        socket.nudge(thread);
+                    }
+                    socket.linger(thread);
                     Ok(())
                 });
             }

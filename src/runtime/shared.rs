@@ -11,7 +11,7 @@ mod listener;
 
 use super::channel::{Command, Side, Thread, close_link};
 use super::hub::Hub;
-use super::link::{Kind, Link, MARK, OPEN, Rx, SPECIAL, Tx};
+use super::link::{Kind, Link, MARK, OPEN, Rx, SOME, SPECIAL, Tx};
 use super::sys;
 use super::worker::Core;
 use crate::errno::{Errno, Result};
@@ -45,6 +45,8 @@ pub(super) struct SharedSocket {
     send_timeout: AtomicU64,
     /// SHUT_WR was done.
     shut: AtomicBool,
+    /// SO_LINGER may be set: `close` asks.
+    lingers: AtomicBool,
     /// Which link is asked first, so that none is left out.
     turn: AtomicUsize,
     /// What was set on it, to be set on the other workers' when it listens.
@@ -109,6 +111,7 @@ impl SharedSocket {
             recv_timeout: AtomicU64::new(0),
             send_timeout: AtomicU64::new(0),
             shut: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             settings: super::claim::Claim::new(Vec::new()),
             way: super::claim::Claim::new(None),
@@ -158,7 +161,7 @@ impl SharedSocket {
             link.receiving.hold().rx = Rx::Listener { ring, taken: 0 };
         }
         core.pump(link.id, 0);
-        Self::over(link, stream, nonblocking)
+        Self::over(link, stream, nonblocking).with_options(core.sockets.blocking_options(h))
     }
 
     /// Its links: one, or one at every worker.
@@ -233,6 +236,9 @@ impl SharedSocket {
         let deadline = Self::deadline(&self.recv_timeout);
         let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 && self.stream;
         let want: usize = bufs.iter().map(|b| b.len()).sum();
+        let low = if self.stream { self.home.low_water.load(Ordering::Relaxed) as usize } else { 1 };
+        let peek = flags & libc::MSG_PEEK != 0;
+        let enough = if all { want } else { low.min(want) };
         let mut got = 0;
         loop {
             let step = match self.stream {
@@ -242,8 +248,15 @@ impl SharedSocket {
             let error = match step {
                 Ok((n, meta)) => {
                     got += n;
-                    if !all || n == 0 || got == want {
+                    if n == 0 || got >= enough || !self.stream {
                         return Ok((got, meta));
+                    }
+                    if peek {
+                        let ready = self.home.readiness() & (IN | BROKEN) != 0 || !self.blocks(flags);
+                        if ready || self.wait(thread, IN, deadline).is_err() {
+                            return Ok((got, meta));
+                        }
+                        got = 0;
                     }
                     continue;
                 }
@@ -252,7 +265,7 @@ impl SharedSocket {
             if error != Errno::EAGAIN || flags & libc::MSG_OOB != 0 || !self.blocks(flags) {
                 return if got > 0 { Ok((got, stream_meta(got))) } else { Err(error) };
             }
-            if let Err(error) = self.wait(thread, IN, deadline) {
+            if let Err(error) = self.wait(thread, SOME, deadline) {
                 return if got > 0 { Ok((got, stream_meta(got))) } else { Err(error) };
             }
         }
@@ -329,6 +342,7 @@ impl SharedSocket {
                 receiving.returns.give(frame);
             }
         }
+        link.count_read(n);
         link.leave(!queue.is_empty());
         ring.release();
         let idle = queue.is_empty() && ring.is_empty();
@@ -510,6 +524,13 @@ impl SharedSocket {
         if level == libc::SOL_SOCKET && matches!(name, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO) {
             let timeout = if name == libc::SO_RCVTIMEO { &self.recv_timeout } else { &self.send_timeout };
             timeout.store(super::posix::timeval_us(value), Ordering::Relaxed);
+        }
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER) {
+            self.lingers.store(true, Ordering::Relaxed);
+        }
+        if self.stream && (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT) && self.spread.get().is_none() {
+            let id = self.home.id;
+            self.at_home(thread, move |core, _| core.low_water_changed(id))?;
         }
         if self.stream {
             let mut settings = self.settings.hold();

@@ -69,6 +69,7 @@ impl Sockets {
         let (tcp, datagram) = (&config.tcp, &config.datagram);
         let limits = Limits {
             max_sndbuf: tcp.max_send_buffer as usize,
+            max_window: tcp.max_receive_buffer as usize,
             max_rcvbuf: (tcp.max_receive_buffer as usize).max(datagram.max_receive_buffer),
             sndbuf: tcp.options.send_buffer as usize,
             rcvbuf: tcp.options.receive_buffer as usize,

@@ -32,6 +32,8 @@ pub struct Options {
     pub sndbuf: usize,
     /// SO_RCVBUF, likewise.
     pub rcvbuf: usize,
+    /// SO_RCVLOWAT in bytes.
+    pub rcvlowat: i32,
     /// SO_RCVTIMEO in microseconds; 0: none. The runtime's blocking calls obey it.
     pub rcvtimeo_us: u64,
     /// SO_SNDTIMEO, likewise.
@@ -98,6 +100,7 @@ impl Default for Options {
             linger: None,
             sndbuf: 0,
             rcvbuf: 0,
+            rcvlowat: 1,
             rcvtimeo_us: 0,
             sndtimeo_us: 0,
             tos: 0,
@@ -137,6 +140,8 @@ pub struct Limits {
     pub max_sndbuf: usize,
     /// Bound on what may be asked for.
     pub max_rcvbuf: usize,
+    /// The largest that a stream's receive buffer grows to.
+    pub max_window: usize,
     /// Default as it acts (read as it is).
     pub sndbuf: usize,
     /// Default as it acts (read as it is).
@@ -262,6 +267,7 @@ impl Options {
             SO_OOBINLINE => self.oob_inline = on()?,
             SO_SNDBUF => self.sndbuf = (2 * size(limits.max_sndbuf)?).max(MIN_SNDBUF),
             SO_RCVBUF => self.rcvbuf = (2 * size(limits.max_rcvbuf)?).max(MIN_RCVBUF),
+            SO_RCVLOWAT => self.rcvlowat = self.low_water(int(value)?, limits),
             SO_RCVTIMEO => self.rcvtimeo_us = timeval(value)?,
             SO_SNDTIMEO => self.sndtimeo_us = timeval(value)?,
             SO_MAX_PACING_RATE => self.max_pacing_rate = pacing_rate(value)?,
@@ -273,6 +279,15 @@ impl Options {
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
+    }
+
+    /// Bounded by half the buffer as it is read, a negative one being huge and none
+    /// being one, as in Linux.
+    fn low_water(&self, bytes: i32, limits: &Limits) -> i32 {
+        let buffer = if self.rcvbuf > 0 { self.rcvbuf } else { limits.max_window };
+        let most = (buffer / 2).min(i32::MAX as usize) as i32;
+        let bytes = if bytes < 0 { i32::MAX } else { bytes };
+        bytes.min(most).max(1)
     }
 
     fn set_ip(&mut self, name: i32, value: &[u8], stream: bool) -> Result<()> {
@@ -349,8 +364,9 @@ impl Options {
             SO_OOBINLINE => self.oob_inline.into(),
             SO_SNDBUF => size(self.sndbuf, limits.sndbuf),
             SO_RCVBUF => size(self.rcvbuf, limits.rcvbuf),
-            // A read and a write are never held back for more.
-            SO_RCVLOWAT | SO_SNDLOWAT => 1,
+            SO_RCVLOWAT => self.rcvlowat,
+            // A write is never held back for more.
+            SO_SNDLOWAT => 1,
             SO_RCVTIMEO => return Ok(put_timeval(out, self.rcvtimeo_us)),
             SO_SNDTIMEO => return Ok(put_timeval(out, self.sndtimeo_us)),
             SO_MAX_PACING_RATE => return Ok(put_pacing_rate(out, self.max_pacing_rate)),
@@ -412,6 +428,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         max_sndbuf: 1 << 20,
         max_rcvbuf: 1 << 20,
+        max_window: 1 << 20,
         sndbuf: 87_380,
         rcvbuf: 131_072,
         ttl: 64,

@@ -64,6 +64,10 @@ impl Sockets {
                     // It may have grown: who waits for room looks again.
                     self.happened(h, Readiness::OUT);
                 }
+                if (level, name) == (SOL_SOCKET, SO_RCVLOWAT) {
+                    // What waits may be enough now.
+                    self.happened(h, Readiness::IN);
+                }
             }
             Kind::Listener(listener) => {
                 let inherit = self.inherit(&options);
@@ -90,6 +94,9 @@ impl Sockets {
             (SOL_SOCKET, SO_SNDBUF) => conn.set_send_buffer(config, kept.send_buffer),
             (SOL_SOCKET, SO_RCVBUF) => {
                 let _ = conn.set_receive_buffer(config, kept.receive_buffer);
+            }
+            (SOL_SOCKET, SO_RCVLOWAT) => {
+                let _ = conn.set_low_water(config, kept.low_water);
             }
             (IPPROTO_TCP, TCP_WINDOW_CLAMP) => {
                 let _ = conn.set_window_clamp(config, kept);
@@ -264,6 +271,23 @@ impl Sockets {
     pub fn blocking_options(&self, h: Handle) -> Result<(u64, u64, Option<i32>)> {
         let o = &self.table.get(h)?.options;
         Ok((o.rcvtimeo_us, o.sndtimeo_us, o.linger))
+    }
+
+    /// Bytes from which on a stream is readable, and a read that waits returns
+    /// (SO_RCVLOWAT); 1 for what is no stream.
+    pub fn low_water(&self, h: Handle) -> usize {
+        match self.table.get(h) {
+            Ok(socket) if is_stream(socket.kind) => socket.options.rcvlowat as usize,
+            _ => 1,
+        }
+    }
+
+    /// True where a stream's peer may send hardly more until something is read.
+    pub fn window_is_used(&self, h: Handle) -> bool {
+        match self.table.get(h).map(|socket| socket.kind) {
+            Ok(Kind::Stream(conn)) => self.stack.tcp.conn(conn).window_is_used(),
+            _ => false,
+        }
     }
 
     /// Whether the program asked for IP_PKTINFO, IP_RECVTOS and IP_RECVTTL.

@@ -41,6 +41,7 @@ impl Sockets {
                 rate => rate,
             },
             oob_inline: options.oob_inline,
+            low_water: options.rcvlowat as u32,
             user_timeout_option: (options.user_timeout_option)
                 .unwrap_or(defaults.user_timeout_option),
             // A size that the program set stays.

@@ -215,6 +215,9 @@ pub struct ConnOptions {
     pub user_timeout_option: bool,
     /// Urgent data is read in line (SO_OOBINLINE).
     pub oob_inline: bool,
+    /// With fewer bytes a connection is not said to be readable (SO_RCVLOWAT), unless
+    /// its window is nearly shut. Default: 1.
+    pub low_water: u32,
 }
 
 impl Default for Config {
@@ -299,6 +302,7 @@ impl Default for ConnOptions {
             discover: Discover::Do,
             user_timeout_option: false,
             oob_inline: false,
+            low_water: 1,
         }
     }
 }

@@ -179,6 +179,8 @@ pub(super) struct Cold {
     pub keep_idle: u32,
     pub keep_interval: u32,
     pub user_timeout: u32,
+    /// Readable from so many bytes on.
+    pub low_water: u32,
     /// Since when nothing gets through.
     pub stalled: Instant,
     /// When data was last sent.
@@ -239,6 +241,7 @@ impl Cold {
             keep_idle: options.keep_idle,
             keep_interval: options.keep_interval,
             user_timeout: options.user_timeout,
+            low_water: options.low_water.max(1),
             stalled: Instant::NEVER,
             last_sent: env.now,
             last_recv: env.now,

@@ -118,6 +118,19 @@ impl Connection {
         queued * 3 <= u64::from(self.hot.snd_buf) * 2 && self.send_space() > 0
     }
 
+    /// So much waits as the program wants at a time (SO_RCVLOWAT), or something, and
+    /// the peer may send no more of it.
+    #[inline(always)]
+    fn has_enough(&self) -> bool {
+        let n = self.recv_len();
+        n >= self.cold.low_water as usize || n > 0 && self.window_is_used()
+    }
+
+    /// At most a segment is left of the window that was announced.
+    pub fn window_is_used(&self) -> bool {
+        seq::distance(self.hot.rcv_nxt, self.hot.rcv_edge) <= self.hot.rcv_mss.into()
+    }
+
     /// What a program can do at once, in epoll's bits, as Linux reports it.
     #[inline(always)]
     pub fn readiness(&self) -> Readiness {
@@ -127,7 +140,7 @@ impl Connection {
             return self.any_readiness();
         }
         let mut ready = Readiness::empty();
-        ready.set(Readiness::IN, self.recv_len() > 0);
+        ready.set(Readiness::IN, self.has_enough());
         ready.set(Readiness::OUT, self.writable());
         ready
     }
@@ -146,7 +159,7 @@ impl Connection {
             ready.set(Readiness::OUT, self.is_deferred());
             return ready;
         }
-        ready.set(Readiness::IN, peer_closed || self.has_readable());
+        ready.set(Readiness::IN, peer_closed || self.has_readable() && self.has_enough());
         ready.set(Readiness::PRI, self.has_urgent());
         let starved = h.bits.contains(Bits::STARVED);
         ready.set(Readiness::OUT, self.send_shut() || self.writable() && !starved);

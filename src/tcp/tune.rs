@@ -133,6 +133,19 @@ impl Connection {
         self.after_release()
     }
 
+    /// SO_RCVLOWAT, of which the options say. A buffer of no fixed size is made large
+    /// enough for it, as in Linux.
+    pub fn set_low_water(&mut self, config: &Config, bytes: u32) -> Disposition {
+        self.cold.low_water = bytes.max(1);
+        let wanted = bytes.saturating_mul(2).min(config.max_receive_buffer).min(self.clamp());
+        if !self.cold.tune_receive || wanted <= self.hot.rcv_buf {
+            return Disposition::NONE;
+        }
+        self.hot.rcv_buf = wanted;
+        self.tune_after();
+        self.after_release()
+    }
+
     /// Bytes that may be offered to the peer.
     fn clamp(&self) -> u32 {
         match self.extra.as_ref().map_or(0, |e| e.tuning.clamp) {

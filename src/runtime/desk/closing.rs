@@ -28,6 +28,30 @@ impl Core {
         Ok(())
     }
 
+    /// The last descriptor of a stream is gone: for how many seconds its `close` waits
+    /// until the peer has everything (SO_LINGER). What was not read makes it a reset,
+    /// which waits for nothing.
+    pub(in crate::runtime) fn begin_linger(&mut self, id: LinkId) -> Option<u64> {
+        let h = self.desk.link(id)?.link.handle;
+        let seconds = self.sockets.blocking_options(h).ok()?.2.filter(|s| *s > 0)?;
+        self.pump(id, 0);
+        let unread = self.desk.link(id)?.link.unread();
+        if unread > 0 || self.sockets.bytes_readable(h) != Ok(0) {
+            return None;
+        }
+        self.shutdown_link(id, libc::SHUT_WR).ok()?;
+        u64::try_from(seconds).ok()
+    }
+
+    /// Everything that was written, and the FIN behind it, has arrived; or the
+    /// connection is over.
+    pub(in crate::runtime) fn is_link_delivered(&mut self, id: LinkId) -> bool {
+        self.pump(id, 0);
+        let Some(link) = self.desk.link(id) else { return true };
+        let h = link.link.handle;
+        link.ending.is_none() && link.all_taken() && self.sockets.is_delivered(h)
+    }
+
     /// Nobody has the socket any more: closes it, after what was written.
     pub(in crate::runtime) fn close_link(&mut self, link: &Arc<Link>) {
         let id = link.id;

@@ -7,9 +7,46 @@ use crate::errno::{Errno, Result};
 use crate::frame::Frame;
 use crate::runtime::channel::Thread;
 use crate::runtime::link::Rx;
+use crate::runtime::sys;
 use crate::socket::Figure;
+use core::sync::atomic::Ordering;
+
+/// How often `close` asks whether all has arrived, in ns: at first, and at last.
+const ASK: (u64, u64) = (1_000_000, 16_000_000);
 
 impl SharedSocket {
+    /// What the calls that block need to know of options that were set before.
+    pub fn with_options(mut self, options: Result<(u64, u64, Option<i32>)>) -> Self {
+        if let Ok((receive, send, linger)) = options {
+            *self.recv_timeout.get_mut() = receive;
+            *self.send_timeout.get_mut() = send;
+            *self.lingers.get_mut() = linger.is_some();
+        }
+        self
+    }
+
+    /// SO_LINGER with a time: the last descriptor is gone, and `close` waits until the
+    /// peer has everything, FIN included, the time is over, or a signal comes. The
+    /// worker is asked again and again: nothing else tells of a FIN that arrived.
+    pub fn linger(&self, thread: &mut Thread) {
+        if !self.stream || self.spread.get().is_some() || !self.lingers.load(Ordering::Relaxed) {
+            return;
+        }
+        let (id, worker) = (self.home.id, self.home.worker);
+        let begun = thread.call(self.hub, worker, move |core| core.begin_linger(id));
+        let Ok(Some(seconds)) = begun else { return };
+        let deadline = sys::monotonic_ns().saturating_add(seconds.saturating_mul(1_000_000_000));
+        let mut nap = ASK.0;
+        while thread.call(self.hub, worker, move |core| core.is_link_delivered(id)) == Ok(false) {
+            let now = sys::monotonic_ns();
+            let until = deadline.min(now + nap);
+            if now >= deadline || self.hub.stopping() || thread.wait(Some(until), |_| false).is_err() {
+                return;
+            }
+            nap = (nap * 2).min(ASK.1);
+        }
+    }
+
     /// FIONREAD: what is in the rings; of datagrams, the first.
     pub fn bytes_readable(&self, thread: &mut Thread) -> Result<usize> {
         for link in self.links() {

@@ -85,7 +85,11 @@ impl SharedSocket {
                     let id = link.id;
                     thread.call(self.hub, link.worker, move |core| core.pump(id, 0))?;
                 }
-                return Ok((Self::over(link_made, true, nonblocking), peer));
+                // As in Linux an accepted connection has the listener's.
+                let (receive, send) = (self.recv_timeout.load(Ordering::Relaxed), self.send_timeout.load(Ordering::Relaxed));
+                let linger = self.lingers.load(Ordering::Relaxed).then_some(0);
+                let made = Self::over(link_made, true, nonblocking);
+                return Ok((made.with_options(Ok((receive, send, linger))), peer));
             }
             if links.iter().any(|l| self.hub.seats[l.worker].is_down()) {
                 return Err(Errno::ENETDOWN);

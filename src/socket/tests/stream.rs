@@ -522,3 +522,90 @@ fn the_window_stays_within_its_clamp() {
     let fresh = tcp(&mut net.a);
     set(&mut net.a, fresh, IPPROTO_TCP, TCP_WINDOW_CLAMP, 0).unwrap();
 }
+
+#[test]
+fn readable_means_as_much_as_the_program_wants_at_a_time() {
+    // SO_RCVLOWAT, socket(7).
+    let mut net = Net::new();
+    let (client, server, listener) = net.connected(80);
+    assert_eq!(get(&mut net.b, server, SOL_SOCKET, SO_RCVLOWAT), 1);
+    set(&mut net.b, server, SOL_SOCKET, SO_RCVLOWAT, 100).unwrap();
+    let ep = net.b.epoll_create().unwrap();
+    net.b.epoll_ctl(ep, EPOLL_CTL_ADD, server, EPOLLIN, 7).unwrap();
+    let edge = net.b.epoll_create().unwrap();
+    net.b.epoll_ctl(edge, EPOLL_CTL_ADD, server, EPOLLIN | EPOLLET, 8).unwrap();
+    net.a.send(client, &[1; 99], 0).unwrap();
+    net.run();
+    assert_eq!(net.b.readiness(server), Readiness::OUT);
+    assert_eq!((events(&mut net.b, ep), events(&mut net.b, edge)), (vec![], vec![]));
+    // A read that does not wait gets what there is.
+    let mut buf = [0; 4096];
+    assert_eq!(net.b.recv(server, &mut buf[..10], 0), Ok(10));
+    net.a.send(client, &[1; 11], 0).unwrap();
+    net.run();
+    assert_eq!(events(&mut net.b, ep), [(EPOLLIN, 7)]);
+    assert_eq!((events(&mut net.b, edge), events(&mut net.b, edge)), (vec![(EPOLLIN, 8)], vec![]));
+    assert_eq!(net.b.recv(server, &mut buf[..1], 0), Ok(1));
+    assert_eq!(events(&mut net.b, ep), []);
+    // Less is wanted: what waits is enough.
+    set(&mut net.b, server, SOL_SOCKET, SO_RCVLOWAT, 50).unwrap();
+    assert_eq!((events(&mut net.b, ep), events(&mut net.b, edge)), (vec![(EPOLLIN, 7)], vec![(EPOLLIN, 8)]));
+    // The end is always worth a look.
+    set(&mut net.b, server, SOL_SOCKET, SO_RCVLOWAT, 5000).unwrap();
+    assert_eq!(events(&mut net.b, ep), []);
+    net.a.shutdown(client, SHUT_WR).unwrap();
+    net.run();
+    assert_eq!(events(&mut net.b, ep), [(EPOLLIN, 7)]);
+    // What a listener has its connections have.
+    set(&mut net.b, listener, SOL_SOCKET, SO_RCVLOWAT, 10).unwrap();
+    let (client, server) = net.join(listener, 80);
+    net.a.send(client, &[1; 9], 0).unwrap();
+    net.run();
+    assert_eq!(net.b.readiness(server), Readiness::OUT);
+    net.a.send(client, &[1], 0).unwrap();
+    net.run();
+    assert_eq!(net.b.readiness(server), Readiness::IN | Readiness::OUT);
+}
+
+#[test]
+fn so_rcvlowat_is_bounded_by_the_buffer_and_a_shut_window_is_readable_before_it() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    let max = i32::try_from(net.b.stack.core.config.tcp.max_receive_buffer).unwrap();
+    // A buffer that the program did not set grows to hold it.
+    set(&mut net.b, server, SOL_SOCKET, SO_RCVLOWAT, 1 << 20).unwrap();
+    assert_eq!(get(&mut net.b, server, SOL_SOCKET, SO_RCVBUF), 2 << 20);
+    for (wanted, kept) in [(0, 1), (-1, max / 2), (max, max / 2), (1 << 20, 1 << 20)] {
+        set(&mut net.b, server, SOL_SOCKET, SO_RCVLOWAT, wanted).unwrap();
+        assert_eq!(get(&mut net.b, server, SOL_SOCKET, SO_RCVLOWAT), kept);
+    }
+    let second = listen(&mut net.b, 81, 1);
+    let other = net.join(second, 81).1;
+    set(&mut net.b, other, SOL_SOCKET, SO_RCVBUF, 10_000).unwrap();
+    set(&mut net.b, other, SOL_SOCKET, SO_RCVLOWAT, 1 << 20).unwrap();
+    assert_eq!(get(&mut net.b, other, SOL_SOCKET, SO_RCVLOWAT), 10_000);
+    assert_eq!(get(&mut net.b, other, SOL_SOCKET, SO_RCVBUF), 20_000);
+    assert_eq!(set(&mut net.b, other, SOL_SOCKET, SO_SNDLOWAT, 2), Err(Errno::ENOPROTOOPT));
+    // As many fit as are wanted.
+    let data = vec![1; 1 << 16];
+    let mut sent = 0;
+    while !net.b.readiness(server).contains(Readiness::IN) {
+        sent += net.a.send(client, &data, 0).unwrap();
+        net.run();
+    }
+    assert!((1 << 20..(1 << 20) + (1 << 17)).contains(&sent), "{sent}");
+    // Here they do not: the window shuts before, and the program is told.
+    let conn = tcp(&mut net.a);
+    let small = listen(&mut net.b, 82, 1);
+    set(&mut net.b, small, SOL_SOCKET, SO_RCVLOWAT, 1 << 20).unwrap();
+    set(&mut net.b, small, SOL_SOCKET, SO_RCVBUF, 10_000).unwrap();
+    assert_eq!(net.a.connect(conn, addr(2, 82)), Err(Errno::EINPROGRESS));
+    net.run();
+    let (server, _) = net.b.accept(small).unwrap();
+    net.a.send(conn, &data[..5000], 0).unwrap();
+    net.run();
+    assert_eq!(net.b.readiness(server), Readiness::OUT);
+    net.a.send(conn, &data[..20_000], 0).unwrap();
+    net.run();
+    assert_eq!(net.b.readiness(server), Readiness::IN | Readiness::OUT);
+}
