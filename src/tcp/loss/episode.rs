@@ -175,14 +175,13 @@ impl Connection {
     #[inline]
     pub(super) fn excuse_probe(&mut self, env: &mut Env, r: &mut Recovery) {
         if r.is_detected && self.hot.bits.contains(Bits::CARE) && self.is_probe_lost(env, r) {
-            r.is_detected = false;
-            r.untold = r.untold.saturating_sub(self.hot.send.lost());
+            (r.is_detected, r.excused) = (false, self.hot.send.lost());
         }
     }
 
     /// Losses that this ACK, or the passing of time, shows.
     pub(super) fn detect(&mut self, env: &mut Env, r: &mut Recovery, advanced: bool) {
-        r.is_detected = false;
+        (r.is_detected, r.excused) = (false, 0);
         let before = self.hot.send.lost();
         r.reorder_at = Instant::NEVER;
         if !self.hot.bits.contains(Bits::SACK) {
@@ -235,7 +234,7 @@ impl Connection {
     /// Congestion control hears of it; in fast recovery the window follows from
     /// what was delivered.
     fn adjust_window(&mut self, env: &mut Env, r: &mut Recovery, seen: &Seen, before: &Before) {
-        let newly_lost = self.hot.send.lost().saturating_sub(before.lost);
+        let newly_lost = self.hot.send.lost().saturating_sub(before.lost + r.excused);
         let advanced = self.hot.snd_una.wrapping_sub(before.una);
         if seen.delivered > 0 || advanced > 0 || newly_lost > 0 {
             let ruled = before.in_recovery && !self.hot.congestion.owns_recovery();

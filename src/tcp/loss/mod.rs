@@ -54,6 +54,8 @@ pub(super) struct Recovery {
     reorder_at: Instant,
     /// Losses came to light just now.
     is_detected: bool,
+    /// Bytes newly lost of which congestion control does not hear.
+    excused: u32,
     /// SND.NXT at the end of the last recovery.
     linger: u32,
 }
@@ -69,6 +71,7 @@ impl Recovery {
             tail: None,
             reorder_at: Instant::NEVER,
             is_detected: false,
+            excused: 0,
             linger: una,
         }
     }
