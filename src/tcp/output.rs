@@ -317,16 +317,7 @@ impl Connection {
             h.send.on_first_sent();
             h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
         } else {
-            let (h, r) = self.books();
-            r.board.on_resent(&mut h.send, i, env.now);
-            r.undo.resent(env.now);
-            if i == 0 && self.cold.mode == Mode::Retransmit {
-                // Not again less than an RTO from now (RFC 6298, 5).
-                self.set_retransmit(env);
-            }
-            if self.hot.bits.contains(Bits::CARE) {
-                self.probe_resent(env, fields.seq);
-            }
+            self.segment_resent(env, i, fields.seq);
         }
         if last_resent {
             self.hot.bits -= Bits::FIN_LOST;
@@ -338,6 +329,20 @@ impl Connection {
         }
         self.ack_left(env, true);
         Ok(())
+    }
+
+    /// Segment `i` of the queue, which begins at `seq`, left once more.
+    fn segment_resent(&mut self, env: &Env, i: usize, seq: u32) {
+        let (h, r) = self.books();
+        r.board.on_resent(&mut h.send, i, env.now);
+        r.undo.resent(env.now);
+        if i == 0 && self.cold.mode == Mode::Retransmit {
+            // Not again less than an RTO from now (RFC 6298, 5).
+            self.set_retransmit(env);
+        }
+        if self.hot.bits.contains(Bits::CARE) {
+            self.probe_resent(env, seq);
+        }
     }
 
     /// Sends one segment without payload, with the options of a data segment.
