@@ -381,6 +381,8 @@ struct rr_sim_config {
     uint64_t tcp_probe_interval_ns;
     // Such a search ends where fewer bytes are in doubt. Default: 8.
     uint32_t tcp_probe_threshold;
+    // Switch: data goes in SYNs without a cookie, and none is asked for. Default: off.
+    uint32_t tcp_fast_open_client_no_cookie;
 };
 
 #ifdef __cplusplus
@@ -586,6 +588,16 @@ struct rr_sim *rr_sim_new(const struct rr_sim_config *cfg, uint64_t seed);
 // never block; descriptors are the simulation's own. NULL leaves. One thread
 // at a time: EBUSY while another is inside. A thread that ends leaves.
 int rr_sim_enter(struct rr_sim *sim);
+
+// Changes what the fields `tcp_...` of the configuration say of new connections
+// and of bounds, as a system's administrator would; the other fields, and the
+// connections and sockets that are there, stay as they are. 0, or -1 with errno
+// EINVAL (rr_strerror says which field) or EFAULT.
+int rr_sim_configure(struct rr_sim *sim, const struct rr_sim_config *cfg);
+
+// Forgets what the stack learnt of destinations: path MTUs, Fast Open's cookies.
+//
+void rr_sim_forget(struct rr_sim *sim);
 
 // Hands the stack a frame from the wire: an IP packet with raw_ip, else an
 // Ethernet frame. rr_sim_poll works on it. 0, or -1 with errno EINVAL (empty),

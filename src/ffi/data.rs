@@ -109,7 +109,7 @@ pub unsafe extern "C" fn rr_sendto(
     };
     sending(target, fd, flags, || {
         // SAFETY: the caller's promise.
-        let Some(to) = (unsafe { destination(target, fd, addr, addr_len) })? else {
+        let Some(to) = (unsafe { destination(target, fd, addr, addr_len, flags) })? else {
             // SAFETY: the caller's promise.
             return unsafe { send(target, fd, buf, len, flags) };
         };
@@ -129,6 +129,7 @@ unsafe fn destination(
     fd: c_int,
     addr: *const sockaddr,
     len: socklen_t,
+    flags: c_int,
 ) -> Result<Option<SocketAddr>> {
     if addr.is_null() {
         return Ok(None);
@@ -137,6 +138,8 @@ unsafe fn destination(
     match unsafe { address::read(addr, len) }.map_err(|e| target.blame(fd, e))? {
         Given::Ip(addr) => Ok(Some(addr)),
         Given::None => Ok(None),
+        // Nobody opens to nowhere; of Linux's two errors for it this is the opening's.
+        Given::Unspec if flags & libc::MSG_FASTOPEN != 0 => Err(target.blame(fd, Errno::EOPNOTSUPP)),
         Given::Unspec => Err(target.blame(fd, Errno::EAFNOSUPPORT)),
     }
 }
@@ -197,7 +200,7 @@ unsafe fn send_message(
     // SAFETY: the caller's promise.
     let parts = unsafe { message::gather(msg.msg_iov, msg.msg_iovlen) }.map_err(blame)?;
     // SAFETY: the caller's promise.
-    let to = unsafe { destination(target, fd, msg.msg_name.cast(), msg.msg_namelen) }?;
+    let to = unsafe { destination(target, fd, msg.msg_name.cast(), msg.msg_namelen, flags) }?;
     // SAFETY: the caller's promise.
     let control = unsafe { message::bytes(msg.msg_control, msg.msg_controllen) }.map_err(blame)?;
     let meta = message::wishes(control).map_err(blame)?;

@@ -16,8 +16,9 @@ pub(super) fn send(
     to: SocketAddr,
     meta: &SendMeta,
 ) -> Result<usize> {
-    let first = flags | libc::MSG_DONTWAIT;
-    let begun = on_local(fd, first, libc::SO_SNDTIMEO, |s, h| {
+    let waits = flags & libc::MSG_DONTWAIT == 0 && may_wait(fd);
+    let first = if waits { flags } else { flags | libc::MSG_DONTWAIT };
+    let begun = on_local(fd, flags | libc::MSG_DONTWAIT, libc::SO_SNDTIMEO, |s, h| {
         s.send_message(h, parts, first, Some(to), meta)
     });
     let later = flags & !libc::MSG_FASTOPEN;
@@ -35,6 +36,10 @@ pub(super) fn send(
     let mut rest: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p)).collect();
     let mut rest = &mut rest[..];
     IoSlice::advance_slices(&mut rest, sent);
+    if waits && sent > 0 {
+        // As Linux: the call ends with the handshake, well or not.
+        connect(fd, to)?;
+    }
     if rest.is_empty() {
         return Ok(sent);
     }

@@ -86,6 +86,7 @@ pub const TCP_FASTOPEN_KEY: i32 = 33;
 pub const TCP_INQ: i32 = 36;
 /// The type of the control message that TCP_INQ asks for.
 pub const TCP_CM_INQ: i32 = TCP_INQ;
+pub const TCP_FASTOPEN_NO_COOKIE: i32 = 34;
 
 pub const EPOLLIN: u32 = 0x1;
 pub const EPOLLPRI: u32 = 0x2;

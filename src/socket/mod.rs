@@ -317,7 +317,7 @@ impl Sockets {
             Kind::Udp(_) | Kind::Icmp(_) => {
                 self.datagram_send(h, &[data], flags, to, meta)
             }
-            _ if flags & MSG_FASTOPEN != 0 => self.send_opening(h, data, to),
+            _ if flags & MSG_FASTOPEN != 0 => self.send_opening(h, &[IoSlice::new(data)], flags, to),
             _ => self.send(h, data, flags),
         }
     }
@@ -339,9 +339,7 @@ impl Sockets {
             return self.datagram_send(h, &parts, flags, to, meta);
         }
         if flags & MSG_FASTOPEN != 0 {
-            // The SYN takes what one piece has.
-            let first = data.iter().find(|piece| !piece.is_empty());
-            return self.send_opening(h, first.map_or(&[], |piece| &piece[..]), to);
+            return self.send_opening(h, data, flags, to);
         }
         let mut sent = 0;
         let pieces = data.iter().filter(|piece| !piece.is_empty());

@@ -84,6 +84,8 @@ pub struct Options {
     pub fast_open_connect: bool,
     /// TCP_FASTOPEN_KEY.
     pub fast_open_keys: Option<FastOpenKeys>,
+    /// TCP_FASTOPEN_NO_COOKIE.
+    pub fast_open_no_cookie: bool,
     /// SO_MAX_PACING_RATE in bytes a second; all ones: any.
     pub max_pacing_rate: u64,
     /// TCP_INQ: recvmsg tells what is left to read.
@@ -126,6 +128,7 @@ impl Default for Options {
             fast_open: 0,
             fast_open_connect: false,
             fast_open_keys: None,
+            fast_open_no_cookie: false,
             max_pacing_rate: u64::MAX,
             inq: false,
         }
@@ -336,6 +339,7 @@ impl Options {
             TCP_FASTOPEN_CONNECT => self.fast_open_connect = within(v?, 0, 1)? != 0,
             TCP_FASTOPEN_KEY => self.fast_open_keys = Some(keys(value)?),
             TCP_INQ => self.inq = within(v?, 0, 1)? != 0,
+            TCP_FASTOPEN_NO_COOKIE => self.fast_open_no_cookie = within(v?, 0, 1)? != 0,
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
@@ -415,6 +419,7 @@ impl Options {
             TCP_FASTOPEN_CONNECT => self.fast_open_connect.into(),
             TCP_INQ => self.inq.into(),
             TCP_FASTOPEN_KEY => return Ok(put_keys(out, self.fast_open_keys)),
+            TCP_FASTOPEN_NO_COOKIE => self.fast_open_no_cookie.into(),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         Ok(put_int(out, value))

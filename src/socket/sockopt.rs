@@ -47,6 +47,9 @@ impl Sockets {
             TCP_FASTOPEN_CONNECT if !self.stack.core.config.table.fast_open_client => {
                 Err(Errno::EOPNOTSUPP)
             }
+            TCP_FASTOPEN_CONNECT | TCP_FASTOPEN_NO_COOKIE if matches!(kind, Kind::Stream(_)) => {
+                Err(Errno::EINVAL)
+            }
             TCP_FASTOPEN_CONNECT if kind != Kind::Idle => Err(Errno::EINVAL),
             _ => Ok(()),
         }

@@ -61,6 +61,7 @@ impl Sockets {
             defer_accept: options.defer_accept,
             fast_open: options.fast_open.min(self.stack.core.config.table.max_backlog as u32),
             fast_open_keys: options.fast_open_keys,
+            fast_open_no_cookie: options.fast_open_no_cookie,
         }
     }
 
@@ -258,7 +259,7 @@ impl Sockets {
             return Err(error);
         }
         if tcp.conn(conn).is_deferred() {
-            return self.send_deferred(h, conn, data);
+            return self.send_deferred(h, conn, data, flags);
         }
         if matches!(state, State::SynSent | State::SynReceived) && !tcp.conn(conn).is_early() {
             return Err(Errno::EAGAIN);

@@ -77,6 +77,13 @@ impl PathMtus {
         Self { index: HashTable::new(), entries: Vec::new(), lru: Lru::default(), key: rng.key() }
     }
 
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        self.index.clear();
+        self.entries.clear();
+        self.lru = Lru::default();
+    }
+
     fn hash(key: &[u8; 16], ip: IpAddr) -> u64 {
         let mut h = SipHasher13::new_with_key(key);
         ip.hash(&mut h);

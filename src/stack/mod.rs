@@ -9,6 +9,7 @@
 
 mod arp;
 mod bucket;
+mod change;
 pub mod config;
 mod core;
 pub mod datagram;

@@ -760,6 +760,7 @@ fn a_connection_that_hears_nothing_has_its_next_hop_confirmed() {
             defer_accept: 0,
             fast_open: 0,
             fast_open_keys: None,
+            fast_open_no_cookie: false,
         },
     };
     tcp.connect(core, &open, None).unwrap();

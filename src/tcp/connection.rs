@@ -183,6 +183,8 @@ pub(super) struct Cold {
     pub low_water: u32,
     /// Since when nothing gets through.
     pub stalled: Instant,
+    /// After the last segment that was not full.
+    pub small_end: u32,
     /// When data was last sent.
     pub last_sent: Instant,
     /// When the last segment came in.
@@ -243,6 +245,7 @@ impl Cold {
             user_timeout: options.user_timeout,
             low_water: options.low_water.max(1),
             stalled: Instant::NEVER,
+            small_end: iss,
             last_sent: env.now,
             last_recv: env.now,
             max_wnd: 0,

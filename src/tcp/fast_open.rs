@@ -7,7 +7,7 @@ use super::output::Full;
 use super::template::Fields;
 use super::timers::Timer;
 use super::types::{Disposition, Env, Events, State};
-use super::{ConnOptions, Template, isn, seq};
+use super::{ConnOptions, Template, isn};
 use crate::errno::Errno;
 use crate::frame::Packet;
 use crate::wire::tcp::{Cookie, Segment};
@@ -18,18 +18,22 @@ const OPTIONS: u32 = 40;
 /// What an open with data needs beside.
 #[derive(Debug, Default)]
 pub(super) struct FastOpen {
-    /// The option of our SYN or SYN-ACK: the peer's cookie or ours, or none yet:
-    /// then it asks for one.
+    /// The option of our SYN or SYN-ACK: the peer's cookie or ours, or an empty one
+    /// that asks for one. `None`: none is wanted, and data goes without.
     pub option: Option<Cookie>,
     /// The SYN waits for the program's first data.
     pub deferred: bool,
+    /// The queue begins with data for the SYN.
+    pub carries: bool,
     /// Data bytes that the SYN carried.
     pub sent: u16,
     /// The option was not in the last SYN that was sent: the one before was lost.
     pub dropped: bool,
     /// The cookie that the SYN-ACK brought.
     pub given: Option<Cookie>,
-    /// The SYN's data, or some of it, was acknowledged with it.
+    /// The peer answered, and announced this segment size.
+    pub answered: Option<u16>,
+    /// All of the SYN's data was acknowledged with it.
     pub taken: bool,
     /// Whose pending connection it is, and which of that number.
     pub owner: Option<(u32, u32)>,
@@ -38,27 +42,27 @@ pub(super) struct FastOpen {
 /// What an active open with the option taught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Learned {
-    /// The peer's cookie.
+    /// The peer's cookie, if it was asked for one.
     pub cookie: Option<Cookie>,
-    /// The segment size that the peer announced.
-    pub mss: u16,
+    /// What our SYN had for an option.
+    pub option: Option<Cookie>,
+    /// The segment size that the peer announced; `None`: it did not answer.
+    pub mss: Option<u16>,
     /// A SYN with the option was lost: perhaps something on the way eats it.
     pub lost: bool,
     /// Data was sent with the SYN.
     pub tried: bool,
-    /// The peer took data of the SYN.
+    /// The peer took all data of the SYN.
     pub taken: bool,
 }
 
 impl Connection {
-    /// The SYN asks for a cookie, or brings `cookie`, for data of at most a
-    /// segment of `mss` bytes; with `deferred` it waits for that data.
-    pub fn fast_open(&mut self, cookie: Option<Cookie>, mss: u16, deferred: bool) {
-        let option = Some(cookie.unwrap_or_default());
+    /// The SYN asks for a cookie, or brings one, or needs none (`None`), for data of
+    /// at most a segment of `mss` bytes (0: what the route takes); with `deferred`
+    /// it waits for that data.
+    pub fn fast_open(&mut self, option: Option<Cookie>, mss: u16, deferred: bool) {
         self.cold.fast_open = Some(Box::new(FastOpen { option, deferred, ..FastOpen::default() }));
-        if mss > 0 {
-            self.cold.peer_mss = mss;
-        }
+        self.cold.peer_mss = if mss > 0 { mss } else { self.cold.adv_mss };
         if deferred {
             self.hot.bits -= Bits::SYN_DUE;
         }
@@ -69,14 +73,31 @@ impl Connection {
         self.cold.fast_open.as_ref().is_some_and(|f| f.deferred)
     }
 
-    /// The data that the SYN is to carry, before it leaves; how much of it does.
-    pub fn send_early(&mut self, env: &mut Env, data: &[u8]) -> usize {
+    /// The data that the SYN is to carry, before it leaves; how much of it does. With
+    /// `all` what it does not take waits behind it, as the send buffer allows, and
+    /// counts too.
+    pub fn send_early(&mut self, env: &mut Env, data: &[u8], all: bool) -> usize {
+        let n = self.send_in_syn(env, data);
+        if !all || n == data.len() {
+            return n;
+        }
+        // The peer's segment size is not known yet; what is too long is cut later.
+        let (mss, path) = (self.hot.mss, self.cold.adv_mss);
+        self.hot.mss = path.saturating_sub((self.room() - self.template.l2l3_len() - 20) as u16).max(1);
+        let room = self.hot.snd_buf.saturating_sub(self.queued()) as usize;
+        let n = self.queue_pieces(env, &data[..data.len().min(n + room)], n);
+        self.hot.mss = mss;
+        n
+    }
+
+    fn send_in_syn(&mut self, env: &mut Env, data: &[u8]) -> usize {
         let l3 = self.template.l3_len() as u16 + 20;
-        let most = u32::from(self.cold.mtu.saturating_sub(l3).min(self.cold.peer_mss));
+        let most = self.cold.mtu.saturating_sub(l3).min(self.cold.peer_mss);
+        let most = u32::from(most.min(super::connection::limit(self.cold.max_segment)));
         let Some(f) = &mut self.cold.fast_open else { return 0 };
         f.deferred = false;
         self.hot.bits |= Bits::SYN_DUE;
-        let with_cookie = f.option.is_some_and(|c| !c.is_empty());
+        let with_cookie = f.option.is_none_or(|c| !c.is_empty());
         let room = env.pool.arena().capacity().saturating_sub(self.room());
         let n = data.len().min(most.saturating_sub(OPTIONS) as usize).min(room);
         let n = n.min(self.hot.snd_buf as usize);
@@ -84,6 +105,9 @@ impl Connection {
             return 0;
         }
         let Some(frame) = env.pool.alloc() else { return 0 };
+        if let Some(f) = &mut self.cold.fast_open {
+            f.carries = true;
+        }
         let (room, end) = (self.room(), self.hot.snd_end);
         let marks = super::send_queue::Marks::PUSH;
         self.hot.send.push_copy(env.pool, frame, end, &data[..n], room, marks);
@@ -114,7 +138,7 @@ impl Connection {
         options: &[u8],
     ) -> Option<Result<(), Full>> {
         let fresh = self.hot.snd_nxt == self.cold.iss && self.hot.state == State::SynSent;
-        let f = self.cold.fast_open.as_mut().filter(|_| fresh)?;
+        let f = self.cold.fast_open.as_mut().filter(|f| fresh && f.carries)?;
         let seg = self.hot.send.front()?;
         let Some(mut frame) = env.pool.alloc() else { return Some(Err(self.out_of_frames(env))) };
         let (len, sum) = (seg.frame.len(), seg.sum);
@@ -139,18 +163,23 @@ impl Connection {
     #[cold]
     pub(super) fn fast_opened(&mut self, env: &mut Env, seg: &Segment) -> Disposition {
         let Some(f) = &mut self.cold.fast_open else { return Disposition::NONE };
-        f.given = seg.options.fast_open.filter(|c| !c.is_empty());
+        // A cookie that nobody asked for is none.
+        f.given = seg.options.fast_open.filter(|c| !c.is_empty() && f.option.is_some());
+        f.answered = Some(self.cold.peer_mss);
         let sent = core::mem::take(&mut f.sent);
-        f.taken = seq::gt(seg.ack, self.hot.snd_una);
-        if !f.taken {
-            return Disposition { events: Events::empty(), flush: sent > 0 };
+        f.taken = sent > 0 && seg.ack == self.hot.snd_una.wrapping_add(sent.into());
+        self.cold.syn_data = f.taken;
+        if sent == 0 {
+            return Disposition::NONE;
         }
-        self.cold.syn_data = true;
         // It was sent, after all; what was not taken of it is lost.
         let at = self.cold.last_sent;
         self.hot.send.sent_with_syn(at);
         self.hot.snd_nxt = self.hot.snd_una.wrapping_add(sent.into());
-        let d = self.acknowledged(env, seg.ack, seg.options.timestamp);
+        let mut d = Disposition { events: Events::empty(), flush: true };
+        if seg.ack != self.hot.snd_una {
+            d = d.and(self.acknowledged(env, seg.ack, seg.options.timestamp));
+        }
         if self.hot.snd_una != self.hot.snd_nxt {
             self.outstanding_is_lost();
         }
@@ -168,10 +197,10 @@ impl Connection {
         if self.hot.bits.contains(Bits::PASSIVE) {
             return None;
         }
-        let mss = self.cold.peer_mss;
         let f = self.cold.fast_open.take()?;
-        let tried = f.option.is_some_and(|c| !c.is_empty());
-        Some(Learned { cookie: f.given, mss, lost: f.dropped, tried, taken: f.taken })
+        let (cookie, option) = (f.given, f.option);
+        let tried = option.is_none_or(|c| !c.is_empty());
+        Some(Learned { cookie, option, mss: f.answered, lost: f.dropped, tried, taken: f.taken })
     }
 
     /// Answers a SYN whose cookie is right: SYN-RECEIVED, and its data can be read
@@ -192,6 +221,9 @@ impl Connection {
         conn.cold.early = true;
         conn.cold.fast_open = Some(Box::new(FastOpen { option, owner: Some(owner), ..FastOpen::default() }));
         conn.hot.rcv_edge = conn.hot.rcv_nxt.wrapping_add(conn.hot.rcv_buf.min(65_535));
+        // What was offered is for data; our SYN's own number is under way too.
+        conn.hot.snd_wnd += 1;
+        conn.hot.congestion.window += 1;
         if let Some(packet) = payload {
             conn.cold.syn_data = true;
             let mut at = conn.hot.rcv_nxt;

@@ -112,7 +112,9 @@ impl Connection {
         } else {
             self.hot.rtt.after_syn_timeout();
         }
-        if repeated {
+        // One that was too large for the path was not lost to congestion.
+        let resized = self.hot.state == State::SynSent && self.hot.retries == 0;
+        if repeated && !resized {
             // RFC 5681, 3.1: at most one segment after a lost SYN.
             self.start_window(env, 1);
         }
@@ -152,6 +154,12 @@ impl Connection {
             }
             return Disposition::NONE;
         }
+        if has_ack && !self.echoes_a_syn(env, seg) {
+            // Of a connection before, or forged: the answer to ours is still to come.
+            env.counters.drop(DropReason::TcpForeignEcho);
+            self.send_reset(env, seg.ack, None);
+            return Disposition::NONE;
+        }
         // Second: the RST counts only with an acknowledgment of our SYN.
         if seg.flags.contains(Flags::RST) {
             if !has_ack {
@@ -183,6 +191,16 @@ impl Connection {
             d = d.and(self.fast_opened(env, seg));
         }
         d.and(self.after_ack(env, a))
+    }
+
+    /// False where the timestamp that a SYN-ACK echoes is of none of our SYNs.
+    fn echoes_a_syn(&self, env: &Env, seg: &Segment) -> bool {
+        let Some((_, echo)) = seg.options.timestamp.filter(|t| t.1 != 0) else { return true };
+        if !self.hot.bits.contains(Bits::TIMESTAMPS) || seg.flags.contains(Flags::RST) {
+            return true;
+        }
+        let first = self.cold.stalled.min(self.cold.last_sent);
+        seq::le(self.ts_now(first), echo) && seq::le(echo, self.ts_now(env.now))
     }
 
     /// Sends the SYN or SYN-ACK that is due, or an ACK in SYN-RECEIVED.

@@ -12,7 +12,14 @@ impl Connection {
     /// (MUST-56): it is kept as the reason should the connection time out. Port
     /// and protocol unreachable end a connection that is not established yet
     /// (SHLD-26); afterwards they are soft too (RFC 5927, 5.2).
-    pub fn icmp_error(&mut self, env: &mut Env, error: IcmpError, quoted_seq: u32) -> Disposition {
+    /// Of one that is `pending`, which no program has, soft errors are hard.
+    pub fn icmp_error(
+        &mut self,
+        env: &mut Env,
+        error: IcmpError,
+        quoted_seq: u32,
+        pending: bool,
+    ) -> Disposition {
         let h = &self.hot;
         let outstanding = seq::le(h.snd_una, quoted_seq) && seq::lt(quoted_seq, h.snd_nxt);
         if !outstanding || matches!(h.state, State::Closed | State::TimeWait) {
@@ -27,7 +34,7 @@ impl Connection {
             IcmpError::ProtocolUnreachable => (Errno::ENOPROTOOPT, true),
             IcmpError::PortUnreachable => (Errno::ECONNREFUSED, true),
         };
-        if hard && opening {
+        if hard && opening || pending {
             env.counters.tcp_aborted += 1;
             return self.end(env, Some(errno));
         }

@@ -51,6 +51,7 @@ impl Connection {
         seg.sent_at = env.now;
         h.send.on_first_sent();
         h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
+        self.cold.small_end = h.snd_nxt;
         self.cold.last_sent = env.now;
         self.ack_left(env, true);
         let settled = matches!(self.cold.mode, Mode::Hold | Mode::Settle);

@@ -176,7 +176,7 @@ impl Connection {
 
     /// How much of unsent segment `i` of `len` bytes may leave now; 0: nothing.
     #[inline]
-    fn allowance(&self, len: u32, i: usize) -> u32 {
+    fn allowance(&mut self, len: u32, i: usize) -> u32 {
         let h = &self.hot;
         let mss = u32::from(h.mss);
         let len = len.min(mss);
@@ -190,7 +190,14 @@ impl Connection {
             return self.partial(usable);
         }
         // A full segment always leaves; the last one may wait for company.
-        if len == mss || !h.send.is_last(i) || self.may_send_small() { len } else { 0 }
+        if len == mss || !h.send.is_last(i) {
+            return len;
+        }
+        if !self.may_send_small() {
+            return 0;
+        }
+        self.cold.small_end = self.hot.snd_nxt.wrapping_add(len);
+        len
     }
 
     /// Silly window avoidance (MUST-38; RFC 9293, 3.8.6.2.1): less than what is
@@ -204,7 +211,9 @@ impl Connection {
         if usable > 0 && usable >= self.cold.max_wnd / 2 { usable } else { 0 }
     }
 
-    /// Nagle's algorithm (SHLD-7) and cork, for a segment that is not full.
+    /// Nagle's algorithm (SHLD-7) and cork, for a segment that is not full. As in
+    /// Linux it waits for the ACK of another small one, not of full ones: one write
+    /// of any length leaves at once.
     #[inline]
     fn may_send_small(&self) -> bool {
         let h = &self.hot;
@@ -215,7 +224,9 @@ impl Connection {
         if h.bits.contains(Bits::CORK) {
             return self.urgent_out() || self.pushed_out();
         }
-        let now = h.bits.contains(Bits::NODELAY) || h.snd_una == h.snd_nxt;
+        let small = self.cold.small_end;
+        let other = seq::gt(small, h.snd_una) && seq::le(small, h.snd_nxt);
+        let now = h.bits.contains(Bits::NODELAY) || !other;
         now || self.is_early() || self.urgent_out()
     }
 
@@ -327,7 +338,12 @@ impl Connection {
         if fin {
             self.fin_left();
         }
+        let quick = self.hot.quick;
         self.ack_left(env, true);
+        if !fresh {
+            // No answer of the program's.
+            self.hot.quick = quick;
+        }
         Ok(())
     }
 
@@ -428,7 +444,7 @@ impl Connection {
         h.last_ack = h.rcv_nxt;
         if with_data {
             // The program answers at once: ACKs can travel with its data.
-            if h.bits.contains(Bits::ACK_PENDING) {
+            if h.bits.intersects(Bits::ACK_PENDING | Bits::ACK_NOW) {
                 h.quick = 0;
             }
             // A gap is told apart, in an ACK with SACK blocks or a duplicate.

@@ -4,7 +4,7 @@
 use super::connection::{Bits, Connection};
 use super::search::{MtuProbing, Search};
 use super::seq;
-use super::types::{Discover, Disposition, Env, Events};
+use super::types::{Discover, Disposition, Env, Events, State};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
 
@@ -74,8 +74,22 @@ impl Connection {
         path.claim = None;
         self.hot.bits |= Bits::CARE;
         self.set_mss(env.pool.arena().capacity());
+        if self.hot.state == State::SynSent {
+            return self.open_smaller();
+        }
         self.larger_are_lost();
         Disposition { events: Events::empty(), flush: self.hot.send.lost() > 0 }
+    }
+
+    /// A SYN with data was too large: it goes again at once, without. The way back is
+    /// likely to take no more.
+    #[cold]
+    fn open_smaller(&mut self) -> Disposition {
+        let headers = self.template.l3_len() as u16 + 20;
+        self.cold.adv_mss = self.cold.adv_mss.min(self.cold.mtu.saturating_sub(headers));
+        let sent = self.hot.snd_nxt != self.cold.iss;
+        self.hot.bits.set(Bits::SYN_DUE, sent);
+        Disposition { events: Events::empty(), flush: sent }
     }
 
     /// The retransmission timer expired `retries` times: a claim that was held

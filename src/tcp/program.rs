@@ -53,8 +53,14 @@ impl Connection {
         self.hot.bits -= Bits::STARVED;
         let data = &data[..data.len().min(self.send_space())];
         let (room, mss) = (self.room(), usize::from(self.hot.mss));
-        let mut done = self.hot.send.append(env.pool, data, room, mss);
+        let done = self.hot.send.append(env.pool, data, room, mss);
         self.hot.snd_end = self.hot.snd_end.wrapping_add(done as u32);
+        self.queue_pieces(env, data, done)
+    }
+
+    /// Queues `data` but for what is done of it; how much then is.
+    pub(super) fn queue_pieces(&mut self, env: &mut Env, data: &[u8], mut done: usize) -> usize {
+        let (room, mss) = (self.room(), usize::from(self.hot.mss));
         while done < data.len() {
             if env.pool.available() <= env.config.frame_reserve {
                 self.hot.bits |= Bits::STARVED;

@@ -2,7 +2,7 @@
 
 use super::Reply;
 use super::connection::{Bits, Connection};
-use super::types::Env;
+use super::types::{Env, State};
 use crate::telemetry::DropReason;
 use crate::wire::tcp::{Flags, Segment};
 
@@ -29,9 +29,11 @@ impl Connection {
             return;
         }
         // RFC 7323, 3.2: an RST should have the option too.
-        let stamped = self.hot.bits.contains(Bits::TIMESTAMPS);
+        let agreed = self.hot.state != State::SynSent;
+        let stamped = agreed && self.hot.bits.contains(Bits::TIMESTAMPS);
         let timestamp = stamped.then(|| (self.ts_now(env.now), self.hot.ts_recent));
-        let reply = Reply { seq, ack, reset: true, window: 0, timestamp };
+        let window = if ack.is_some() { self.window() } else { 0 };
+        let reply = Reply { seq, ack, reset: true, window, timestamp };
         if self.template.send(env.pool, env.tx, &reply) {
             env.counters.tcp_resets_out += 1;
             env.counters.tcp_segments_out += 1;

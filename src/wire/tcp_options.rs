@@ -69,6 +69,16 @@ impl Cookie {
         Self { experimental: other.experimental, ..self }
     }
 
+    /// The same cookie in the option that Fast Open had before its own.
+    pub fn experimental(self) -> Self {
+        Self { experimental: true, ..self }
+    }
+
+    /// True where it goes in that one.
+    pub fn is_experimental(&self) -> bool {
+        self.experimental
+    }
+
     /// What stands before the cookie in the option, after its kind and length.
     fn id(&self) -> &'static [u8] {
         if self.experimental { &FAST_OPEN_ID } else { &[] }

@@ -214,7 +214,7 @@ fn peer() -> SocketAddr {
 /// A client that opens with MSG_FASTOPEN, and its SYN.
 fn open_with(b: &mut Bed, data: &[u8]) -> (Handle, Result<usize, Errno>, Out) {
     let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
-    let sent = b.sockets.send_to(h, data, MSG_FASTOPEN, Some(peer()), &SendMeta::default());
+    let sent = b.sockets.send_to(h, data, MSG_FASTOPEN | MSG_DONTWAIT, Some(peer()), &SendMeta::default());
     (h, sent, b.one())
 }
 
@@ -235,11 +235,12 @@ fn client() -> Bed {
     // No cookie: the SYN asks for one, and takes nothing.
     assert_eq!((sent, syn.data.len()), (Err(Errno::EINPROGRESS), 0));
     assert_eq!(syn.seg.options.fast_open, Some(Cookie::default()));
-    let again = b.sockets.send_to(h, b"x", MSG_FASTOPEN, Some(peer()), &SendMeta::default());
+    let again = b.sockets.send_to(h, b"x", MSG_FASTOPEN | MSG_DONTWAIT, Some(peer()), &SendMeta::default());
     assert_eq!(again, Err(Errno::EALREADY));
     b.put(&syn_ack(&syn.seg, 0, Some(given())), b"");
     b.take();
-    let again = b.sockets.send_to(h, b"x", MSG_FASTOPEN, Some(peer()), &SendMeta::default());
+    assert_eq!(b.sockets.connect(h, peer()), Ok(()), "it is open");
+    let again = b.sockets.send_to(h, b"x", MSG_FASTOPEN | MSG_DONTWAIT, Some(peer()), &SendMeta::default());
     assert_eq!(again, Err(Errno::EISCONN));
     assert_eq!(b.sockets.send(h, b"hello", 0), Ok(5));
     let sent = b.one();
@@ -334,7 +335,7 @@ fn connect_with_the_option_waits_for_the_first_data() {
 fn the_clients_switch_turns_it_off() {
     let mut b = Bed::new(|c| c.table.fast_open_client = false);
     let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
-    let sent = b.sockets.send_to(h, b"x", MSG_FASTOPEN, Some(peer()), &SendMeta::default());
+    let sent = b.sockets.send_to(h, b"x", MSG_FASTOPEN | MSG_DONTWAIT, Some(peer()), &SendMeta::default());
     assert_eq!(sent, Err(Errno::EOPNOTSUPP));
     let on = 1i32.to_ne_bytes();
     assert_eq!(b.sockets.set_option(h, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on), Err(Errno::EOPNOTSUPP));

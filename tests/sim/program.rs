@@ -147,7 +147,7 @@ impl Program {
             let mut data = vec![0; len];
             fill(self.stream(self.role), 0, &mut data);
             let meta = SendMeta::default();
-            let begun = sockets.send_to(h, &data, MSG_FASTOPEN | MSG_NOSIGNAL, Some(peer), &meta);
+            let begun = sockets.send_to(h, &data, MSG_FASTOPEN | MSG_NOSIGNAL | MSG_DONTWAIT, Some(peer), &meta);
             begun.map(|n| self.sent = n as u64)
         } else {
             sockets.connect(h, peer)

@@ -42,6 +42,44 @@ pub unsafe extern "C" fn rr_sim_enter(sim: *mut rr_sim) -> c_int {
     })
 }
 
+/// Changes what the fields `tcp_...` of the configuration say of new connections
+/// and of bounds, as a system's administrator would; the other fields, and the
+/// connections and sockets that are there, stay as they are. 0, or -1 with errno
+/// EINVAL (rr_strerror says which field) or EFAULT.
+///
+/// # Safety
+/// `sim` is null or valid; `cfg` is null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rr_sim_configure(sim: *mut rr_sim, cfg: *const rr_sim_config) -> c_int {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let sim = unsafe { sim.as_ref() }.ok_or(Errno::EFAULT)?;
+        // SAFETY: the caller's promise.
+        let settings = unsafe { Settings::read(cfg) }?;
+        sim.with(|s| {
+            s.configure(settings);
+            Ok(0)
+        })
+    })
+}
+
+/// Forgets what the stack learnt of destinations: path MTUs, Fast Open's cookies.
+///
+/// # Safety
+/// `sim` is null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rr_sim_forget(sim: *mut rr_sim) {
+    shielded((), || {
+        // SAFETY: the caller's promise.
+        if let Some(sim) = unsafe { sim.as_ref() } {
+            let _ = sim.with(|s| {
+                s.sockets.stack.forget_destinations();
+                Ok(())
+            });
+        }
+    });
+}
+
 /// Hands the stack a frame from the wire: an IP packet with raw_ip, else an
 /// Ethernet frame. rr_sim_poll works on it. 0, or -1 with errno EINVAL (empty),
 /// EMSGSIZE (larger than a frame), ENOBUFS (no frame is free), EFAULT.

@@ -70,7 +70,15 @@ impl Sim {
 
     #[inline]
     pub(in crate::ffi) fn send(&mut self, fd: c_int, data: &[u8], flags: c_int) -> Result<usize> {
+        let flags = flags | self.patience(fd)?;
         self.sockets.send(self.handle(fd)?, data, flags)
+    }
+
+    /// O_NONBLOCK as a flag of one call: none blocks, but what opens a connection
+    /// takes more where it would.
+    #[inline]
+    fn patience(&self, fd: c_int) -> Result<c_int> {
+        Ok(if self.descriptors.nonblocking(fd)? { libc::MSG_DONTWAIT } else { 0 })
     }
 
     pub(in crate::ffi) fn send_message(
@@ -81,6 +89,7 @@ impl Sim {
         to: Option<SocketAddr>,
         meta: &SendMeta,
     ) -> Result<usize> {
+        let flags = flags | self.patience(fd)?;
         self.sockets.send_message(self.handle(fd)?, parts, flags, to, meta)
     }
 

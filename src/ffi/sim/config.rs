@@ -277,6 +277,8 @@ pub struct rr_sim_config {
     pub tcp_probe_interval_ns: u64,
     /// Such a search ends where fewer bytes are in doubt. Default: 8.
     pub tcp_probe_threshold: u32,
+    /// Switch: data goes in SYNs without a cookie, and none is asked for. Default: off.
+    pub tcp_fast_open_client_no_cookie: u32,
 }
 
 /// Bytes of the struct's first version.
@@ -474,6 +476,9 @@ impl rr_sim_config {
         knobs.switch("tcp_fast_open_listeners", listeners, &mut to.fast_open_listeners);
         let trusted = self.tcp_fast_open_no_cookie;
         knobs.switch("tcp_fast_open_no_cookie", trusted, &mut to.fast_open_no_cookie);
+        let trusted = self.tcp_fast_open_client_no_cookie;
+        let to_all = &mut to.fast_open_client_no_cookie;
+        knobs.switch("tcp_fast_open_client_no_cookie", trusted, to_all);
         knobs.number("tcp_fast_open_cache", self.tcp_fast_open_cache, &mut to.fast_open_cache);
         knobs.time(self.tcp_stall_grace_ns, &mut to.stall_grace);
         knobs.number("tcp_orphans", self.tcp_orphans, &mut to.max_orphans);

@@ -153,6 +153,11 @@ impl Sim {
         self.sockets.stack.core.now = self.now;
     }
 
+    /// What new connections begin with.
+    fn configure(&mut self, settings: Settings) {
+        self.sockets.stack.reconfigure(settings.stack);
+    }
+
     fn next_deadline(&mut self) -> Option<Instant> {
         if self.injected.is_empty() { self.sockets.next_deadline() } else { Some(self.now) }
     }

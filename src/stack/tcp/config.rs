@@ -48,6 +48,8 @@ pub struct TableConfig {
     pub max_orphans: usize,
     /// The keys of our cookies. Default: drawn by chance.
     pub fast_open_keys: Option<FastOpenKeys>,
+    /// Data goes in SYNs without a cookie, and none is asked for. Default: no.
+    pub fast_open_client_no_cookie: bool,
 }
 
 impl Default for TableConfig {
@@ -69,6 +71,7 @@ impl Default for TableConfig {
             stall_grace: Duration::from_secs(10),
             max_orphans: 65_536,
             fast_open_keys: None,
+            fast_open_client_no_cookie: false,
         }
     }
 }

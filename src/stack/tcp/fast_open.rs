@@ -62,17 +62,31 @@ pub(super) enum Verdict {
 struct Peer {
     ip: IpAddr,
     cookie: Option<Cookie>,
+    /// The segment size that it announced; 0: not known.
     mss: u16,
+    /// How it was asked for a cookie, in vain.
+    asked: Asked,
     /// SYNs with data that were lost, in a row.
     losses: u8,
     lost_at: Instant,
 }
 
+/// With which option a destination was asked that gave no cookie: the one that Fast
+/// Open has, and then, once, the one that it had before (as Linux).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
+enum Asked {
+    #[default]
+    Never,
+    Once,
+    /// By the old option too.
+    Twice,
+}
+
 /// What the cache says of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// It is to be asked for a cookie.
-    Nothing,
+    /// It is to be asked for a cookie, by this option; its segment size, or 0.
+    Nothing(Cookie, u16),
     /// It, or the way to it, does not take SYNs with data.
     Spared,
     /// It gave this cookie, and this segment size.
@@ -106,29 +120,46 @@ impl FastOpens {
     }
 
     pub fn known(&mut self, now: Instant, ip: IpAddr) -> Known {
-        let Some(&slot) = self.by_ip.get(&ip) else { return Known::Nothing };
+        let Some(&slot) = self.by_ip.get(&ip) else { return Known::Nothing(Cookie::default(), 0) };
         self.lru.touch(slot);
         let peer = &self.peers[slot as usize];
         let spared = Duration::from_secs((SPARED.as_nanos() / 1_000_000_000) << peer.losses);
         if peer.losses > 1 && now.since(peer.lost_at) < spared {
             return Known::Spared;
         }
-        peer.cookie.map_or(Known::Nothing, |cookie| Known::Cookie(cookie, peer.mss))
+        let ask = match peer.asked {
+            Asked::Once => Cookie::default().experimental(),
+            _ => Cookie::default(),
+        };
+        peer.cookie.map_or(Known::Nothing(ask, peer.mss), |cookie| Known::Cookie(cookie, peer.mss))
+    }
+
+    fn forget(&mut self) {
+        self.peers.clear();
+        self.by_ip.clear();
+        self.lru = Lru::default();
     }
 
     /// Notes what an open with the option taught.
     pub fn learn(&mut self, now: Instant, ip: IpAddr, learned: &Learned, most: usize) {
-        // Who neither answered nor lost anything is not worth a place.
         let lost = learned.lost && learned.tried && !learned.taken && learned.cookie.is_none();
         let known = self.by_ip.get(&ip).copied();
-        if known.is_none() && learned.cookie.is_none() && !lost || most == 0 {
+        // Who neither answered nor lost anything is not worth a place.
+        if known.is_none() && learned.mss.is_none() && !lost || most == 0 {
             return;
         }
         let slot = known.unwrap_or_else(|| self.place(ip, most));
         self.lru.touch(slot);
         let peer = &mut self.peers[slot as usize];
-        if let Some(cookie) = learned.cookie {
-            (peer.cookie, peer.mss) = (Some(cookie), learned.mss);
+        peer.mss = learned.mss.unwrap_or(peer.mss);
+        if learned.cookie.is_some() {
+            peer.cookie = learned.cookie;
+        } else if learned.mss.is_some()
+            && !learned.lost
+            && let Some(asked) = learned.option.filter(|option| option.is_empty())
+        {
+            let asked = if asked.is_experimental() { Asked::Twice } else { Asked::Once };
+            peer.asked = if asked > peer.asked { asked } else { peer.asked };
         }
         if lost {
             peer.losses = (peer.losses + 1).min(MAX_LOSSES);
@@ -140,7 +171,8 @@ impl FastOpens {
 
     /// A place for another destination.
     fn place(&mut self, ip: IpAddr, most: usize) -> u32 {
-        let peer = Peer { ip, cookie: None, mss: 0, losses: 0, lost_at: Instant::ZERO };
+        let asked = Asked::Never;
+        let peer = Peer { ip, cookie: None, mss: 0, asked, losses: 0, lost_at: Instant::ZERO };
         let slot = match self.lru.oldest().filter(|_| self.peers.len() >= most) {
             Some(oldest) => {
                 self.lru.remove(oldest);
@@ -165,16 +197,27 @@ impl Table {
         self.fast_opens.rotate(key);
     }
 
+    /// Other keys from now on.
+    pub(in crate::stack) fn set_fast_open_keys(&mut self, keys: FastOpenKeys) {
+        self.fast_opens.keys = Some(keys);
+    }
+
+    /// Destinations' cookies are forgotten, and what else is known of how they open.
+    pub(in crate::stack) fn forget_cookies(&mut self) {
+        self.fast_opens.forget();
+    }
+
     /// What the Fast Open option of a SYN comes to.
     pub(super) fn fast_open_verdict(&mut self, core: &mut Core, syn: &Syn) -> Verdict {
         let table = &core.config.table;
         let asked = syn.seg.options.fast_open;
-        let trusted = table.fast_open_no_cookie && syn.seg.payload_len > 0;
+        let now = core.now;
+        let Some(l) = self.listeners.get_mut(syn.listener) else { return Verdict::Plain };
+        let trusted = table.fast_open_no_cookie || l.inherit.fast_open_no_cookie;
+        let trusted = trusted && syn.seg.payload_len > 0;
         if !table.fast_open_server || asked.is_none() && !trusted {
             return Verdict::Plain;
         }
-        let now = core.now;
-        let Some(l) = self.listeners.get_mut(syn.listener) else { return Verdict::Plain };
         let own = l.inherit.fast_open as usize;
         let limit = if own == 0 && core.config.table.fast_open_listeners { l.backlog } else { own };
         if limit == 0 {
@@ -205,28 +248,37 @@ impl Table {
     }
 
     /// An active open that was just begun is to carry data, or waits for some
-    /// where `data` is `None`. Returns how many bytes the SYN takes, and whether
-    /// it waits.
-    pub fn open_early(&mut self, core: &mut Core, id: u32, data: Option<&[u8]>) -> (usize, bool) {
+    /// where `data` is `None`; with `trusted` it needs no cookie for that (RFC 7413,
+    /// 6.2.1). Returns how many bytes the SYN takes, or with `all` the send buffer
+    /// too, and whether it waits.
+    pub fn open_early(
+        &mut self,
+        core: &mut Core,
+        id: u32,
+        data: Option<&[u8]>,
+        (trusted, all): (bool, bool),
+    ) -> (usize, bool) {
         let remote = self.slots[id as usize].key.remote().ip();
-        match self.fast_opens.known(core.now, remote) {
-            Known::Spared => (0, false),
-            Known::Nothing => {
-                self.conn_mut(id).fast_open(None, 0, false);
-                (0, false)
-            }
-            Known::Cookie(cookie, mss) => {
-                self.conn_mut(id).fast_open(Some(cookie), mss, data.is_none());
-                let sent = data.map_or(0, |data| self.send_early(core, id, data));
-                (sent, data.is_none())
-            }
+        let trusted = trusted || core.config.table.fast_open_client_no_cookie;
+        let known = self.fast_opens.known(core.now, remote);
+        let (option, mss, waits) = match known {
+            Known::Nothing(_, mss) | Known::Cookie(_, mss) if trusted => (None, mss, true),
+            Known::Spared => (None, 0, false),
+            Known::Nothing(ask, _) => (Some(ask), 0, false),
+            Known::Cookie(cookie, mss) => (Some(cookie), mss, true),
+        };
+        let waits = waits && data.is_none();
+        if known != Known::Spared {
+            self.conn_mut(id).fast_open(option, mss, waits);
         }
+        (data.map_or(0, |data| self.send_early(core, id, data, all)), waits)
     }
 
-    /// The first data of an open that waits for it; how much the SYN takes.
-    pub fn send_early(&mut self, core: &mut Core, id: u32, data: &[u8]) -> usize {
+    /// The first data of an open that waits for it; how much the SYN takes, or with
+    /// `all` the send buffer too.
+    pub fn send_early(&mut self, core: &mut Core, id: u32, data: &[u8], all: bool) -> usize {
         let looped = self.slots[id as usize].marks.contains(Marks::LOOPED);
-        let n = self.conn_mut(id).send_early(&mut super::env(core, looped), data);
+        let n = self.conn_mut(id).send_early(&mut super::env(core, looped), data, all);
         self.touch(id);
         n
     }
@@ -298,8 +350,8 @@ mod tests {
     }
 
     fn learned(cookie: u8) -> Learned {
-        let cookie = Cookie::new(&[cookie; 8]);
-        Learned { cookie, mss: 1000, lost: false, tried: false, taken: false }
+        let (cookie, option) = (Cookie::new(&[cookie; 8]), Some(Cookie::default()));
+        Learned { cookie, option, mss: Some(1000), lost: false, tried: false, taken: false }
     }
 
     fn cache() -> FastOpens {
@@ -327,7 +379,7 @@ mod tests {
         }
         assert_eq!(c.known(now, ip(1)), Known::Cookie(Cookie::new(&[1; 8]).unwrap(), 1000));
         c.learn(now, ip(4), &learned(4), 3);
-        assert_eq!(c.known(now, ip(2)), Known::Nothing);
+        assert_eq!(c.known(now, ip(2)), Known::Nothing(Cookie::default(), 0));
         for n in [1, 3, 4] {
             assert!(matches!(c.known(now, ip(n)), Known::Cookie(..)), "{n}");
         }
@@ -352,6 +404,35 @@ mod tests {
         c.learn(now, ip(1), &Learned { tried: true, taken: true, cookie: None, ..learned(1) }, 8);
         c.learn(now, ip(1), &lost, 8);
         assert!(matches!(c.known(now, ip(1)), Known::Cookie(..)));
+    }
+
+    #[test]
+    fn who_gives_no_cookie_is_asked_by_the_old_option_once() {
+        let (mut c, now, plain) = (cache(), Instant::ZERO, Cookie::default());
+        let old = plain.experimental();
+        let mut vain = Learned { cookie: None, ..learned(1) };
+        for (option, next) in [(plain, old), (old, plain), (plain, plain)] {
+            vain.option = Some(option);
+            c.learn(now, ip(1), &vain, 8);
+            assert_eq!(c.known(now, ip(1)), Known::Nothing(next, 1000));
+        }
+        // Nobody who lost the SYN has answered the question.
+        c.learn(now, ip(2), &Learned { lost: true, option: Some(plain), ..vain }, 8);
+        assert_eq!(c.known(now, ip(2)), Known::Nothing(plain, 1000));
+        c.forget();
+        assert_eq!(c.known(now, ip(1)), Known::Nothing(plain, 0));
+        assert!(c.by_ip.is_empty());
+    }
+
+    #[test]
+    fn a_segment_size_is_learnt_without_a_cookie() {
+        let (mut c, now) = (cache(), Instant::ZERO);
+        c.learn(now, ip(1), &learned(1), 8);
+        c.learn(now, ip(1), &Learned { cookie: None, mss: Some(940), ..learned(1) }, 8);
+        assert_eq!(c.known(now, ip(1)), Known::Cookie(Cookie::new(&[1; 8]).unwrap(), 940));
+        // Who does not answer says nothing of it.
+        c.learn(now, ip(1), &Learned { cookie: None, mss: None, ..learned(1) }, 8);
+        assert_eq!(c.known(now, ip(1)), Known::Cookie(Cookie::new(&[1; 8]).unwrap(), 940));
     }
 
     #[test]

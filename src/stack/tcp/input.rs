@@ -10,7 +10,7 @@ use crate::stack::ip_input::IpMeta;
 use crate::stack::neighbor::{Resolve, Waiter};
 use crate::stack::quick::Quick;
 use crate::tcp::time_wait::Action;
-use crate::tcp::{Connection, Events, IcmpError, Link, Plain, Readiness, Reply, Template};
+use crate::tcp::{Connection, Events, IcmpError, Link, Plain, Readiness, Reply, State, Template};
 use crate::telemetry::DropReason;
 use crate::wire::ethernet::Mac;
 use crate::wire::tcp::{Flags, Segment};
@@ -61,16 +61,28 @@ impl Table {
         seg: &Segment,
         packet: Packet,
     ) {
-        if let Some(reason) = impossible(seg) {
+        let key = FlowKey::new(meta.dst, seg.dst_port, meta.src, seg.src_port);
+        if let Some(reason) = impossible(seg)
+            && !self.answers_and_ends(&key, seg)
+        {
             return core.discard(packet, reason);
         }
-        let key = FlowKey::new(meta.dst, seg.dst_port, meta.src, seg.src_port);
         match self.find(&key) {
             Some(id) if id & WAITING == 0 => self.connection_input(core, id, seg, packet),
             Some(id) => self.waiting_input(core, id & !WAITING, &key, seg, packet),
             None if core.book.is_some() => self.maybe_stray(core, meta, &key, seg, packet),
             None => self.stranger_input(core, &key, seg, packet, None),
         }
+    }
+
+    /// The answer to a SYN, which may be all that the peer has to say: a SYN-ACK with
+    /// data and a FIN.
+    #[cold]
+    fn answers_and_ends(&self, key: &FlowKey, seg: &Segment) -> bool {
+        let all = Flags::SYN | Flags::FIN | Flags::ACK;
+        let id = self.find(key).filter(|id| id & WAITING == 0);
+        let opening = |id| self.conn(id).state() == State::SynSent;
+        seg.flags & (all | Flags::RST) == all && id.is_some_and(opening)
     }
 
     /// A segment of no connection here, where there are other stacks.
@@ -343,7 +355,10 @@ impl Table {
         let looped = slot.marks.contains(Marks::LOOPED);
         let Some(conn) = &mut slot.conn else { return false };
         let before = conn.mtu();
-        let done = conn.icmp_error(&mut env(core, looped), kind, seq);
+        // What no program has yet is given up: a peer that it cannot reach will not
+        // end its handshake (RFC 5461, 4).
+        let pending = slot.token == NONE && conn.state() == State::SynReceived;
+        let done = conn.icmp_error(&mut env(core, looped), kind, seq, pending);
         let mtu = conn.mtu();
         if mtu < before {
             // It was believed: the next connection need not find out again.

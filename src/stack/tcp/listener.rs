@@ -29,6 +29,8 @@ pub struct Inherit {
     pub fast_open: u32,
     /// TCP_FASTOPEN_KEY: keys of the listener's own.
     pub fast_open_keys: Option<FastOpenKeys>,
+    /// TCP_FASTOPEN_NO_COOKIE: data from SYNs is taken without a cookie.
+    pub fast_open_no_cookie: bool,
 }
 
 /// A listening socket.
@@ -241,6 +243,7 @@ mod tests {
             defer_accept: 0,
             fast_open: 0,
             fast_open_keys: None,
+            fast_open_no_cookie: false,
         };
         Listener::new(addr.parse().unwrap(), token, inherit, 1, 2)
     }

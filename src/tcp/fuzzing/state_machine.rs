@@ -154,7 +154,7 @@ fn icmp(bench: &mut Bench, choices: &mut Choices) {
         3 => IcmpError::ProtocolUnreachable,
         _ => IcmpError::PortUnreachable,
     };
-    let _ = bench.with(|c, e| c.icmp_error(e, error, quoted));
+    let _ = bench.with(|c, e| c.icmp_error(e, error, quoted, false));
     bench.check();
 }
 

@@ -385,12 +385,12 @@ fn icmp_errors_are_soft_once_established_and_hard_while_opening() {
     let una = ISS.wrapping_add(1);
     solo.host.with(|c, e| {
         for (error, at) in [(IcmpError::PortUnreachable, una), (IcmpError::Unreachable, una)] {
-            assert_eq!(c.icmp_error(e, error, at), Disposition::NONE);
+            assert_eq!(c.icmp_error(e, error, at, false), Disposition::NONE);
         }
         assert_eq!(c.state(), State::Established);
         assert_eq!(c.soft_error(), Some(Errno::EHOSTUNREACH));
         // A quote of nothing that is outstanding.
-        let _ = c.icmp_error(e, IcmpError::NetworkUnreachable, una.wrapping_add(4));
+        let _ = c.icmp_error(e, IcmpError::NetworkUnreachable, una.wrapping_add(4), false);
         assert_eq!(c.soft_error(), Some(Errno::EHOSTUNREACH));
     });
     solo.host.finish();
@@ -400,7 +400,7 @@ fn icmp_errors_are_soft_once_established_and_hard_while_opening() {
         (IcmpError::ProtocolUnreachable, Errno::ENOPROTOOPT),
     ] {
         let (mut solo, _) = Solo::syn_received(Config::default(), PLAIN);
-        let d = solo.host.with(|c, e| c.icmp_error(e, error, ISS));
+        let d = solo.host.with(|c, e| c.icmp_error(e, error, ISS, false));
         assert_eq!(d.events, Events::CLOSED | Events::ERROR);
         assert_eq!(solo.host.take_error(), Some(errno));
         solo.host.finish();
@@ -412,18 +412,18 @@ fn a_smaller_path_cuts_what_is_outstanding() {
     // RFC 1191.
     let mut solo = Solo::modern();
     solo.host.send(&pattern(3000));
-    assert_eq!(solo.leaving(), [(0, 1448), (1448, 1448)]);
+    assert_eq!(solo.leaving(), [(0, 1448), (1448, 1448), (2896, 104)]);
     let una = ISS.wrapping_add(1);
-    let d = solo.host.with(|c, e| c.icmp_error(e, IcmpError::PacketTooBig { mtu: 1000 }, una));
+    let d = solo.host.with(|c, e| c.icmp_error(e, IcmpError::PacketTooBig { mtu: 1000 }, una, false));
     assert!(d.flush);
     assert_eq!(solo.host.conn().segment_size(), 948);
     assert_eq!(solo.leaving(), [(0, 948), (948, 500), (1448, 948), (2396, 500)]);
     // Larger, or of what is not outstanding: no effect. Silent routers: plateaus.
     solo.host.with(|c, e| {
-        let _ = c.icmp_error(e, IcmpError::PacketTooBig { mtu: 1400 }, una);
-        let _ = c.icmp_error(e, IcmpError::PacketTooBig { mtu: 500 }, una.wrapping_sub(1));
+        let _ = c.icmp_error(e, IcmpError::PacketTooBig { mtu: 1400 }, una, false);
+        let _ = c.icmp_error(e, IcmpError::PacketTooBig { mtu: 500 }, una.wrapping_sub(1), false);
         assert_eq!(c.segment_size(), 948);
-        let _ = c.icmp_error(e, IcmpError::PacketTooBig { mtu: 0 }, una);
+        let _ = c.icmp_error(e, IcmpError::PacketTooBig { mtu: 0 }, una, false);
         assert_eq!(c.segment_size(), 552 - 52, "508 is below the floor");
         let _ = c.set_mtu(e, 1500);
         assert_eq!(c.segment_size(), 1448);

@@ -103,7 +103,7 @@ fn storm(seed: u64) {
                     3 => solo.host.with(|c, e| {
                         let mtu = rng.next_u32() as u16;
                         let una = c.hot.snd_una;
-                        c.icmp_error(e, IcmpError::PacketTooBig { mtu }, una)
+                        c.icmp_error(e, IcmpError::PacketTooBig { mtu }, una, false)
                     }),
                     _ => solo.host.with(|c, e| {
                         let config = e.config.clone();

@@ -32,7 +32,7 @@ fn a_soft_error_says_why() {
     solo.host.send(b"hello?");
     solo.host.out_one();
     let una = ISS.wrapping_add(1);
-    let _ = solo.host.with(|c, e| c.icmp_error(e, IcmpError::Unreachable, una));
+    let _ = solo.host.with(|c, e| c.icmp_error(e, IcmpError::Unreachable, una, false));
     until_closed(&mut solo.host);
     assert_eq!(solo.host.take_error(), Some(Errno::EHOSTUNREACH));
     solo.host.finish();

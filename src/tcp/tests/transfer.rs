@@ -59,11 +59,27 @@ fn push_marks_the_last_segment_of_a_write() {
     let mut solo = Solo::plain();
     solo.host.send(&pattern(2500));
     let flags: Vec<_> = solo.host.out().iter().map(|o| (o.len(), o.seg.flags)).collect();
-    // The third is held back by Nagle's algorithm.
-    assert_eq!(flags, [(1000, ACK), (1000, ACK)]);
+    assert_eq!(flags, [(1000, ACK), (1000, ACK), (500, ACK | PSH)]);
+    solo.host.finish();
+}
+
+#[test]
+fn a_small_segment_waits_for_the_ack_of_another_small_one() {
+    // SHLD-7, with Minshall's change: behind full ones it does not wait.
+    let mut solo = Solo::plain();
+    solo.host.send(&pattern(2500));
+    assert_eq!(solo.leaving(), [(0, 1000), (1000, 1000), (2000, 500)]);
+    solo.host.send(&pattern(300));
+    assert_eq!(solo.leaving(), []);
     solo.get_ack(2000);
-    let last = solo.host.out_one();
-    assert_eq!((last.len(), last.seg.flags), (500, ACK | PSH));
+    assert_eq!(solo.leaving(), [], "the small one is still out");
+    solo.get_ack(500);
+    assert_eq!(solo.leaving(), [(2500, 300)]);
+    // A full one leaves while a small one is out, a small one behind it does not.
+    solo.host.send(&pattern(1200));
+    assert_eq!(solo.leaving(), [(2800, 1000)]);
+    solo.get_ack(300);
+    assert_eq!(solo.leaving(), [(3800, 200)]);
     solo.host.finish();
 }
 

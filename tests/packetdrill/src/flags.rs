@@ -51,11 +51,20 @@ impl Flags {
         config.frame_size = u16::MAX.into();
         config.frames = 2048;
         let mut flags = Self { config, seed: 1, cap: 4_000_000_000_000, _texts: Vec::new() };
+        flags.add(text)?;
+        Ok(flags)
+    }
+
+    /// Reads more flags, over what was said before.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn add(&mut self, text: &str) -> Result<(), String> {
         for one in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
             let (key, value) = one.split_once('=').ok_or_else(|| format!("{one}: no value"))?;
-            flags.set(key.trim(), value.trim()).map_err(|why| format!("{one}: {why}"))?;
+            self.set(key.trim(), value.trim()).map_err(|why| format!("{one}: {why}"))?;
         }
-        Ok(flags)
+        Ok(())
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {

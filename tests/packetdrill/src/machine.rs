@@ -91,6 +91,8 @@ pub(crate) struct World {
     waiters: Vec<Waiter>,
     finished: HashMap<u64, (Outcome, u64)>,
     next_id: u64,
+    /// A call of another thread ended, which may still be on its way out.
+    ended: bool,
 }
 
 // SAFETY: all use is under the machine's lock. A waiting attempt holds pointers of
@@ -102,8 +104,8 @@ pub(crate) struct Machine {
     world: Mutex<World>,
     done: Condvar,
     main: ThreadId,
-    /// What the stack's configuration points to.
-    _flags: Flags,
+    /// What the stack's configuration says, and points to.
+    flags: Mutex<Flags>,
 }
 
 thread_local! {
@@ -180,6 +182,13 @@ pub(crate) fn shielded(user: *mut c_void, call: impl FnOnce(&Machine) -> Outcome
     }
 }
 
+/// Why the last call of this thread failed.
+fn reason() -> String {
+    // SAFETY: rr_strerror gives a string of this thread's.
+    let why = unsafe { CStr::from_ptr(rr_strerror(Outcome::of(-1).errno)) };
+    why.to_string_lossy().into_owned()
+}
+
 impl Machine {
     /// A fresh machine.
     ///
@@ -190,9 +199,7 @@ impl Machine {
         // SAFETY: a whole configuration with its texts.
         let sim = unsafe { rr_sim_new(&flags.config, flags.seed) };
         if sim.is_null() {
-            // SAFETY: rr_strerror gives a string of this thread's.
-            let why = unsafe { CStr::from_ptr(rr_strerror(Outcome::of(-1).errno)) };
-            return Err(why.to_string_lossy().into_owned());
+            return Err(reason());
         }
         let world = World {
             sim,
@@ -203,15 +210,39 @@ impl Machine {
             waiters: Vec::new(),
             finished: HashMap::new(),
             next_id: 0,
+            ended: false,
         };
         let machine = Box::new(Self {
             world: Mutex::new(world),
             done: Condvar::new(),
             main: thread::current().id(),
-            _flags: flags,
+            flags: Mutex::new(flags),
         });
         preload::register(&machine);
         Ok(machine)
+    }
+
+    /// Changes settings: flags that are added to what there is, or `forget`, which
+    /// is what was learnt of destinations.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn change(&self, text: &str) -> Result<(), String> {
+        let mut flags = self.flags.lock().unwrap_or_else(PoisonError::into_inner);
+        let world = self.inside();
+        for word in text.split_whitespace() {
+            if word == "forget" {
+                // SAFETY: the world's stack.
+                unsafe { rr_sim_forget(world.sim) };
+                continue;
+            }
+            flags.add(word)?;
+            // SAFETY: the world's stack, and a whole configuration with its texts.
+            if unsafe { rr_sim_configure(world.sim, &flags.config) } != 0 {
+                return Err(reason());
+            }
+        }
+        Ok(())
     }
 
     /// Ends the stack, and gives its descriptors back.
@@ -305,6 +336,11 @@ impl Machine {
         let mut world = self.inside();
         let to = world.now.saturating_add(ns);
         world.advance(to, &self.done);
+        if core::mem::take(&mut world.ended) {
+            // In the time that passes for packetdrill the other thread gets on, too.
+            drop(world);
+            thread::sleep(core::time::Duration::from_millis(2));
+        }
     }
 
     /// Hands the stack a packet.
@@ -433,6 +469,7 @@ impl World {
             let last = w.deadline.is_some_and(|at| at <= self.now);
             let Some(outcome) = (w.attempt)(self, last) else { return true };
             self.finished.insert(w.id, (outcome, self.now));
+            self.ended = true;
             false
         });
         self.waiters = waiters;

@@ -3,6 +3,9 @@
 //!
 //! - `getsockopt`, which `%{ }%` blocks use (TCP_INFO and what belongs to it)
 //! - `sendfile`
+//! - `system`, by which it runs a script's commands: `ringroad-set KEY=VALUE,...`
+//!   changes settings of the stack, as the flags name them, and `ringroad-set forget`
+//!   has it forget what it learnt of destinations
 //! - `times`, with which it waits for ten ticks of the system's clock, and
 //!   `mlockall` and `sched_setscheduler`, which keep the system from disturbing
 //!   its timing: virtual time needs none of that, and a machine that runs many
@@ -12,8 +15,8 @@
 //! C library.
 
 use crate::calls;
-use crate::machine::{Machine, Outcome};
-use core::ffi::{CStr, c_int, c_void};
+use crate::machine::{self, Machine, Outcome};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicI64, Ordering};
 use libc::{clock_t, off_t, sched_param, size_t, socklen_t, ssize_t, tms};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -108,6 +111,38 @@ pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, at: *mut off_t, count:
     type Real = unsafe extern "C" fn(c_int, c_int, *mut off_t, size_t) -> ssize_t;
     // SAFETY: its type, and the caller's promise.
     unsafe { libc_s::<Real>(c"sendfile")(to, from, at, count) }
+}
+
+/// What a command says that is for the stack.
+fn for_the_stack(command: *const c_char) -> Option<String> {
+    if command.is_null() {
+        return None;
+    }
+    // SAFETY: system(3) takes a string.
+    let text = unsafe { CStr::from_ptr(command) }.to_str().ok()?;
+    text.trim().strip_prefix("ringroad-set ").map(str::to_owned)
+}
+
+/// system(3).
+///
+/// # Safety
+/// As of system(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn system(command: *const c_char) -> c_int {
+    if let Some(text) = for_the_stack(command) {
+        let known = machines().clone();
+        for machine in known {
+            // SAFETY: a machine ends only when nobody uses its descriptors any more.
+            if let Err(why) = unsafe { &*machine.0 }.change(&text) {
+                machine::die(&format!("ringroad-set: {why}"));
+            }
+        }
+        return 0;
+    }
+    // SAFETY: its type.
+    let real: unsafe extern "C" fn(*const c_char) -> c_int = unsafe { libc_s(c"system") };
+    // SAFETY: the caller's promise.
+    unsafe { real(command) }
 }
 
 /// times(2).

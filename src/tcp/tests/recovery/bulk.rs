@@ -104,7 +104,7 @@ fn a_path_that_reorders_and_loses_nothing_costs_little() {
     };
     let (rate, counters, info) = bulk(Config::default(), Box::new(fate), 8_000_000);
     assert!(info.reord_seen > 10 && info.reordering > 3, "{info:?}");
-    assert_eq!((counters.tcp_timeouts, info.ca_state), (0, 0));
+    assert!(counters.tcp_timeouts == 0 && info.ca_state < 2, "{info:?}");
     assert!(counters.tcp_retransmits < 20, "{counters:?}");
     // 256 KiB of window a round trip of 10 to 12 ms.
     assert!(rate > 12_000_000.0, "{rate}");
