@@ -149,6 +149,11 @@ impl Core {
         self.path_mtus.set(dst, mtu, until, self.config.icmp.max_path_mtus);
     }
 
+    #[cfg(test)]
+    pub(super) fn learnt_path_mtu(&mut self, dst: IpAddr) -> Option<usize> {
+        self.path_mtus.get(dst, self.now)
+    }
+
     /// Sends one packet whose `payload_len` bytes lie in `frame` behind
     /// [`Core::ip_room`]. It fits the path; the frame is consumed.
     #[inline]

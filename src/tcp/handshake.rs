@@ -156,7 +156,7 @@ impl Connection {
         }
         if has_ack && !self.echoes_a_syn(env, seg) {
             // Of a connection before, or forged: the answer to ours is still to come.
-            env.counters.drop(DropReason::TcpForeignEcho);
+            env.counters.drop(DropReason::TcpPaws);
             self.send_reset(env, seg.ack, None);
             return Disposition::NONE;
         }

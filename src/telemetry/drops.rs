@@ -72,7 +72,6 @@ reasons! {
     TcpSynQueueFull => "a SYN while the SYN queue was full",
     TcpAcceptQueueFull => "a connection while the accept queue was full",
     TcpTableFull => "a connection while the connection table was full",
-    TcpForeignEcho => "a SYN-ACK that echoes no timestamp of ours",
     TcpPaws => "an old segment by its timestamp (RFC 7323, 5)",
     TcpOutOfWindow => "a segment outside of the receive window",
     TcpDuplicate => "a segment whose bytes were all received before",

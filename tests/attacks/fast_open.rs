@@ -6,8 +6,12 @@ use ringroad::errno::Errno;
 use ringroad::socket::linux::*;
 use ringroad::socket::{Handle, Readiness, SendMeta};
 use ringroad::stack::tcp::FastOpenKeys;
+use ringroad::telemetry::DropReason;
 use ringroad::wire::tcp::{Cookie, Options, Segment, parse_options};
+use ringroad::wire::{icmpv4, ipv4};
+use std::io::IoSlice;
 use std::net::SocketAddr;
+use zerocopy::IntoBytes;
 
 const FIRST: FastOpenKeys = FastOpenKeys { first: [1; 16], second: None };
 
@@ -405,4 +409,107 @@ fn the_count_of_syns_is_the_sockets_or_the_stacks() {
     let syns = b.wait(secs(100));
     assert_eq!(syns.len(), 3);
     assert_eq!(b.sockets.connect(h, peer()), Err(Errno::ETIMEDOUT));
+}
+
+#[test]
+fn the_parts_of_one_message_go_in_the_syn_together() {
+    let mut b = client();
+    let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+    let parts = [IoSlice::new(b"he"), IoSlice::new(b""), IoSlice::new(b"llo"), IoSlice::new(&[1; 2000])];
+    let flags = MSG_FASTOPEN | MSG_DONTWAIT;
+    let sent = b.sockets.send_message(h, &parts, flags, Some(peer()), &SendMeta::default());
+    let syn = b.one();
+    assert_eq!((sent, syn.data.len(), &syn.data[..6]), (Ok(1420), 1420, &b"hello\x01"[..]));
+}
+
+#[test]
+fn a_call_that_may_wait_leaves_the_rest_with_the_connection() {
+    for knows in [true, false] {
+        let mut b = if knows { client() } else { Bed::new(|_| ()) };
+        let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+        let data: Vec<u8> = (0..3000u32).map(|i| (i / 7) as u8).collect();
+        let sent = b.sockets.send_to(h, &data, MSG_FASTOPEN, Some(peer()), &SendMeta::default());
+        let syn = b.one();
+        let early = if knows { 1420 } else { 0 };
+        assert_eq!((sent, &syn.data[..]), (Ok(3000), &data[..early]));
+        b.put(&syn_ack(&syn.seg, early as u32, Some(given())), b"");
+        // What follows carries the handshake's last ACK.
+        let got: Vec<u8> = b.take().into_iter().flat_map(|o| {
+            assert!(!o.data.is_empty());
+            o.data
+        }).collect();
+        assert_eq!(got, data[early..]);
+    }
+}
+
+#[test]
+fn where_nobody_forges_addresses_data_goes_without_a_cookie() {
+    for by_socket in [true, false] {
+        let mut b = Bed::new(|c| c.table.fast_open_client_no_cookie = !by_socket);
+        let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+        b.set(h, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, i32::from(by_socket));
+        let flags = MSG_FASTOPEN | MSG_DONTWAIT;
+        let sent = b.sockets.send_to(h, b"hello", flags, Some(peer()), &SendMeta::default());
+        let syn = b.one();
+        assert_eq!((sent, &syn.data[..], syn.seg.options.fast_open), (Ok(5), &b"hello"[..], None));
+        // A cookie that comes all the same was not asked for.
+        b.put(&syn_ack(&syn.seg, 5, Some(given())), b"");
+        b.take();
+        assert_eq!(b.counters().tcp_fast_open_active, 1);
+    }
+}
+
+#[test]
+fn an_answer_may_bring_all_and_end_and_must_echo_our_timestamp() {
+    let mut b = client();
+    let (h, _, syn) = open_with(&mut b, b"hello");
+    let mut foreign = syn_ack(&syn.seg, 5, None);
+    foreign.options.timestamp = Some((7, syn.seg.options.timestamp.unwrap().0.wrapping_add(9)));
+    b.put(&foreign, b"forged");
+    let reset = b.one();
+    assert_eq!((reset.seg.flags, reset.seg.options.timestamp), (RST, None));
+    assert_eq!(b.dropped(DropReason::TcpPaws), 1);
+    let all = Segment { flags: SYN | ACK | FIN, ..syn_ack(&syn.seg, 5, None) };
+    b.put(&all, b"all there is");
+    assert_eq!(b.one().seg.ack, 5000 + 1 + 12 + 1);
+    let mut buf = [0; 64];
+    assert_eq!((b.sockets.recv(h, &mut buf, 0), b.sockets.recv(h, &mut buf, 0)), (Ok(12), Ok(0)));
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_ends_what_no_program_has() {
+    let (mut b, cookie) = server(8);
+    // Half open: its ACK finds nothing.
+    b.put(&Segment { src_port: 6000, options: modern(1), ..seg(SYN, 999, 0) }, b"");
+    let half = b.one();
+    unreachable(&mut b, &half);
+    b.put(&Segment { src_port: 6000, ..seg(ACK, 1000, half.seg.seq.wrapping_add(1)) }, b"");
+    assert_eq!(b.one().seg.flags, RST);
+    // With data and a cookie: what came can be read, and then why it ended.
+    let options = Options { fast_open: Some(cookie), ..modern(1) };
+    let syn = Segment { src_port: 6001, options, ..seg(SYN, 999, 0) };
+    for accepted in [false, true] {
+        let syn = Segment { src_port: 6001 + u16::from(accepted), ..syn.clone() };
+        b.put(&syn, b"early");
+        let answer = b.one();
+        let before = accepted.then(|| b.sockets.accept(b.listener).unwrap().0);
+        unreachable(&mut b, &answer);
+        let h = before.unwrap_or_else(|| b.sockets.accept(b.listener).unwrap().0);
+        let mut buf = [0; 64];
+        assert_eq!(b.sockets.recv(h, &mut buf, 0), Ok(5));
+        let error = if accepted { Errno::EAGAIN } else { Errno::EHOSTUNREACH };
+        assert_eq!(b.sockets.recv(h, &mut buf, 0), Err(error), "a program's own is kept");
+    }
+}
+
+/// A router says that the receiver of this segment cannot be reached.
+fn unreachable(b: &mut Bed, of: &Out) {
+    let mut body = ipv4::Header::new(OURS, PEER, ipv4::TCP, 40, 64, 0, 7, 0).as_bytes().to_vec();
+    body.extend(of.seg.src_port.to_be_bytes());
+    body.extend(of.seg.dst_port.to_be_bytes());
+    body.extend(of.seg.seq.to_be_bytes());
+    let mut out = [0; 64];
+    let len = icmpv4::build(&mut out, icmpv4::UNREACHABLE, icmpv4::HOST, 0, 0, &body);
+    let h = ipv4::Header::new(PEER, OURS, ipv4::ICMP, len, 64, 0, 7, 0);
+    b.packet(&[h.as_bytes(), &out[..len]].concat());
 }

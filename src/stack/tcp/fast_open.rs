@@ -202,6 +202,11 @@ impl Table {
         self.fast_opens.keys = Some(keys);
     }
 
+    #[cfg(test)]
+    pub(in crate::stack) fn fast_open_keys(&mut self, core: &mut Core) -> FastOpenKeys {
+        self.fast_opens.keys(&mut core.rng)
+    }
+
     /// Destinations' cookies are forgotten, and what else is known of how they open.
     pub(in crate::stack) fn forget_cookies(&mut self) {
         self.fast_opens.forget();
