@@ -277,7 +277,7 @@ fn every_segment_has_the_agreed_timestamp() {
     all.extend(solo.host.out());
     solo.host.advance(Duration::from_secs(100));
     all.extend(solo.host.out());
-    assert_eq!((all.len(), all[7].seg.flags), (8, FIN | ACK));
+    assert_eq!((all.len(), all[7].seg.flags), (9, FIN | ACK));
     for (i, out) in all.iter().enumerate() {
         let o = &out.seg.options;
         assert!(o.timestamp.is_some(), "{i}");
