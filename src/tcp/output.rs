@@ -338,13 +338,18 @@ impl Connection {
         if fin {
             self.fin_left();
         }
+        self.data_left(env, fresh);
+        Ok(())
+    }
+
+    /// As [`ack_left`](Self::ack_left) with data; what goes again is no answer of the
+    /// program's.
+    fn data_left(&mut self, env: &mut Env, fresh: bool) {
         let quick = self.hot.quick;
         self.ack_left(env, true);
         if !fresh {
-            // No answer of the program's.
             self.hot.quick = quick;
         }
-        Ok(())
     }
 
     /// Segment `i` of the queue, which begins at `seq`, left once more.
