@@ -224,7 +224,7 @@ fn a_router_that_refuses_a_probe_is_believed() {
     assert_eq!(solo.leaving()[0].1, 1236);
     let claim = |solo: &mut Solo, mtu, quoted: u32| {
         let quoted = ISS.wrapping_add(1).wrapping_add(quoted);
-        let d = solo.host.with(|c, e| c.icmp_error(e, IcmpError::PacketTooBig { mtu }, quoted));
+        let d = solo.host.with(|c, e| c.icmp_error(e, IcmpError::PacketTooBig { mtu }, quoted, false));
         solo.host.note(d);
     };
     // Not of another segment, which is smaller.
