@@ -145,7 +145,8 @@ impl Connection {
         let took = match sent_at {
             Some(at) => env.now.since(at),
             None => match self.echoed(env, timestamp.map(|t| t.1)) {
-                Some(took) => took,
+                // The clock of timestamps is no finer.
+                Some(took) => took.max(Duration::from_millis(1)),
                 None => return,
             },
         };
@@ -190,7 +191,9 @@ impl Connection {
         if old == 0 || window == 0 {
             self.window_turned(window);
         }
-        window > old && (self.hot.send.has_unsent() || self.owes_fin() || self.hot.send.lost() > 0)
+        let waits = self.hot.send.has_unsent() || self.owes_fin() || self.hot.send.lost() > 0;
+        // From nothing: the timer was stopped, too.
+        window > old && (old == 0 || waits)
     }
 
     /// The window shut, or opened again.
@@ -207,9 +210,13 @@ impl Connection {
             }
             return;
         }
-        // The probe met a shut window: it goes again, without waiting.
+        let probed = h.backoff & !PROBED > 0;
         h.backoff &= PROBED;
         h.timers.stop(Timer::Retransmit);
-        self.outstanding_is_lost();
+        if probed {
+            // The probe met a shut window: it goes again, without waiting. Else a
+            // window that flaps would buy all that is under way again and again.
+            self.outstanding_is_lost();
+        }
     }
 }

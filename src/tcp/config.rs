@@ -17,7 +17,7 @@ pub struct Config {
     /// Largest send buffer that a socket may ask for, in bytes. Default 4 MiB.
     pub max_send_buffer: u32,
     /// Initial congestion window in segments (RFC 6928). Default 10.
-    pub initial_window: u32,
+    pub initial_window: u16,
     /// RTO before the first measurement (RFC 6298, 2.1). Default 1 s.
     pub initial_rto: Duration,
     /// Least RTO. Default 200 ms, as Linux; RFC 6298's SHOULD is 1 s.

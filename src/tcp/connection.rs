@@ -335,7 +335,7 @@ impl Connection {
             snd_wnd: 0,
             snd_wl1: 0,
             snd_wl2: 0,
-            snd_buf: options.send_buffer.clamp(1024, config.max_send_buffer.max(1024)),
+            snd_buf: options.send_buffer.clamp(1024, config.max_send_buffer.clamp(1024, MOST)),
             rtt: Rtt::new(config),
             rtt_seq: initial.iss,
             congestion: Congestion::new(options.congestion, config.knobs(), 10 * 536),
@@ -368,6 +368,9 @@ impl Connection {
         self.hot.mss = usize::from(mss).min(frame) as u16;
     }
 }
+
+/// No send buffer is larger: sequence numbers would not tell what comes first.
+pub(super) const MOST: u32 = 1 << 30;
 
 pub(super) fn limit(max_segment: u16) -> u16 {
     if max_segment == 0 { u16::MAX } else { max_segment }

@@ -1,6 +1,7 @@
 //! Explicit congestion notification (RFC 3168), and DCTCP's way of echoing it
 //! (RFC 8257, 3.2).
 
+use super::congestion::Algorithm;
 use super::connection::{Bits, Connection};
 use super::seq;
 use super::types::{Env, State};
@@ -33,8 +34,11 @@ pub(super) struct Ecn {
     ce: bool,
     /// The segment that is looked at carries ECE.
     pub ece: bool,
-    /// No reduction until this is acknowledged.
+    /// SND.NXT at the last mark that counted: none does until more than that is
+    /// acknowledged.
     end: Option<u32>,
+    /// The window was reduced for it.
+    reduced: bool,
     /// Segments that were acknowledged with ECE.
     pub delivered_ce: u32,
 }
@@ -141,14 +145,54 @@ impl Connection {
         let lost = h.bits.intersects(Bits::RECOVERY | Bits::LOSS);
         let ecn = &mut self.flow().ecn;
         ecn.delivered_ce = ecn.delivered_ce.wrapping_add(newly.div_ceil(mss.max(1)));
-        if ecn.end.is_some_and(|end| seq::lt(ack, end)) || flight == 0 {
+        // The ACK for the last of them echoes too: the peer hears of the reduction
+        // with the first data behind it. Far behind, `end` says nothing any more.
+        let known = |end: u32| end.wrapping_sub(ack) <= nxt.wrapping_sub(ack);
+        if ecn.end.is_some_and(known) || flight == 0 {
             return;
         }
-        (ecn.end, ecn.cwr) = (Some(nxt), true);
+        (ecn.end, ecn.cwr, ecn.reduced) = (Some(nxt), true, !lost);
         if !lost {
             self.hot.congestion.on_ecn(env.now, flight, mss);
         }
         self.mark_ecn_busy();
+    }
+
+    /// A loss reduces the window, and the peer is told, as of any reduction. Marks
+    /// and losses of one window of data count once (RFC 3168, 6.1.2); DCTCP's
+    /// answer to a mark is too small to stand for that (RFC 8257, 3.5).
+    #[cold]
+    pub(super) fn reduce_for_loss(&mut self, env: &Env, flight: u32) {
+        let mss = u32::from(self.hot.mss);
+        if !self.is_reduced_for_mark() {
+            self.hot.congestion.on_recovery(env.now, flight, mss);
+        }
+        self.tell_reduction();
+    }
+
+    fn is_reduced_for_mark(&self) -> bool {
+        let h = &self.hot;
+        let full = matches!(h.congestion.algorithm(), Algorithm::Cubic | Algorithm::Reno);
+        let flight = h.snd_nxt.wrapping_sub(h.snd_una);
+        let under_way = |end: u32| (1..=flight).contains(&end.wrapping_sub(h.snd_una));
+        let ecn = self.cold.flow.as_ref().map(|f| &f.ecn).filter(|e| e.reduced);
+        full && ecn.and_then(|e| e.end).is_some_and(under_way)
+    }
+
+    /// The next new data says that the window was reduced.
+    pub(super) fn tell_reduction(&mut self) {
+        if self.ecn_is_on() {
+            self.flow().ecn.cwr = true;
+            self.mark_ecn_busy();
+        }
+    }
+
+    /// It was not, after all.
+    pub(super) fn withdraw_reduction(&mut self) {
+        if self.ecn_is_on() && !self.is_reduced_for_mark() {
+            self.flow().ecn.cwr = false;
+            self.mark_ecn_busy();
+        }
     }
 
     /// The ACK was dealt with.

@@ -88,7 +88,7 @@ impl Connection {
         }
         self.set_mss(env.pool.arena().capacity());
         self.search_from_start(env);
-        self.start_window(env, env.config.initial_window);
+        self.start_window(env, env.config.initial_window.into());
     }
 
     /// RFC 6928, 2: ten segments, at most 14,600 bytes unless two are more.
@@ -103,13 +103,15 @@ impl Connection {
     /// The handshake is over: our SYN is acknowledged.
     pub(super) fn establish(&mut self, env: &mut Env, ack: u32, echo: Option<u32>) -> Disposition {
         let repeated = self.hot.bits.contains(Bits::SYN_REPEATED);
-        if !repeated {
+        // What was sent last may be data that answered the SYN's.
+        let answered = self.cold.early && self.hot.send.sent() > 0;
+        if !repeated && !answered {
             let took = env.now.since(self.cold.last_sent);
             self.hot.rtt.sample(took, env.config);
             self.cold.min_rtt.sample(took, env.now);
         } else if let Some(took) = self.echoed(env, echo) {
             self.hot.rtt.sample(took, env.config);
-        } else {
+        } else if repeated {
             self.hot.rtt.after_syn_timeout();
         }
         // One that was too large for the path was not lost to congestion.

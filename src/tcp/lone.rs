@@ -20,7 +20,7 @@ impl Connection {
             && h.bits.contains(Bits::PATH)
             && h.snd_una == h.snd_nxt
             && !h.congestion.is_spaced()
-            && h.congestion.window <= env.config.initial_window * u32::from(h.mss);
+            && h.congestion.window <= u32::from(env.config.initial_window) * u32::from(h.mss);
         if !plain || self.cold.flow.is_some() || env.tx.room() == 0 {
             return false;
         }

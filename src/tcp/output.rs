@@ -234,7 +234,7 @@ impl Connection {
     #[inline]
     fn restart_after_idle(&mut self, env: &Env) {
         let h = &mut self.hot;
-        let initial = env.config.initial_window * u32::from(h.mss);
+        let initial = u32::from(env.config.initial_window) * u32::from(h.mss);
         if h.congestion.window > initial && env.config.restart_idle {
             let idle = env.now.since(self.cold.last_sent);
             if idle > h.rtt.rto(0, env.config) {
@@ -541,7 +541,8 @@ impl Connection {
     pub(super) fn set_retransmit(&mut self, env: &Env) {
         let h = &self.hot;
         let mut wait = h.rtt.rto(h.backoff, env.config);
-        let trouble = Bits::TAIL | Bits::NO_PROBE | Bits::RECOVERY | Bits::LOSS;
+        let none = Bits::NO_PROBE | Bits::TAIL_DUE | Bits::RECOVERY | Bits::LOSS;
+        let trouble = Bits::TAIL | none;
         let mode = if h.snd_wnd == 0 && h.state.is_synchronized() {
             Mode::Persist
         } else if h.bits & trouble == Bits::TAIL {

@@ -76,6 +76,11 @@ impl Rate {
         });
     }
 
+    #[cfg(test)]
+    pub fn lost(&self) -> u32 {
+        self.lost
+    }
+
     /// Something was delivered, the last sent of it at `sent_at`.
     fn on_delivered(
         &mut self,

@@ -10,7 +10,7 @@
 //! renewed.
 
 use super::{Config, ConnOptions};
-use super::connection::Connection;
+use super::connection::{Connection, MOST};
 use super::seq;
 use super::types::{Disposition, Env};
 use crate::time::{Duration, Instant};
@@ -168,7 +168,7 @@ impl Connection {
     /// Sets the send buffer, in bytes, within the stack's bounds, and for good.
     pub fn set_send_buffer(&mut self, config: &Config, bytes: u32) {
         self.cold.tune_send = false;
-        self.hot.snd_buf = bytes.clamp(1024, config.max_send_buffer.max(1024));
+        self.hot.snd_buf = bytes.clamp(1024, config.max_send_buffer.clamp(1024, MOST));
     }
 }
 

@@ -390,7 +390,7 @@ impl Congestion {
             Kind::Dctcp(dctcp) => dctcp.reduce(*window, mss),
             _ => state.after_loss(*window, in_flight, mss),
         };
-        *window = state.threshold;
+        *window = state.threshold.min(*window);
     }
 
     /// Nothing was sent for longer than an RTO (RFC 5681, 4.1): the window is at
@@ -466,6 +466,16 @@ mod tests {
             assert_eq!((c.window, c.threshold()), (1000, threshold), "reduced once");
             c.on_recovery(NOW, 1000, 1000);
             assert_eq!(c.threshold(), 2000);
+        }
+    }
+
+    #[test]
+    fn a_mark_never_makes_the_window_larger() {
+        for algorithm in [Algorithm::Reno, Algorithm::Dctcp, Algorithm::Cubic] {
+            let mut c = start(algorithm);
+            c.window = 1000;
+            c.on_ecn(NOW, 1000, 1000);
+            assert_eq!((c.window, c.threshold()), (1000, 2000));
         }
     }
 

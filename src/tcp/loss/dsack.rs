@@ -2,6 +2,7 @@
 
 use super::{Recovery, Seen};
 use crate::tcp::connection::{Bits, Connection};
+use crate::tcp::send_queue::Marks;
 use crate::tcp::seq;
 use crate::tcp::types::Env;
 use crate::wire::tcp::SackBlock;
@@ -58,6 +59,14 @@ impl Connection {
         seen.duplicates = len.div_ceil(u32::from(h.mss).max(1));
         self.cold.dsack_dups = self.cold.dsack_dups.saturating_add(seen.duplicates);
         seen.probe_duplicate = r.tail.is_some_and(|t| t.resent && t.end == block.right);
-        r.undo.duplicates(block.right, seen.duplicates);
+        // Of what is still in the queue it is known whether it went again.
+        let (queue, una) = (&h.send, h.snd_una);
+        let once = seq::gt(block.right, una) && {
+            let i = queue.index_of(block.right).saturating_sub(1).min(queue.frames().saturating_sub(1));
+            queue.frames() > 0 && !queue.get(i).marks.contains(Marks::RETRANSMITTED)
+        };
+        if !once {
+            r.undo.duplicates(block.right, seen.duplicates);
+        }
     }
 }

@@ -19,7 +19,6 @@ struct Before {
     /// of it, so that little is left of it afterwards.
     flight: u32,
     sacked: u32,
-    lost: u32,
     queued: u32,
     in_recovery: bool,
 }
@@ -50,7 +49,6 @@ impl Connection {
             pipe: self.pipe(),
             flight: self.hot.snd_nxt.wrapping_sub(una),
             sacked: self.hot.send.sacked(),
-            lost: self.hot.send.lost(),
             queued: self.queued(),
             in_recovery: self.hot.bits.contains(Bits::RECOVERY),
         };
@@ -143,6 +141,7 @@ impl Connection {
     /// What the ACK says about losses, recovery and its end.
     fn judge(&mut self, env: &mut Env, r: &mut Recovery, seen: &Seen, before: &Before) {
         let advanced = self.hot.snd_una != before.una;
+        let trouble = self.hot.bits.intersects(Bits::LOSS | Bits::RECOVERY);
         if self.hot.bits.contains(Bits::LOSS) {
             self.in_loss(env, r, seen, advanced);
         } else if self.hot.bits.contains(Bits::RECOVERY) {
@@ -154,8 +153,14 @@ impl Connection {
         self.detect(env, r, advanced);
         self.excuse_probe(env, r);
         let idle = !self.hot.bits.intersects(Bits::LOSS | Bits::RECOVERY);
-        if idle && self.hot.send.lost() > 0 && r.is_detected {
-            self.enter_recovery(env, r, before.flight, before.sacked);
+        // What was sent since the last began, and was lost while it lasted, makes the
+        // next, whether it went again or not.
+        let left = trouble && r.undo.is_open() && r.board.retransmitted + r.board.lost_segments > 0;
+        if idle && (left || self.hot.send.lost() > 0 && r.is_detected) {
+            // Behind a hole more was outstanding than was under way.
+            let now = (self.hot.snd_nxt.wrapping_sub(self.hot.snd_una), self.hot.send.sacked());
+            let (flight, sacked) = if left { now } else { (before.flight, before.sacked) };
+            self.enter_recovery(env, r, flight, sacked);
         }
     }
 
@@ -175,13 +180,13 @@ impl Connection {
     #[inline]
     pub(super) fn excuse_probe(&mut self, env: &mut Env, r: &mut Recovery) {
         if r.is_detected && self.hot.bits.contains(Bits::CARE) && self.is_probe_lost(env, r) {
-            (r.is_detected, r.excused) = (false, self.hot.send.lost());
+            r.is_detected = false;
+            r.untold = r.untold.saturating_sub(self.hot.send.lost());
         }
     }
 
     /// Losses that this ACK, or the passing of time, shows.
     pub(super) fn detect(&mut self, env: &mut Env, r: &mut Recovery, advanced: bool) {
-        (r.is_detected, r.excused) = (false, 0);
         let before = self.hot.send.lost();
         r.reorder_at = Instant::NEVER;
         if !self.hot.bits.contains(Bits::SACK) {
@@ -192,6 +197,7 @@ impl Connection {
             self.detect_dupack(r);
         }
         r.is_detected = self.hot.send.lost() > before;
+        r.untold = r.untold.saturating_add(self.hot.send.lost().saturating_sub(before));
     }
 
     /// Fast recovery begins: the window shrinks, step by step (RFC 6937).
@@ -203,13 +209,13 @@ impl Connection {
         sacked: u32,
     ) {
         let h = &mut self.hot;
-        r.undo.begin(h.snd_una, r.board.retransmitted);
+        r.undo.begin_fast(h.snd_una, r.board.retransmitted);
         r.prr.begin(flight.saturating_sub(sacked));
         r.tail = None;
         self.cold.recover = h.snd_nxt;
-        h.congestion.on_recovery(env.now, flight, h.mss.into());
         h.bits |= Bits::RECOVERY;
         env.counters.tcp_recoveries += 1;
+        self.reduce_for_loss(env, flight);
     }
 
     /// With so much in the pipe until now: after the reduction step by step that is
@@ -234,7 +240,7 @@ impl Connection {
     /// Congestion control hears of it; in fast recovery the window follows from
     /// what was delivered.
     fn adjust_window(&mut self, env: &mut Env, r: &mut Recovery, seen: &Seen, before: &Before) {
-        let newly_lost = self.hot.send.lost().saturating_sub(before.lost + r.excused);
+        let newly_lost = core::mem::take(&mut r.untold);
         let advanced = self.hot.snd_una.wrapping_sub(before.una);
         if seen.delivered > 0 || advanced > 0 || newly_lost > 0 {
             let ruled = before.in_recovery && !self.hot.congestion.owns_recovery();

@@ -54,8 +54,9 @@ pub(super) struct Recovery {
     reorder_at: Instant,
     /// Losses came to light just now.
     is_detected: bool,
-    /// Bytes newly lost of which congestion control does not hear.
-    excused: u32,
+    /// Bytes of losses that congestion control has not heard of: time shows some
+    /// between two ACKs.
+    untold: u32,
     /// SND.NXT at the end of the last recovery.
     linger: u32,
 }
@@ -71,7 +72,7 @@ impl Recovery {
             tail: None,
             reorder_at: Instant::NEVER,
             is_detected: false,
-            excused: 0,
+            untold: 0,
             linger: una,
         }
     }
@@ -201,6 +202,8 @@ impl Connection {
         match h.state {
             State::SynSent | State::SynReceived => self.resend_syn(env, before),
             _ if h.snd_wnd == 0 => self.probe_window(),
+            // The next hop is waited for: that is no congestion.
+            _ if !outstanding => env.counters.tcp_timeouts += 1,
             _ => {
                 self.on_timeout(env, first);
                 self.path_timeout(env);
@@ -244,6 +247,7 @@ impl Connection {
             }
         }
         self.fin_is_lost();
+        self.tell_reduction();
         self.put_books(r);
     }
 

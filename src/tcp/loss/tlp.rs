@@ -111,8 +111,8 @@ impl Connection {
             let h = &mut self.hot;
             let mss = u32::from(h.mss);
             if !h.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
-                h.congestion.on_recovery(env.now, tail.flight, mss);
-                h.congestion.on_recovered(env.now, tail.flight, mss);
+                self.reduce_for_loss(env, tail.flight);
+                self.hot.congestion.on_recovered(env.now, tail.flight, mss);
             }
             r.tail = None;
         } else if !tail.resent || seen.probe_duplicate || plain && seen.sacked == 0 {

@@ -25,6 +25,14 @@ impl Undo {
         *self = Self { marker: Some(una), left, stamp: None };
     }
 
+    /// Fast recovery begins. What the one before sent again, and is still under way,
+    /// is no proof of a delay when it arrives.
+    pub fn begin_fast(&mut self, una: u32, resent: u32) {
+        let stamp = self.stamp.filter(|_| resent > 0);
+        self.begin(una, resent);
+        self.stamp = stamp;
+    }
+
     /// A segment was sent again.
     pub fn resent(&mut self, now: Instant) {
         if self.marker.is_some() {
@@ -126,8 +134,9 @@ impl Connection {
             h.send.set_sacked(0);
         }
         h.congestion.undo();
+        self.withdraw_reduction();
         env.counters.tcp_undone += 1;
-        r.undo = Undo::default();
+        (r.undo, r.untold) = (Undo::default(), 0);
         self.recovery_is_over(r);
     }
 }

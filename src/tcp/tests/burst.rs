@@ -5,7 +5,7 @@ use super::*;
 /// A connection that has measured a round trip of `rtt`, with an initial window of
 /// `window` segments of 1000 bytes.
 fn measured(rtt: Duration, window: u32) -> Solo {
-    let config = Config { initial_window: window, ..Config::default() };
+    let config = Config { initial_window: window as u16, ..Config::default() };
     let (mut solo, _) = Solo::syn_received(config, PLAIN);
     solo.host.now += rtt;
     solo.get(ACK, b"");

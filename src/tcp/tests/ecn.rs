@@ -16,6 +16,10 @@ fn has_ecn(host: &Host) -> bool {
 
 /// A connection that opened actively, with what the peer's SYN-ACK says.
 fn opened(config: Config, answer: Flags) -> (Solo, Out) {
+    opened_with(config, answer, false)
+}
+
+fn opened_with(config: Config, answer: Flags, sack: bool) -> (Solo, Out) {
     let mut host = Host::new(config, 1);
     let options = host.config.options.clone();
     let t = template("10.0.0.1:80", "10.0.0.2:4000");
@@ -25,7 +29,7 @@ fn opened(config: Config, answer: Flags) -> (Solo, Out) {
     let ack = ISS.wrapping_add(1);
     let (seq, window) = (IRS.wrapping_add(1), 60_000);
     let mut solo = Solo { host, seq, ack, window, time: None, echo: 0 };
-    let options = Options { mss: Some(1000), ..Options::default() };
+    let options = Options { mss: Some(1000), sack_permitted: sack, ..Options::default() };
     let seg = segment(SYN | ACK | answer, IRS, ack, window, options, 0);
     solo.host.input(&seg, &[]);
     solo.host.out_one();
@@ -38,6 +42,11 @@ impl Solo {
         let seg = segment(flags, self.seq, self.ack, self.window, self.options(), data.len());
         self.seq = self.seq.wrapping_add(seg.seq_len());
         self.host.input(&Segment { ce, ..seg }, data);
+    }
+
+    /// What the peer acknowledged last, relative to the first byte.
+    fn rel_ack(&self) -> u32 {
+        self.ack.wrapping_sub(ISS.wrapping_add(1))
     }
 
     fn window_segments(&self) -> u32 {
@@ -234,4 +243,107 @@ fn dctcp_shrinks_by_the_share_that_is_marked() {
     let after = solo.window_segments();
     assert!(after < before && after * 10 >= before * 9, "{before} {after}");
     solo.host.finish();
+}
+
+/// Ten segments are under way, and the first ACK tells of a mark.
+fn reduced() -> Solo {
+    let (mut solo, _) = opened_with(config(EcnMode::Request), ECE, true);
+    solo.host.send(&pattern(10_000));
+    assert_eq!(solo.leaving().len(), 10);
+    solo.ack = solo.ack.wrapping_add(1000);
+    solo.get(ACK | ECE, b"");
+    assert_eq!(solo.window_segments(), 5);
+    solo
+}
+
+#[test]
+fn the_last_ack_for_what_was_under_way_still_echoes_and_reduces_nothing() {
+    // The peer hears of the reduction with the first data behind it.
+    let mut solo = reduced();
+    for _ in 0..9 {
+        solo.ack = solo.ack.wrapping_add(1000);
+        solo.get(ACK | ECE, b"");
+        solo.host.send(&pattern(1000));
+        solo.leaving();
+    }
+    assert_eq!(solo.rel_ack(), 10_000);
+    assert!(solo.window_segments() >= 5, "{}", solo.window_segments());
+    solo.ack = solo.ack.wrapping_add(1000);
+    solo.get(ACK | ECE, b"");
+    assert!(solo.window_segments() < 5, "that is another mark");
+    solo.host.finish();
+}
+
+#[test]
+fn a_mark_counts_however_many_bytes_after_the_last() {
+    let mut solo = reduced();
+    solo.get_ack(9000);
+    solo.host.send(&pattern(1000));
+    solo.leaving();
+    solo.get_ack(1000);
+    assert_eq!(solo.host.conn().unacknowledged(), 0);
+    // Two gigabytes and some later.
+    let far = 0x9000_0000u32;
+    let h = &mut solo.host.conn.as_mut().unwrap().hot;
+    for number in [&mut h.snd_una, &mut h.snd_nxt, &mut h.snd_end, &mut h.snd_wl2, &mut h.rtt_seq] {
+        *number = number.wrapping_add(far);
+    }
+    solo.ack = solo.ack.wrapping_add(far);
+    let before = solo.window_segments();
+    solo.host.send(&pattern(5000));
+    assert_eq!(solo.host.out().len(), 5);
+    solo.ack = solo.ack.wrapping_add(1000);
+    solo.get(ACK | ECE, b"");
+    assert!(solo.window_segments() < before);
+    solo.host.finish();
+}
+
+/// The peer has what lies behind a missing segment, as far as `right`.
+fn tell_sack(solo: &mut Solo, left: u32, right: u32) {
+    let at = |n: u32| ISS.wrapping_add(1).wrapping_add(n);
+    let mut options = solo.options();
+    options.sack.push(SackBlock { left: at(left), right: at(right) });
+    let seg = segment(ACK, solo.seq, solo.ack, solo.window, options, 0);
+    solo.host.input(&seg, b"");
+}
+
+#[test]
+fn marks_and_losses_of_one_window_of_data_reduce_once() {
+    // RFC 3168, 6.1.2: "a series of dropped and/or CE packets from a single window".
+    let mut solo = reduced();
+    tell_sack(&mut solo, 2000, 6000);
+    solo.leaving();
+    assert_eq!(solo.host.counters.tcp_recoveries, 1);
+    assert_eq!(solo.host.conn().hot.congestion.threshold(), 5000);
+    solo.get_ack(9000);
+    // The next window's loss does reduce.
+    solo.host.send(&pattern(10_000));
+    assert_eq!(solo.leaving().len(), 5);
+    tell_sack(&mut solo, 11_000, 14_000);
+    solo.leaving();
+    assert_eq!(solo.host.counters.tcp_recoveries, 2);
+    assert!(solo.host.conn().hot.congestion.threshold() < 5000);
+    solo.host.finish();
+}
+
+#[test]
+fn what_reduces_the_window_for_a_loss_is_told_too() {
+    // RFC 3168, 6.1.2: "for any reason".
+    for by_time in [false, true] {
+        let (mut solo, _) = opened_with(config(EcnMode::Request), ECE, !by_time);
+        solo.host.send(&pattern(10_000));
+        solo.leaving();
+        if by_time {
+            solo.host.advance(Duration::from_secs(5));
+        } else {
+            tell_sack(&mut solo, 1000, 5000);
+        }
+        let again = solo.host.out();
+        assert!(again.iter().all(|o| solo.rel(o) >= 10_000 || !o.seg.flags.contains(CWR)));
+        solo.get_ack(10_000);
+        solo.host.send(&pattern(2000));
+        let new = solo.host.out().into_iter().find(|o| solo.rel(o) == 10_000).unwrap();
+        assert!(new.seg.flags.contains(CWR), "{by_time}");
+        solo.host.finish();
+    }
 }

@@ -243,3 +243,19 @@ fn data_and_fin_on_the_handshakes_last_segments_are_taken() {
     assert_eq!(solo.host.out_one().seg.ack, IRS.wrapping_add(7));
     solo.host.finish();
 }
+
+#[test]
+fn data_that_answers_a_syns_does_not_shorten_the_handshakes_round_trip() {
+    for (offer, rtt) in [(MODERN, 100_000), (PLAIN, 0)] {
+        let (mut solo, _) = Solo::syn_received(Config::default(), offer);
+        solo.host.conn.as_mut().unwrap().cold.early = true;
+        solo.host.now += ms(90);
+        solo.host.send(b"early");
+        assert_eq!(solo.host.out().len(), 1);
+        solo.host.now += ms(10);
+        solo.get(ACK, b"");
+        assert_eq!(solo.host.state(), State::Established);
+        assert_eq!(solo.host.conn().hot.rtt.smoothed(), rtt);
+        solo.host.finish();
+    }
+}

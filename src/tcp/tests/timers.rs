@@ -171,3 +171,73 @@ fn the_user_timeout_bounds_keepalive_instead_of_its_count() {
     assert_eq!(solo.host.take_error(), Some(Errno::ETIMEDOUT));
     solo.host.finish();
 }
+
+/// An open connection over Ethernet, its next hop known.
+fn over_ethernet() -> Host {
+    let mut host = Host::new(Config::default(), 1);
+    let options = host.config.options.clone();
+    let mac = crate::wire::ethernet::Mac([2; 6]);
+    let link = Link::Ethernet { src: mac, dst: mac };
+    let (local, remote) = ("10.0.0.2:4000".parse().unwrap(), "10.0.0.1:80".parse().unwrap());
+    let t = Template::new(link, local, remote, 64, 0);
+    host.conn = Some(Connection::connect(&mut host.env(), t, &options, initial(ISS), 1500));
+    host.with(|c, _| c.set_path(Some(mac)));
+    host.output();
+    let options = Options { mss: Some(1000), sack_permitted: true, ..Options::default() };
+    let answer = segment(SYN | ACK, IRS, ISS.wrapping_add(1), 60_000, options, 0);
+    host.input(&answer, &[]);
+    host.output();
+    host
+}
+
+#[test]
+fn a_next_hop_that_is_not_known_is_no_congestion() {
+    let mut host = over_ethernet();
+    host.with(|c, _| c.set_path(None));
+    let window = host.conn().hot.congestion.window;
+    host.send(b"data");
+    assert!(host.output().is_empty());
+    for _ in 0..3 {
+        host.advance(Duration::from_secs(1000));
+        assert!(host.output().is_empty());
+    }
+    assert_eq!(host.conn().hot.congestion.window, window);
+    host.with(|c, _| c.set_path(Some(crate::wire::ethernet::Mac([3; 6]))));
+    assert_eq!(host.output().len(), 1);
+    host.finish();
+}
+
+#[test]
+fn a_probe_that_cannot_leave_does_not_keep_the_time_out_away() {
+    let mut host = over_ethernet();
+    host.send(b"data");
+    assert_eq!(host.output().len(), 1);
+    host.with(|c, _| c.set_path(None));
+    for _ in 0..100 {
+        if host.state() == State::Closed {
+            break;
+        }
+        host.advance(Duration::from_secs(1000));
+        assert!(host.output().is_empty());
+    }
+    assert_eq!(host.take_error(), Some(Errno::ETIMEDOUT));
+    host.finish();
+}
+
+#[test]
+fn an_echo_of_this_millisecond_is_no_round_trip_of_none() {
+    let mut solo = Solo::established(Config { min_rto: ms(10), ..Config::default() }, MODERN);
+    solo.host.now += ms(1000);
+    solo.host.conn.as_mut().unwrap().cold.min_rtt = Default::default();
+    solo.host.send(&pattern(100));
+    solo.leaving();
+    // Sent again: only the echo tells the round trip.
+    solo.host.advance(Duration::from_secs(5));
+    solo.leaving();
+    solo.host.advance(Duration::from_secs(5));
+    let out = solo.host.out();
+    solo.echo = out[0].seg.options.timestamp.unwrap().0;
+    solo.get_ack(100);
+    assert!(solo.host.conn().cold.min_rtt.least() >= 1000);
+    solo.host.finish();
+}

@@ -360,3 +360,50 @@ fn two_ends_that_are_full_do_not_acknowledge_each_other_for_ever() {
     assert!(pair.got_a == data && pair.got_b == data);
     pair.finish();
 }
+
+#[test]
+fn a_window_that_flaps_has_nothing_sent_again() {
+    // Else two empty segments would buy a window of data, over and over.
+    let mut solo = Solo::plain();
+    solo.host.send(&pattern(5000));
+    assert_eq!(solo.leaving().len(), 5);
+    for _ in 0..5 {
+        solo.window = 0;
+        solo.get_ack(0);
+        solo.host.silent();
+        solo.window = 60_000;
+        solo.get_ack(0);
+        solo.host.silent();
+    }
+    // It is still waited for.
+    solo.host.advance(Duration::from_secs(3));
+    assert_eq!(solo.leaving(), [(0, 1000)]);
+    solo.host.finish();
+}
+
+#[test]
+fn a_window_that_opens_asks_for_a_flush_whatever_waits() {
+    let mut solo = Solo::plain();
+    solo.window = 0;
+    solo.get(ACK, b"");
+    solo.host.shutdown();
+    solo.host.silent();
+    solo.host.advance(Duration::from_secs(1));
+    assert_eq!(solo.host.out_one().seg.flags, FIN | ACK);
+    let seg = segment(ACK, solo.seq, solo.ack, 100, Options::default(), 0);
+    let d = solo.host.with(|c, e| c.input(e, &seg, None));
+    assert!(d.flush, "the FIN goes again, and its timer begins");
+    assert_eq!(solo.host.out_one().seg.flags, FIN | ACK);
+    solo.host.finish();
+}
+
+#[test]
+fn no_buffer_is_larger_than_sequence_numbers_can_tell() {
+    let mut config = Config { max_send_buffer: u32::MAX, ..Config::default() };
+    config.options.send_buffer = u32::MAX;
+    let mut solo = Solo::established(config.clone(), PLAIN);
+    assert_eq!(solo.host.conn().send_buffer(), 1 << 30);
+    solo.host.with(|c, _| c.set_send_buffer(&config, u32::MAX));
+    assert_eq!(solo.host.conn().send_buffer(), 1 << 30);
+    solo.host.finish();
+}

@@ -1,6 +1,7 @@
 //! Loss recovery with SACK: RACK-TLP (RFC 8985), D-SACK, time-outs.
 
 mod bulk;
+mod next;
 mod undo;
 
 use super::*;
