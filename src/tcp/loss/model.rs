@@ -101,6 +101,8 @@ impl Bed {
         }
         self.now += 1;
         self.board.on_resent(&mut self.queue, i, Instant::from_nanos(self.now));
+        // What is over is thrown away here, and nowhere else.
+        assert!(self.board.resent.len() <= 2 * self.queue.sent() as usize + 17);
         (self.plain[i].lost, self.plain[i].resent) = (false, true);
     }
 
@@ -123,7 +125,6 @@ impl Bed {
         }
         let live = b.resent.iter().filter(|r| Board::entry(q, r).is_some()).count();
         assert_eq!(live as u32, b.retransmitted, "each has its entry");
-        assert!(b.resent.len() <= 2 * q.sent() as usize + 17);
     }
 
     /// The cursor goes to the first that was sent once and is under way.
