@@ -240,10 +240,7 @@ impl Connection {
                 d = d.and(self.fast_opened(env, seg));
             }
         }
-        let h = &self.hot;
-        // RFC 5961, 5.2: neither beyond what was sent nor far too old.
-        let oldest = h.snd_una.wrapping_sub(self.cold.max_wnd);
-        if seq::gt(seg.ack, h.snd_nxt) || seq::lt(seg.ack, oldest) {
+        if !self.is_ack_acceptable(seg) {
             env.counters.drop(DropReason::TcpBadAck);
             return Break(self.challenge(env));
         }

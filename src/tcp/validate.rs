@@ -15,15 +15,22 @@ use core::ops::ControlFlow::{Break, Continue};
 const STALE: Duration = Duration::from_secs(24 * 24 * 3600);
 
 impl Connection {
-    /// True for the ACK that ends a handshake which began with the peer's SYN.
+    /// True for a segment that acknowledges our SYN, and so ends a handshake which
+    /// began with the peer's, whatever else it is: a SYN again, or data from before
+    /// the window. Where it does not count after all it is no loss.
     pub fn completes_handshake(&self, seg: &Segment) -> bool {
-        let kind = seg.flags & (Flags::SYN | Flags::RST | Flags::ACK);
         let h = &self.hot;
-        kind == Flags::ACK
+        seg.flags & (Flags::RST | Flags::ACK) == Flags::ACK
             && h.state == State::SynReceived
+            && h.snd_nxt != h.snd_una
             && seg.ack == h.snd_nxt
-            && seq::ge(seg.seq, h.rcv_nxt)
-            && seq::lt(seg.seq, h.rcv_edge)
+    }
+
+    /// RFC 5961, 5.2: what a segment acknowledges was sent, and is not far too old.
+    #[inline]
+    pub(super) fn is_ack_acceptable(&self, seg: &Segment) -> bool {
+        let oldest = self.hot.snd_una.wrapping_sub(self.cold.max_wnd);
+        seq::le(seg.ack, self.hot.snd_nxt) && seq::ge(seg.ack, oldest)
     }
 
     /// In SYN-RECEIVED the peer's SYN may come again: alone where our SYN-ACK
@@ -94,23 +101,9 @@ impl Connection {
             seq::lt(first, h.rcv_edge) && seq::gt(end, h.rcv_nxt)
         };
         if acceptable {
-            // An RST's timestamp changes nothing (RFC 7323, 5.2).
-            let reset = a.seg.flags.contains(Flags::RST);
-            if !reset
-                && env.now.since(self.cold.last_recv) > STALE
-                && let Some((value, _)) = a.seg.options.timestamp
-            {
-                // What was noted so long ago compares with nothing any more.
-                self.hot.ts_recent = value;
-            }
+            self.note_time(env, a.seg);
             self.cold.last_recv = env.now;
             self.cold.keep_probes = 0;
-            // One that acknowledges what was never sent is not the peer's, perhaps:
-            // its timestamp would shut out the peer's own.
-            let early = a.seg.flags.contains(Flags::ACK) && seq::gt(a.seg.ack, self.hot.snd_nxt);
-            if !early && !reset {
-                self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
-            }
             return Continue(());
         }
         if a.seg.flags.contains(Flags::RST) && !(first == h.rcv_nxt && window == 0) {
@@ -138,7 +131,7 @@ impl Connection {
             // Our ACK was lost, and this came again: the answer echoes the copy
             // (RFC 7323, 4.3, (2)). With the first one's timestamp the sender would
             // measure its own time-out as a round trip, and double it.
-            self.take_timestamp(a.seg.seq, a.seg.options.timestamp);
+            self.note_time(env, a.seg);
         }
         let reason = if duplicate { DropReason::TcpDuplicate } else { DropReason::TcpOutOfWindow };
         env.counters.drop(reason);
@@ -168,6 +161,22 @@ impl Connection {
         let behind = h.rcv_nxt.wrapping_sub(seg.seq);
         let open = h.state.is_synchronized() && h.state != State::TimeWait;
         open && kind == Flags::ACK && seg.payload_len == 0 && (1..=1 << h.rcv_scale).contains(&behind)
+    }
+
+    /// Takes a segment's timestamp. One whose ACK cannot be, or an RST, is perhaps
+    /// not the peer's: its timestamp would shut out the peer's own.
+    fn note_time(&mut self, env: &Env, seg: &Segment) {
+        let kind = seg.flags & (Flags::RST | Flags::ACK);
+        if kind != Flags::ACK || !self.is_ack_acceptable(seg) {
+            return;
+        }
+        if env.now.since(self.cold.last_recv) > STALE
+            && let Some((value, _)) = seg.options.timestamp
+        {
+            // What was noted so long ago compares with nothing any more.
+            self.hot.ts_recent = value;
+        }
+        self.take_timestamp(seg.seq, seg.options.timestamp);
     }
 
     /// A FIN sent again starts TIME-WAIT anew (3.10.7.4, eighth).

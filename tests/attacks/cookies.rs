@@ -115,6 +115,32 @@ fn an_ack_that_finds_the_accept_queue_full_is_not_heard_and_comes_again() {
     }
 }
 
+/// Whatever else the segment is that acknowledges our SYN: with a SYN, with a byte
+/// from before the window, at the window's very end.
+#[test]
+fn nothing_that_ends_a_handshake_gets_past_a_full_accept_queue() {
+    let mut b = Bed::new(|c| c.table.syn_cookies = SynCookies::Off);
+    b.sockets.listen(b.listener, 1).unwrap();
+    let mut late = Vec::new();
+    for port in [4002, 4003] {
+        b.put(&Segment { src_port: port, ..seg(SYN, 999, 0) }, b"");
+        late.push((port, b.one().seg));
+    }
+    b.sockets.listen(b.listener, 8).unwrap();
+    b.handshake(4000, modern(1));
+    b.handshake(4001, modern(1));
+    b.sockets.listen(b.listener, 1).unwrap();
+    for (port, answer) in late {
+        let good = Segment { src_port: port, ..seg(ACK, 1000, answer.seq.wrapping_add(1)) };
+        b.put(&Segment { flags: SYN | ACK, seq: 999, ..good.clone() }, b"");
+        b.put(&Segment { flags: ACK | PSH, seq: 999, ..good.clone() }, b"xy");
+        b.put(&Segment { seq: 1000u32.wrapping_add(answer.window.into()), ..good.clone() }, b"");
+        b.put(&Segment { flags: ACK | FIN, ..good }, b"");
+    }
+    assert_eq!(b.dropped(DropReason::TcpAcceptQueueFull), 8);
+    assert_eq!(b.info(b.listener, 24), 2, "the bound and one");
+}
+
 #[test]
 fn where_overflow_is_to_abort_the_client_hears_an_rst() {
     for cookies in [SynCookies::Off, SynCookies::Always] {

@@ -76,6 +76,35 @@ fn data_with_an_acknowledgment_that_cannot_be_is_not_taken() {
     assert_eq!(b.sockets.bytes_readable(c.h), Ok(3));
 }
 
+/// What is not taken in leaves no trace: a timestamp that a stranger made would
+/// make all of the peer's own old.
+#[test]
+fn a_segment_that_does_not_count_sets_no_timestamp() {
+    let mut b = Bed::new(|_| ());
+    let mut c = b.open(4000, modern(5000));
+    b.put(&c.seg(ACK), b"0123456789");
+    b.take();
+    c.seq += 10;
+    b.sockets.send(c.h, &[1; 100], 0).unwrap();
+    b.take();
+    let future = Options { timestamp: Some((0x4000_0000, 0)), ..Default::default() };
+    for (flags, ack) in [
+        (ACK, c.ack.wrapping_sub(1 << 30)),
+        (ACK, c.ack.wrapping_add(101)),
+        (RST, 0),
+        (RST | ACK, c.ack),
+    ] {
+        // It begins before the window and reaches into it.
+        let forged = Segment { seq: c.seq - 5, options: future.clone(), ..c.seg(flags) };
+        b.put(&Segment { ack, ..forged }, b"injected");
+        b.take();
+        b.put(&c.seg(ACK), b"own");
+        c.seq += 3;
+        assert_eq!(b.one().seg.ack, c.seq, "{flags:?} {ack}");
+        assert_eq!(b.dropped(DropReason::TcpPaws), 0);
+    }
+}
+
 /// CVE-2016-5696: what one connection answers says nothing of another, and how
 /// much it answers differs from second to second.
 #[test]
