@@ -370,6 +370,9 @@ unsafe fn recv_message(
     let room = parts.iter().map(|p| p.len()).sum::<usize>();
     let (n, meta) = target.recv_message(fd, &mut parts, flags & !libc::MSG_CMSG_CLOEXEC)?;
     msg.msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
+    if n > 0 {
+        msg.msg_flags |= flags & libc::MSG_OOB;
+    }
     if meta.from.is_some() && meta.full_len > room {
         msg.msg_flags |= libc::MSG_TRUNC;
     }

@@ -7,7 +7,7 @@ mod slow;
 use super::channel::{Channel, Command, Reply};
 use super::epoll::{SetEnd, Subscription};
 use super::hub::{Hub, Knock};
-use super::link::{ACCEPTED, End, Kind, LENT, Link, LinkId, MARK, OPEN, PRESSED, PRI, SOME, SPECIAL, WANTED};
+use super::link::{ACCEPTED, End, FULL, Kind, LENT, Link, LinkId, MARK, OPEN, PRESSED, PRI, SOME, SPECIAL, WANTED};
 use super::ring::{Consumer, ring};
 use super::worker::Core;
 use crate::frame::Frame;
@@ -37,6 +37,8 @@ pub(super) struct LinkEnd {
     pub subscriptions: Vec<Subscription>,
     /// `Link::short` as it was when room was last reported.
     served: u32,
+    /// A write that goes past the ring found no room in the socket.
+    pub refused: bool,
     /// Close or shut down for writing once everything written was taken.
     pub ending: Option<Ending>,
     /// Its last descriptor was closed: no call waits on it any more.
@@ -107,6 +109,7 @@ impl Desk {
             waiters: Vec::new(),
             subscriptions: Vec::new(),
             served: 0,
+            refused: false,
             ending: None,
             nudged: false,
         });
@@ -497,7 +500,7 @@ impl LinkEnd {
         let some = some || status & MARK != 0 || self.link.left.load(Ordering::Relaxed);
         let stream = matches!(self.end, End::Stream { .. });
         let enough = !stream || status & MARK != 0 || self.link.has_enough();
-        let room = status & OPEN != 0 && self.has_room();
+        let room = status & (OPEN | FULL) == OPEN && self.has_room();
         (status & (SPECIAL | PRI))
             | if some { SOME } else { 0 }
             | if some && enough { Readiness::IN.bits() } else { 0 }
@@ -543,6 +546,10 @@ impl LinkEnd {
             End::Datagram { lent, .. } => (true, *lent),
             End::Listener { .. } => (false, 0),
         };
+        self.refused &= ready & Readiness::OUT.bits() == 0;
+        if self.refused {
+            status |= FULL;
+        }
         let old = self.link.board.status.load(Ordering::Relaxed);
         let connected = ready & Readiness::OUT.bits() != 0 && ready & Readiness::HUP.bits() == 0;
         if datagram || old & OPEN != 0 || connected {
@@ -563,7 +570,7 @@ impl LinkEnd {
         }
         let rose = status & !old;
         (rose & (SPECIAL | PRI))
-            | if rose & OPEN != 0 { Readiness::OUT.bits() } else { 0 }
+            | if rose & OPEN != 0 || old & !status & FULL != 0 { Readiness::OUT.bits() } else { 0 }
             | if rose & (0x10 | 0x2000 | MARK | PRESSED) != 0 { Readiness::IN.bits() } else { 0 }
     }
 }

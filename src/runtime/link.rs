@@ -48,6 +48,9 @@ pub(super) const MARK: u32 = 1 << 18;
 pub(super) const PRESSED: u32 = 1 << 19;
 /// Of interest and of events: there is data, however little.
 pub(super) const SOME: u32 = 1 << 20;
+/// A write that the ring does not take was refused, and would be again: the
+/// socket's own buffer is full.
+pub(super) const FULL: u32 = 1 << 21;
 /// EPOLLPRI: an urgent byte waits.
 pub(super) const PRI: u32 = 0x2;
 /// EPOLLERR | EPOLLHUP | EPOLLRDHUP: the fast ways are closed.
@@ -243,7 +246,7 @@ impl Link {
         if status & (0x10 | 0x2000 | MARK) != 0 || self.has_readable() {
             ready |= 0x1;
         }
-        if status & OPEN != 0 && self.sending.hold().tx.has_room() {
+        if status & (OPEN | FULL) == OPEN && self.sending.hold().tx.has_room() {
             ready |= 0x4;
         }
         // An error makes both calls return.

@@ -40,6 +40,9 @@ enum Object {
 
 static TABLE: Table<Object> = Table::new();
 
+/// Bytes that a read into several parts has room for, at least.
+const SCRATCH: usize = 1 << 18;
+
 /// In a descriptor's status: O_NONBLOCK, of a worker's own socket.
 const NONBLOCKING: u32 = 1;
 
@@ -394,7 +397,9 @@ pub fn recv_message(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: i32) -> Resu
         let (n, meta) = match parts {
             [one] => s.recv_from(h, &mut one[from..], flags)?,
             _ => {
-                let mut whole = vec![0; want - from];
+                // As much as there can be, however long the parts are.
+                let most = s.bytes_readable(h).unwrap_or(0).max(SCRATCH);
+                let mut whole = vec![0; (want - from).min(most)];
                 let (n, meta) = s.recv_from(h, &mut whole, flags)?;
                 scatter(parts, from, &whole[..n]);
                 (n, meta)

@@ -411,6 +411,8 @@ impl SharedSocket {
             let mut data = vec![0; (want - at).min(1 << 16)];
             let n = gather(parts, at, &mut data);
             data.truncate(n);
+            // A record ends with the last byte.
+            let flags = if at + n < want { flags & !libc::MSG_EOR } else { flags };
             let id = link.id;
             return thread.call(self.hub, link.worker, move |core| core.send_slow(id, &data, flags))?;
         }

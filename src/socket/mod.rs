@@ -75,12 +75,7 @@ impl Sockets {
             rcvbuf: tcp.options.receive_buffer as usize,
             ttl: config.ttl,
         };
-        let defaults = Options {
-            nodelay: tcp.options.nodelay,
-            cork: tcp.options.cork,
-            keepalive: tcp.options.keepalive,
-            ..Options::default()
-        };
+        let defaults = Options::of(&tcp.options);
         Self {
             table: table::Sockets::new(config.table.max_sockets),
             stack,
@@ -342,8 +337,10 @@ impl Sockets {
             return self.send_opening(h, data, flags, to);
         }
         let mut sent = 0;
-        let pieces = data.iter().filter(|piece| !piece.is_empty());
-        for (i, piece) in pieces.enumerate() {
+        let mut pieces = data.iter().filter(|piece| !piece.is_empty()).enumerate().peekable();
+        while let Some((i, piece)) = pieces.next() {
+            // A record ends with the last of them.
+            let flags = if pieces.peek().is_some() { flags & !MSG_EOR } else { flags };
             match self.send(h, piece, flags) {
                 Ok(n) => {
                     sent += n;

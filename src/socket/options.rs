@@ -6,7 +6,7 @@
 use super::linux::*;
 use crate::errno::{Errno, Result};
 use crate::stack::tcp::{FastOpenKeys, Reuse};
-use crate::tcp::Algorithm;
+use crate::tcp::{Algorithm, ConnOptions};
 
 /// The least values that SO_SNDBUF and SO_RCVBUF take, as in Linux.
 const MIN_SNDBUF: usize = 4608;
@@ -62,7 +62,7 @@ pub struct Options {
     pub quick_ack: bool,
     /// TCP_CONGESTION; `None`: the stack's default.
     pub congestion: Option<Algorithm>,
-    /// TCP_MAXSEG; 0: by the MTU.
+    /// TCP_MAXSEG; 0: the stack's default.
     pub max_segment: u16,
     /// TCP_KEEPIDLE in seconds.
     pub keep_idle: u16,
@@ -72,7 +72,7 @@ pub struct Options {
     pub keep_count: u8,
     /// The user timeout option (RFC 5482); `None`: the stack's default.
     pub user_timeout_option: Option<bool>,
-    /// TCP_USER_TIMEOUT in milliseconds; 0: the stack's default.
+    /// TCP_USER_TIMEOUT in milliseconds; 0: none.
     pub user_timeout_ms: u32,
     /// TCP_SYNCNT; 0: the stack's default.
     pub syn_count: u8,
@@ -245,6 +245,23 @@ fn put_keys(out: &mut [u8], keys: Option<FastOpenKeys>) -> usize {
 }
 
 impl Options {
+    /// What a new socket starts with, where connections start with this.
+    pub fn of(o: &ConnOptions) -> Self {
+        let seconds = |n: u32| n.clamp(1, 32_767) as u16;
+        Self {
+            nodelay: o.nodelay,
+            cork: o.cork,
+            keepalive: o.keepalive,
+            keep_idle: seconds(o.keep_idle),
+            keep_interval: seconds(o.keep_interval),
+            keep_count: o.keep_count.clamp(1, 127),
+            user_timeout_ms: o.user_timeout,
+            window_clamp: o.window_clamp,
+            oob_inline: o.oob_inline,
+            ..Self::default()
+        }
+    }
+
     /// Sets an option of any socket, of IP, or (`stream`) of TCP.
     ///
     /// # Errors

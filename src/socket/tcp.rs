@@ -33,7 +33,10 @@ impl Sockets {
             keep_interval: options.keep_interval.into(),
             keep_count: options.keep_count,
             user_timeout: options.user_timeout_ms,
-            max_segment: options.max_segment,
+            max_segment: match options.max_segment {
+                0 => defaults.max_segment,
+                wish => wish,
+            },
             syn_retries: if options.syn_count > 0 { options.syn_count } else { defaults.syn_retries },
             congestion: options.congestion.unwrap_or(defaults.congestion),
             max_pacing_rate: match options.max_pacing_rate {
@@ -49,6 +52,7 @@ impl Sockets {
             tune_send: defaults.tune_send && options.sndbuf == 0,
             discover: match options.mtu_discover {
                 IP_PMTUDISC_DONT => Discover::Dont,
+                IP_PMTUDISC_WANT => defaults.discover,
                 _ => Discover::Do,
             },
             ..defaults.clone()
@@ -252,7 +256,6 @@ impl Sockets {
         let Kind::Stream(conn) = socket.kind else { return Err(Errno::EPIPE) };
         let (more, cork) = (flags & MSG_MORE != 0, socket.options.cork);
         let was = socket.flags.contains(Flags::MORE);
-        socket.flags.set(Flags::MORE, more);
         let (tcp, core) = (&mut self.stack.tcp, &mut self.stack.core);
         let state = tcp.conn(conn).state();
         if let Some(error) = tcp.conn_mut(conn).take_error() {
@@ -269,6 +272,7 @@ impl Sockets {
         }
         if more != was {
             // Held back until a send without MSG_MORE, or a full segment.
+            self.table.get_mut(h)?.flags.set(Flags::MORE, more);
             let _ = tcp.conn_mut(conn).set_cork(cork || more);
             tcp.changed(conn);
         }

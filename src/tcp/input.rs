@@ -158,10 +158,10 @@ impl Connection {
         self.check_sequence(env, a)?;
         self.check_reset(env, a)?;
         self.check_syn(env, a)?;
+        let d = self.check_ack(env, a)?;
         if let Some(value) = a.seg.options.user_timeout {
             self.take_user_timeout(env.config, value);
         }
-        let d = self.check_ack(env, a)?;
         Continue(d.and(self.after_ack(env, a)))
     }
 

@@ -56,7 +56,8 @@ impl Connection {
         self.hot.bits.contains(Bits::FIN_QUEUED) && !self.hot.bits.contains(Bits::FIN_SENT)
     }
 
-    /// True once the peer's FIN came in order and all data before it was read.
+    /// True once the peer's FIN came in order and all data before it was read, but
+    /// perhaps for an urgent byte that is not read with the others.
     #[inline]
     pub fn eof(&self) -> bool {
         self.hot.bits.contains(Bits::PEER_CLOSED) && !self.has_readable()

@@ -157,7 +157,7 @@ impl Connection {
         let n = match self.urgent_mark() {
             Some(0) if !inline && self.recv_len() == 0 => 0,
             Some(0) if !inline && peek => {
-                let mut whole = vec![0; buf.len() + 1];
+                let mut whole = vec![0; (buf.len() + 1).min(self.recv_len())];
                 let n = self.recv.read(env.pool, &mut whole, true) - 1;
                 buf[..n].copy_from_slice(&whole[1..=n]);
                 n

@@ -105,6 +105,18 @@ fn a_segment_that_does_not_count_sets_no_timestamp() {
     }
 }
 
+/// Nothing that comes in is lost without a word in the counters.
+#[test]
+fn what_a_listener_has_no_connection_for_is_counted() {
+    let mut b = Bed::new(|_| ());
+    for (flags, answered) in [(ACK, 1), (SYN | ACK, 1), (RST | ACK, 0), (ACK | FIN, 1)] {
+        let before = b.dropped(DropReason::TcpNoSocket);
+        b.put(&seg(flags, 5, 7), b"");
+        assert_eq!(b.take().len(), answered);
+        assert_eq!(b.dropped(DropReason::TcpNoSocket), before + 1, "{flags:?}");
+    }
+}
+
 /// CVE-2016-5696: what one connection answers says nothing of another, and how
 /// much it answers differs from second to second.
 #[test]

@@ -47,7 +47,10 @@ static void apart(int client, int server)
     send_it(client);
     CHECK(events(server) == (POLLIN | POLLPRI));
     CHECK(readable(server) == 4 && at_mark(server) == 0);
-    /* The urgent byte, looked at, then taken: once. */
+    /* The urgent byte, looked at, then taken: once. A message says that it is. */
+    struct iovec part = {buf, sizeof buf};
+    struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
+    CHECK(rr_recvmsg(server, &msg, MSG_OOB | MSG_PEEK) == 1 && buf[0] == 'Y' && msg.msg_flags == MSG_OOB);
     CHECK(rr_recv(server, buf, 9, MSG_OOB | MSG_PEEK) == 1 && buf[0] == 'Y');
     CHECK(rr_recv(server, buf, 9, MSG_OOB) == 1 && buf[0] == 'Y');
     FAILS(EINVAL, rr_recv(server, buf, 9, MSG_OOB));
@@ -57,6 +60,8 @@ static void apart(int client, int server)
     CHECK(rr_recv(server, buf, sizeof buf, 0) == 4 && memcmp(buf, "abcX", 4) == 0);
     CHECK(at_mark(server) == 1 && readable(server) == 0 && events(server) == POLLIN);
     CHECK(rr_recv(server, buf, sizeof buf, MSG_PEEK) == 3 && memcmp(buf, "def", 3) == 0);
+    /* Of a length that no memory has, what is there is all that counts. */
+    CHECK(rr_recv(server, buf, (size_t)1 << 62, MSG_PEEK) == 3);
     CHECK(at_mark(server) == 1);
     CHECK(rr_recv(server, buf, sizeof buf, 0) == 3 && memcmp(buf, "def", 3) == 0);
     CHECK(at_mark(server) == 0 && events(server) == 0);

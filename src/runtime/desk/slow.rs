@@ -41,11 +41,13 @@ impl Core {
     pub(in crate::runtime) fn send_slow(&mut self, id: LinkId, data: &[u8], flags: i32) -> Result<usize> {
         self.pump(id, 0);
         let Some(link) = self.desk.link(id) else { return Err(Errno::EBADF) };
-        if !link.all_taken() {
-            return Err(Errno::EAGAIN);
+        let (h, behind) = (link.link.handle, !link.all_taken());
+        let result = if behind { Err(Errno::EAGAIN) } else { self.sockets.send(h, data, flags) };
+        if result == Err(Errno::EAGAIN)
+            && let Some(link) = self.desk.link(id)
+        {
+            link.refused = true;
         }
-        let h = link.link.handle;
-        let result = self.sockets.send(h, data, flags);
         self.pump(id, 0);
         result
     }

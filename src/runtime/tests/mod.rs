@@ -2,6 +2,7 @@
 
 mod app;
 mod edges;
+mod flags;
 mod manners;
 mod strays;
 mod threads;

@@ -32,6 +32,11 @@ impl Bed {
         Self { a: Some(a), b: Some(b), _turn: turn }
     }
 
+    /// The runtime that posix calls go to.
+    pub(super) fn a(&self) -> &Runtime {
+        self.a.as_ref().unwrap()
+    }
+
     /// Runs a program on B's worker while `f` runs here.
     pub(super) fn against<A: App + 'static>(&mut self, make: impl Fn(&mut Sockets) -> A + Send + Sync, f: impl FnOnce()) {
         let b = self.b.take().unwrap();

@@ -244,6 +244,72 @@ fn a_record_ends_with_msg_eor() {
         assert_eq!(net.a.stack.core.counters.tcp_segments_out - before, segments);
         assert_eq!(recv(&mut net.b, server).unwrap(), b"onetwo");
     }
+    // The record is the whole message, however many parts it is in.
+    let before = net.a.stack.core.counters.tcp_segments_out;
+    let parts = [IoSlice::new(b"one"), IoSlice::new(b"two")];
+    assert_eq!(net.a.send_vectored(client, &parts, MSG_EOR), Ok(6));
+    net.a.send(client, b"three", 0).unwrap();
+    net.run();
+    assert_eq!(net.a.stack.core.counters.tcp_segments_out - before, 2);
+}
+
+#[test]
+fn what_is_to_be_held_back_is_also_where_the_first_attempt_came_too_early() {
+    let mut net = Net::new();
+    let listener = listen(&mut net.b, 80, 16);
+    let client = tcp(&mut net.a);
+    assert_eq!(net.a.connect(client, addr(2, 80)), Err(Errno::EINPROGRESS));
+    assert_eq!(net.a.send(client, b"one ", MSG_MORE), Err(Errno::EAGAIN));
+    net.run();
+    let (server, _) = net.b.accept(listener).unwrap();
+    assert_eq!(net.a.send(client, b"one ", MSG_MORE), Ok(4));
+    net.run();
+    assert_eq!(recv(&mut net.b, server), Err(Errno::EAGAIN));
+    net.a.send(client, b"two", 0).unwrap();
+    net.run();
+    assert_eq!(recv(&mut net.b, server).unwrap(), b"one two");
+}
+
+#[test]
+fn a_stream_that_ends_with_an_urgent_byte_ends_for_who_only_looks_too() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    net.a.send(client, b"X", MSG_OOB).unwrap();
+    net.a.shutdown(client, SHUT_WR).unwrap();
+    net.run();
+    let mut buf = [0; 4];
+    assert_eq!(net.b.recv(server, &mut buf, MSG_PEEK), Ok(0));
+    assert_eq!(net.b.recv(server, &mut buf, 0), Ok(0));
+}
+
+#[test]
+fn what_the_stack_was_told_holds_where_the_socket_says_nothing() {
+    let mut a = config(1);
+    let o = &mut a.tcp.options;
+    (o.max_segment, o.user_timeout, o.window_clamp) = (600, 7000, 4000);
+    (o.keep_idle, o.keep_interval, o.keep_count) = (11, 12, 13);
+    o.oob_inline = true;
+    let mut net = Net::with(a, config(2));
+    let (client, ..) = net.connected(80);
+    let conn = match net.a.table.get(client).unwrap().kind {
+        Kind::Stream(conn) => net.a.stack.tcp.conn(conn),
+        kind => panic!("{kind:?}"),
+    };
+    assert_eq!((conn.segment_size(), conn.user_timeout()), (600 - 12, 7000));
+    assert_eq!((conn.keepalive_times(), conn.receive_buffer()), ((11, 12, 13), 4000));
+    for (level, name, value) in [
+        (IPPROTO_TCP, TCP_KEEPIDLE, 11),
+        (IPPROTO_TCP, TCP_KEEPINTVL, 12),
+        (IPPROTO_TCP, TCP_KEEPCNT, 13),
+        (IPPROTO_TCP, TCP_USER_TIMEOUT, 7000),
+        (IPPROTO_TCP, TCP_WINDOW_CLAMP, 4000),
+        (SOL_SOCKET, SO_OOBINLINE, 1),
+    ] {
+        assert_eq!(get(&mut net.a, client, level, name), value, "{level} {name}");
+    }
+    // What the socket says comes first.
+    set(&mut net.a, client, IPPROTO_TCP, TCP_KEEPIDLE, 99).unwrap();
+    assert_eq!(get(&mut net.a, client, IPPROTO_TCP, TCP_KEEPIDLE), 99);
 }
 
 #[test]

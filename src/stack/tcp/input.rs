@@ -281,14 +281,14 @@ impl Table {
             }
             Flags::ACK => {
                 if let Some(packet) = self.cookie_input(core, &syn, packet) {
-                    packet.free(&mut core.pool);
+                    core.discard(packet, DropReason::TcpNoSocket);
                     self.refuse(core, key, seg);
                 }
             }
             // RFC 9293, 3.10.7.2, fourth: neither SYN nor ACK.
             _ if !kind.contains(Flags::ACK) => core.discard(packet, DropReason::TcpBadFlags),
             _ => {
-                packet.free(&mut core.pool);
+                core.discard(packet, DropReason::TcpNoSocket);
                 self.refuse(core, key, seg);
             }
         }

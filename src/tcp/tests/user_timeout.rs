@@ -41,6 +41,17 @@ fn syn_and_first_segment_carry_it_and_the_longer_wish_counts() {
 }
 
 #[test]
+fn a_segment_whose_ack_cannot_be_changes_nothing() {
+    let (mut solo, ..) = with_option(0, None);
+    assert_eq!(solo.host.conn().user_timeout(), 0);
+    let options = Options { user_timeout: Some(600), ..Options::default() };
+    let seg = segment(ACK, solo.seq, solo.ack.wrapping_add(9), 60_000, options, 0);
+    solo.host.input(&seg, b"");
+    assert_eq!(solo.host.conn().user_timeout(), 0);
+    solo.host.finish();
+}
+
+#[test]
 fn what_the_program_set_is_advertised_and_not_the_peers_to_change() {
     let (mut solo, synack, _) = with_option(30_000, Some(600));
     assert_eq!(synack.seg.options.user_timeout, Some(30));
