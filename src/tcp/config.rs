@@ -58,7 +58,9 @@ pub struct Config {
     /// Least time between ACKs to empty segments outside of the window.
     /// Default 500 ms.
     pub invalid_ack_interval: Duration,
-    /// Frames that sending data leaves in the pool, so that ACKs can leave.
+    /// Frames that received data leaves in the pool, so that ACKs can leave. Sending
+    /// data leaves twice as many: what was written never keeps out what comes in,
+    /// or two ends whose programs both write would wait for each other's frames.
     /// Default 64.
     pub frame_reserve: u32,
     /// Below this many free frames payloads are copied together instead of kept
@@ -138,6 +140,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Frames that sending data leaves in the pool.
+    #[inline(always)]
+    pub fn send_reserve(&self) -> u32 {
+        self.frame_reserve.saturating_mul(2)
+    }
+
     /// What of them is congestion control's.
     pub(super) fn knobs(&self) -> Knobs {
         let paced = if self.pacing { Paced::ALWAYS } else { Paced::empty() };

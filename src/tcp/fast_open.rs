@@ -101,7 +101,7 @@ impl Connection {
         let room = env.pool.arena().capacity().saturating_sub(self.room());
         let n = data.len().min(most.saturating_sub(OPTIONS) as usize).min(room);
         let n = n.min(self.hot.snd_buf as usize);
-        if !with_cookie || n == 0 || env.pool.available() <= env.config.frame_reserve {
+        if !with_cookie || n == 0 || env.pool.available() <= env.config.send_reserve() {
             return 0;
         }
         let Some(frame) = env.pool.alloc() else { return 0 };

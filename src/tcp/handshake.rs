@@ -281,9 +281,9 @@ impl Connection {
         if h.bits.contains(Bits::SCALING) {
             bytes.extend([1, 3, 3, h.rcv_scale]);
         }
-        // A Fast Open cookie may need the room.
+        // A Fast Open cookie needs the room; then it goes with data.
         if let Some(option) = self.user_timeout_bytes()
-            && bytes.len() + option.len() <= 24
+            && !self.has_fast_open()
         {
             bytes.extend(option);
         }

@@ -36,7 +36,7 @@ impl Connection {
     ) -> bool {
         let (room, mss) = (self.room(), usize::from(self.hot.mss));
         let fits = data.len() <= mss && data.len() <= self.send_space() && !data.is_empty();
-        if !fits || self.hot.send.has_unsent() || pool.available() <= config.frame_reserve {
+        if !fits || self.hot.send.has_unsent() || pool.available() <= config.send_reserve() {
             return false;
         }
         let Some(frame) = pool.alloc() else { return false };
@@ -62,7 +62,7 @@ impl Connection {
     pub(super) fn queue_pieces(&mut self, env: &mut Env, data: &[u8], mut done: usize) -> usize {
         let (room, mss) = (self.room(), usize::from(self.hot.mss));
         while done < data.len() {
-            if env.pool.available() <= env.config.frame_reserve {
+            if env.pool.available() <= env.config.send_reserve() {
                 self.hot.bits |= Bits::STARVED;
                 break;
             }
@@ -89,7 +89,7 @@ impl Connection {
         if n == 0 {
             return None;
         }
-        if env.pool.available() <= env.config.frame_reserve {
+        if env.pool.available() <= env.config.send_reserve() {
             self.hot.bits |= Bits::STARVED;
             return None;
         }

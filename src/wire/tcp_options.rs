@@ -12,6 +12,7 @@ const END: u8 = 0;
 const NOP: u8 = 1;
 const MSS: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
+const USER_TIMEOUT: u8 = 28;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMP: u8 = 8;
@@ -148,7 +149,7 @@ pub fn parse_options(mut bytes: &[u8]) -> Result<Options, DropReason> {
             return Err(DropReason::TcpBadOptions);
         }
         let value = &bytes[2..len];
-        match (kind, value.len()) {
+        match (*kind, value.len()) {
             (2, 2) => options.mss = Some(u16::from_be_bytes([value[0], value[1]])),
             (3, 1) => options.window_scale = Some(value[0]),
             (4, 0) => options.sack_permitted = true,
@@ -158,7 +159,7 @@ pub fn parse_options(mut bytes: &[u8]) -> Result<Options, DropReason> {
                     let _ = options.sack.try_push(block);
                 }
             }
-            (28, 2) => options.user_timeout = Some(u16::from_be_bytes([value[0], value[1]])),
+            (USER_TIMEOUT, 2) => options.user_timeout = Some(u16::from_be_bytes([value[0], value[1]])),
             (34, _) => options.fast_open = Cookie::new(value),
             (254, 2..) if value[..2] == FAST_OPEN_ID => {
                 let cookie = Cookie::new(&value[2..]);
@@ -204,6 +205,9 @@ impl Options {
         if let Some(cookie) = &self.fast_open {
             out.pad_to(4, 0, NOP);
             out.0.extend(cookie.option());
+        }
+        if let Some(value) = self.user_timeout {
+            out.put(USER_TIMEOUT, &value.to_be_bytes());
         }
         out.sack(&self.sack);
         out.pad_to(4, 0, END);

@@ -20,7 +20,9 @@ use std::net::SocketAddr;
 
 /// Turns that follow each other at once, and turns in all.
 const AT_ONCE: usize = 20_000;
-const STEPS: usize = 5_000_000;
+/// A worker without frames looks for some each millisecond, for hours if its
+/// connections are slow.
+const STEPS: usize = 40_000_000;
 /// Times that one host's programs are asked in one turn.
 const ROUNDS: usize = 100_000;
 /// In the options of TCP_INFO: both sides do ECN.
@@ -101,13 +103,18 @@ impl World {
         if alone() {
             eprintln!("{:#?}", self.scenario);
         }
-        let (mut steps, mut at_once) = (0, 0);
+        let (mut steps, mut at_once, mut before) = (0, 0, u64::MAX);
         loop {
             self.step();
             steps += 1;
             let Some(next) = self.next_event() else { break };
             at_once = if next <= self.now { at_once + 1 } else { 0 };
-            assert!(at_once < AT_ONCE, "no rest at {:?}: {}", self.now, self.waiting());
+            if at_once == AT_ONCE {
+                // Much to do is no fault, as long as something comes of it.
+                let received = self.programs.iter().map(|p| p.received).sum();
+                assert_ne!(received, before, "no rest at {:?}: {}", self.now, self.waiting());
+                (at_once, before) = (0, received);
+            }
             assert!(steps < STEPS, "{steps} steps and no end: {}", self.waiting());
             // A turn takes time: a stack that waits for the device is asked again.
             self.now = next.max(self.now + self.scenario.turn);

@@ -29,7 +29,7 @@ impl Table {
         if !self.stalled.is_empty() && core.pool.available() < core.config.tcp.frames_low {
             self.relieve(core);
         }
-        if !self.starved.is_empty() && core.pool.available() > core.config.tcp.frame_reserve {
+        if !self.starved.is_empty() && core.pool.available() > core.config.tcp.send_reserve() {
             self.feed(core);
         }
     }

@@ -15,6 +15,7 @@ pub fn tcp_options(bytes: &[u8]) {
         window_scale: choices.one_in(2).then(|| choices.byte()),
         sack_permitted: choices.one_in(2),
         timestamp: choices.one_in(2).then(|| (choices.word(), choices.word())),
+        user_timeout: choices.one_in(4).then(|| choices.short()),
         ..Options::default()
     };
     for _ in 0..choices.below(5) {
@@ -38,7 +39,9 @@ fn round_trip(options: &Options) {
         assert!(options.sack.starts_with(&read.sack));
         let room = 40 - written.len();
         assert!(read.sack.len() == options.sack.len() || room < 8 || read.sack.is_empty());
-        let expected = Options { sack: read.sack.clone(), ..options.clone() };
+        // So is the user timeout, which a cookie may leave no room.
+        let user_timeout = options.user_timeout.filter(|_| read.user_timeout.is_some() || room >= 4);
+        let expected = Options { sack: read.sack.clone(), user_timeout, ..options.clone() };
         assert_eq!(read, expected);
     }
 }

@@ -9,7 +9,7 @@ use crate::tcp::seq;
 use crate::tcp::timers::{Mode, Timer};
 use crate::tcp::types::{Disposition, Env, Events};
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{Flags, Segment};
 
 /// How things stood before the ACK.
 struct Before {
@@ -24,6 +24,12 @@ struct Before {
 }
 
 impl Connection {
+    /// A mere ACK that neither tells of anything that arrived nor moves the window.
+    fn says_nothing_new(&self, seg: &Segment, seen: &Seen) -> bool {
+        let bare = seg.payload_len == 0 && !seg.flags.intersects(Flags::SYN | Flags::FIN);
+        bare && seen.delivered == 0 && u32::from(seg.window) << self.hot.snd_scale == self.hot.snd_wnd
+    }
+
     /// True where the ACK field of this segment takes [`Self::ack_booked`].
     #[inline]
     pub(in crate::tcp) fn is_booked(&self, seg: &Segment) -> bool {
@@ -60,6 +66,10 @@ impl Connection {
             self.take_cumulative(env, &mut r, seg, &mut seen);
         } else if duplicate {
             self.duplicate_arrives(&mut seen);
+        }
+        if r.frto == Frto::New && seg.ack == una && self.says_nothing_new(seg, &seen) {
+            // RFC 5682, step 3a: the peer may have thrown away what came.
+            r.frto = Frto::Off;
         }
         self.measure_booked(env, seg, &seen, self.hot.snd_una != una);
         self.note_reordering(&seen);

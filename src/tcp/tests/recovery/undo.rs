@@ -168,3 +168,18 @@ fn hasty_repairs_make_rack_wait_longer_for_a_while() {
     assert_eq!((after, again[0]), (50, (2000, 1000)), "two quarters of the round trip");
     solo.host.finish();
 }
+
+#[test]
+fn a_duplicate_without_blocks_ends_f_rto_too() {
+    // RFC 5682, 3.1, step 3a: a peer without memory throws the new data away.
+    let config = Config { tail_loss_probe: false, ..Config::default() };
+    let mut solo = flight_of(config, SACKS, 6);
+    assert_eq!(wait(&mut solo), (300, vec![(0, 1000)]));
+    solo.host.send(&pattern(10_000));
+    tell(&mut solo, 1000, &[]);
+    assert_eq!(solo.leaving(), [(6000, 1000), (7000, 1000)], "new data first");
+    tell(&mut solo, 1000, &[]);
+    assert_eq!(solo.leaving().first(), Some(&(1000, 1000)));
+    assert_eq!((info(&solo).ca_state, solo.host.counters.tcp_undone), (4, 0));
+    solo.host.finish();
+}
