@@ -122,6 +122,20 @@ pub const RULES: &[Rule] = &[
         },
     },
     Rule {
+        name: "the ACK of a probe from before the window counts",
+        reason: "two full ends would else never hear each other (MUST-66 in both at once); \
+                 RFC 9293, 3.10.7.4, first, answers alone, and so smoltcp",
+        ends: true,
+        explains: |c| {
+            use State::*;
+            let closing = [(FinWait1, FinWait2), (Closing, TimeWait), (LastAck, Closed)];
+            let ours = (c.before[0].state, c.after[0].state);
+            is(c, "a keepalive probe")
+                && closing.iter().any(|&(from, to)| ours == (Some(from), Some(to)))
+                && but_for(c, |t, o| (t.state, t.answered) = (o.state, o.answered))
+        },
+    },
+    Rule {
         name: "a FIN before data that came is none",
         reason: "the peer contradicts itself; smoltcp moves the FIN behind the data (its number is lost)",
         ends: true,
