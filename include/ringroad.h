@@ -551,9 +551,10 @@ int rr_epoll_pwait(int epfd,
 // Lends up to `count` received frames, oldest first, without copying: how many,
 // 0 at the end of the stream. The bytes are the program's to read until
 // rr_zc_release; the receive window opens with that. Flags: MSG_DONTWAIT.
-// As recv(2) in blocking and errors; ENOTSOCK for a descriptor of the system's.
-// Frames are lent in rr_run's loop, by that worker's sockets, and in simulation;
-// EOPNOTSUPP elsewhere.
+// As recv(2) in blocking and errors; ENOTSOCK for a descriptor of the system's;
+// ENOBUFS where an urgent mark is within the next frame and none is free for the
+// part before it (rr_recv needs none). Frames are lent in rr_run's loop, by that
+// worker's sockets, and in simulation; EOPNOTSUPP elsewhere.
 //
 ptrdiff_t rr_zc_recv(int fd, struct rr_zc_frame *frames, size_t count, int flags);
 

@@ -26,13 +26,16 @@ impl Sockets {
     ///
     /// # Errors
     /// `ESHUTDOWN` at the end of the stream; `EAGAIN`; `ENOTCONN`; what ended the
-    /// connection; `EMSGSIZE` (a datagram larger than a frame: it is lost);
+    /// connection; `ENOBUFS` (an urgent mark is within the next frame, and there is
+    /// none free for the part before it: [`Sockets::recv`] needs none); `EMSGSIZE` (a datagram larger than a frame: it is lost);
     /// `EOPNOTSUPP` (neither TCP nor UDP); `EBADF`.
     pub fn zc_recv(&mut self, h: Handle) -> Result<Frame> {
         let socket = self.table.get(h)?;
         let frame = match socket.kind {
             Kind::Stream(conn) => match self.stack.tcp.recv_frame(&mut self.stack.core, conn) {
                 Some(frame) => frame,
+                // The part before the urgent mark needs a frame of its own.
+                None if self.stack.tcp.conn(conn).readable() > 0 => return Err(Errno::ENOBUFS),
                 None => {
                     return match self.tcp_recv(h, &mut [0], 0) {
                         Ok(_) => Err(Errno::ESHUTDOWN),

@@ -87,6 +87,7 @@ impl World {
         }
         let seed = self.seed ^ (n as u64 + 1) << 48 ^ self.now.as_nanos();
         self.hosts[n] = Host::new(n, &self.scenario.hosts[n], &self.net, self.now, seed);
+        self.hosts[n].restarted = true;
         self.net.set_max_len(n, self.scenario.hosts[n].config.mtu + 18);
     }
 
@@ -128,6 +129,8 @@ impl World {
         causes.set(Cause::RESTARTED, client.down || server.down);
         causes.set(Cause::ADDRESS, !client.addressed || !server.addressed);
         causes.set(Cause::REUSED, plan.after.is_some());
+        // It forgot its clock of timestamps: a TIME-WAIT of its ports holds it off.
+        causes.set(Cause::SILENCE, plan.after.is_some() && client.restarted);
         causes.set(Cause::REFUSED, server.listeners[plan.listener].is_none());
         causes
     }

@@ -37,6 +37,8 @@ pub struct Host {
     pub datagrams: BTreeSet<u64>,
     /// It stopped, and did not begin again.
     pub down: bool,
+    /// It stopped, and began again.
+    pub restarted: bool,
     /// It has its address.
     pub addressed: bool,
     /// It has something to do that no timer tells of.
@@ -69,6 +71,7 @@ impl Host {
             epoll,
             datagrams: BTreeSet::new(),
             down: false,
+            restarted: false,
             addressed: true,
             dirty: true,
             programs: Vec::new(),

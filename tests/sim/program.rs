@@ -390,7 +390,7 @@ impl Program {
         }
         // Who found no frame is told once there are some.
         let stack = &c.sockets.stack.core;
-        let fed = stack.pool.available() > stack.config.tcp.frame_reserve;
+        let fed = stack.pool.available() > stack.config.tcp.send_reserve();
         if self.wants_to_write() && fed {
             assert!(!ready.contains(Readiness::OUT), "{}: can write, and was not told", self.name());
         }

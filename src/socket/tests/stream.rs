@@ -283,6 +283,26 @@ fn a_stream_that_ends_with_an_urgent_byte_ends_for_who_only_looks_too() {
 }
 
 #[test]
+fn no_frame_for_the_part_before_the_mark_is_said_and_loses_nothing() {
+    let mut net = Net::new();
+    let (client, server, _) = net.connected(80);
+    net.a.send(client, b"ab", MSG_MORE).unwrap();
+    net.a.send(client, b"c", MSG_OOB).unwrap();
+    net.run();
+    let pool = &mut net.b.stack.core.pool;
+    let taken: Vec<_> = core::iter::from_fn(|| pool.alloc()).collect();
+    assert_eq!(net.b.zc_recv(server).unwrap_err(), Errno::ENOBUFS);
+    for frame in taken {
+        net.b.stack.core.pool.free(frame);
+    }
+    let frame = net.b.zc_recv(server).unwrap();
+    assert_eq!(net.b.stack.core.pool.bytes(&frame), b"ab");
+    net.b.zc_release(server, frame).unwrap();
+    assert_eq!(net.b.zc_recv(server).unwrap_err(), Errno::EAGAIN);
+    net.b.stack.assert_conserved();
+}
+
+#[test]
 fn what_the_stack_was_told_holds_where_the_socket_says_nothing() {
     let mut a = config(1);
     let o = &mut a.tcp.options;
