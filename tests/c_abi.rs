@@ -71,6 +71,11 @@ fn urgent_data_in_simulation() {
 }
 
 #[test]
+fn opening_with_data_and_new_settings_in_simulation() {
+    both("tests/c/sim_fast_open.c");
+}
+
+#[test]
 fn errors_in_simulation() {
     both("tests/c/sim_errors.c");
 }

@@ -449,6 +449,22 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_says_which_hystart_ends_slow_start() {
+        // ACKs in a row for half a round trip are a sign to the first one alone.
+        for (hystart, classic_hystart) in [(true, true), (true, false), (false, true)] {
+            let config = crate::tcp::Config { hystart, classic_hystart, ..Default::default() };
+            let mut c = Congestion::new(Algorithm::Cubic, config.knobs(), 20_000);
+            for at in (0..=60).step_by(2) {
+                let rtt = Some(Duration::from_millis(100));
+                let now = NOW + Duration::from_millis(at);
+                c.on_ack(&Ack { now, una: 5000, nxt: 90_000, rtt, ..testing::ack(100) });
+            }
+            let ended = c.threshold() != u32::MAX;
+            assert_eq!(ended, hystart && classic_hystart, "{hystart} {classic_hystart}");
+        }
+    }
+
+    #[test]
     fn loss_reduces_by_each_ones_share_and_a_timeout_starts_over() {
         for (algorithm, left) in
             [(Algorithm::Reno, 5000), (Algorithm::Dctcp, 5000), (Algorithm::Cubic, 7000)]

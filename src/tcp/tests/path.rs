@@ -127,3 +127,30 @@ fn a_connection_that_may_be_fragmented_hears_of_no_mtu() {
     assert_eq!((solo.host.conn().mtu(), refused(&solo)), (1500, 1));
     solo.host.finish();
 }
+
+#[test]
+fn a_syn_that_is_too_large_goes_again_at_once_and_asks_for_less() {
+    let mut host = Host::new(Config::default(), 1);
+    let options = host.config.options.clone();
+    let t = template("10.0.0.1:4000", "10.0.0.2:80");
+    host.conn = Some(Connection::connect(&mut host.env(), t, &options, initial(ISS), 1500));
+    let too_big = |host: &mut Host, mtu, quoted| {
+        let d = host.with(|c, e| c.icmp_error(e, IcmpError::PacketTooBig { mtu }, quoted, false));
+        host.note(d);
+    };
+    assert_eq!(host.out_one().seg.options.mss, Some(1460));
+    too_big(&mut host, 1000, ISS.wrapping_sub(1));
+    host.silent();
+    too_big(&mut host, 1000, ISS);
+    let again = host.out_one();
+    assert_eq!((again.seg.flags, again.seg.seq, again.seg.options.mss), (SYN, ISS, Some(960)));
+    assert_eq!((host.state(), host.conn().mtu()), (State::SynSent, 1000));
+    // Nothing was lost to congestion: the window is that of ten segments.
+    let options = Options { mss: Some(1460), ..Options::default() };
+    host.input(&segment(SYN | ACK, IRS, ISS.wrapping_add(1), 60_000, options, 0), b"");
+    host.out_one();
+    host.send(&pattern(20_000));
+    let sent = host.out();
+    assert!(sent.len() == 10 && sent.iter().all(|o| o.len() == 960), "{sent:?}");
+    host.finish();
+}
