@@ -282,6 +282,7 @@ impl Sockets {
     #[cold]
     fn send_slow(&mut self, h: Handle, data: &[u8], flags: i32) -> Result<usize> {
         match self.table.get(h)?.kind {
+            Kind::Idle if flags & MSG_FASTOPEN != 0 => self.send_opening(h, &[], flags, None),
             Kind::Idle | Kind::Listener(_) | Kind::Stream(_) => self.tcp_send(h, data, flags),
             Kind::Set(_) => Err(Errno::ENOTSOCK),
             _ => self.datagram_send(h, &[data], flags, None, &SendMeta::default()),

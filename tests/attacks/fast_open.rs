@@ -346,6 +346,16 @@ fn the_clients_switch_turns_it_off() {
 }
 
 #[test]
+fn an_opening_needs_an_address() {
+    let mut b = Bed::new(|_| ());
+    let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
+    assert_eq!(b.sockets.send(h, b"x", MSG_FASTOPEN), Err(Errno::EINVAL));
+    assert_eq!(b.sockets.send_to(h, b"x", MSG_FASTOPEN, None, &SendMeta::default()), Err(Errno::EINVAL));
+    assert_eq!(b.sockets.send(h, b"x", 0), Err(Errno::EPIPE));
+    b.silent();
+}
+
+#[test]
 fn a_cookie_that_nobody_asked_for_is_not_kept() {
     let mut b = Bed::new(|_| ());
     let h = b.sockets.socket(AF_INET, SOCK_STREAM, 0).unwrap();
@@ -502,14 +512,39 @@ fn a_peer_that_cannot_be_reached_ends_what_no_program_has() {
     }
 }
 
+#[test]
+fn a_syn_whose_data_was_too_much_for_the_path_goes_again_bare_and_is_no_loss() {
+    let mut b = client();
+    let (_, sent, syn) = open_with(&mut b, &[1; 5000]);
+    assert_eq!((sent, syn.data.len()), (Ok(1420), 1420));
+    refused(&mut b, &syn, icmpv4::FRAGMENTATION_NEEDED, 1000);
+    let again = b.one();
+    let options = &again.seg.options;
+    assert_eq!((again.seg.flags, again.seg.seq, again.data.len()), (SYN, syn.seg.seq, 0));
+    assert_eq!((options.mss, &options.fast_open), (Some(960), &None));
+    // What the SYN had taken goes in segments that the path takes, all at once.
+    b.put(&syn_ack(&again.seg, 0, None), b"");
+    let out = b.take();
+    let lens: Vec<_> = out.iter().map(|o| o.data.len()).filter(|n| *n > 0).collect();
+    assert_eq!(lens, [948, 472]);
+    // The next to the same peer knows.
+    let (_, sent, syn) = open_with(&mut b, &[1; 5000]);
+    assert!(sent == Ok(syn.data.len()) && syn.data.len() > 500 && syn.data.len() < 960, "{sent:?}");
+}
+
 /// A router says that the receiver of this segment cannot be reached.
 fn unreachable(b: &mut Bed, of: &Out) {
+    refused(b, of, icmpv4::HOST, 0);
+}
+
+/// A router's message about this segment.
+fn refused(b: &mut Bed, of: &Out, code: u8, mtu: u16) {
     let mut body = ipv4::Header::new(OURS, PEER, ipv4::TCP, 40, 64, 0, 7, 0).as_bytes().to_vec();
     body.extend(of.seg.src_port.to_be_bytes());
     body.extend(of.seg.dst_port.to_be_bytes());
     body.extend(of.seg.seq.to_be_bytes());
     let mut out = [0; 64];
-    let len = icmpv4::build(&mut out, icmpv4::UNREACHABLE, icmpv4::HOST, 0, 0, &body);
+    let len = icmpv4::build(&mut out, icmpv4::UNREACHABLE, code, 0, mtu, &body);
     let h = ipv4::Header::new(PEER, OURS, ipv4::ICMP, len, 64, 0, 7, 0);
     b.packet(&[h.as_bytes(), &out[..len]].concat());
 }
