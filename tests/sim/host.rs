@@ -35,6 +35,8 @@ pub struct Host {
     pub epoll: Handle,
     /// Numbers of the datagrams that came.
     pub datagrams: BTreeSet<u64>,
+    /// Numbers of those that were refused here: the ring was full, say.
+    pub refused: BTreeSet<u64>,
     /// It stopped, and did not begin again.
     pub down: bool,
     /// It stopped, and began again.
@@ -70,6 +72,7 @@ impl Host {
             udp,
             epoll,
             datagrams: BTreeSet::new(),
+            refused: BTreeSet::new(),
             down: false,
             restarted: false,
             addressed: true,
@@ -207,7 +210,9 @@ impl Host {
                 | Errno::EMSGSIZE
                 | Errno::EAGAIN
                 | Errno::ENOBUFS,
-            ) => {}
+            ) => {
+                self.refused.insert(number);
+            }
             Err(error) => panic!("send_to: {error:?}"),
         }
         self.dirty = true;

@@ -130,7 +130,7 @@ fn settings(has: Has, d: &mut Draw) -> Vec<Setting> {
     let mut set = |level, name, value| all.push((level, name, value));
     // Without it, who waits for a peer that is gone waits for ever.
     let gone = Has::ODD_TIMES | Has::LONG_PAUSES | Has::RESTARTS | Has::CUT_FOR_EVER | Has::ADDRESSES | Has::ABORTS | Has::EARLY_CLOSE | Has::IMPATIENT;
-    if has.intersects(gone | Has::KEEPALIVE | Has::REOPENED | Has::SMALL_TABLES | Has::COOKIES | Has::FAST_OPEN) {
+    if has.intersects(gone | Has::KEEPALIVE | Has::REOPENED | Has::SMALL_TABLES | Has::COOKIES | Has::FAST_OPEN | Has::DEFERRED) {
         let quick = has.contains(Has::IMPATIENT) && d.one_in(2);
         set(SOL_SOCKET, SO_KEEPALIVE, 1);
         set(IPPROTO_TCP, TCP_KEEPIDLE, if quick { 1 } else { 20 });

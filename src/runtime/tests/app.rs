@@ -4,6 +4,7 @@ use crate::runtime::App;
 use crate::socket::{Handle, Sockets};
 use crate::time::Instant;
 use std::ops::ControlFlow;
+use std::sync::Barrier;
 
 /// Echoes until its listener's first connection has ended.
 struct Echo {
@@ -58,7 +59,8 @@ impl App for Client {
         if self.waiting {
             match sockets.recv(self.h, &mut buf, 0) {
                 Ok(n) => assert_eq!(&buf[..n], b"ping"),
-                Err(_) => return ControlFlow::Continue(()),
+                Err(Errno::EAGAIN) => return ControlFlow::Continue(()),
+                Err(error) => panic!("recv: {error}"),
             }
             self.left -= 1;
         }
@@ -66,17 +68,30 @@ impl App for Client {
             sockets.close(self.h).unwrap();
             return ControlFlow::Break(());
         }
-        self.waiting = sockets.send(self.h, b"ping", 0) == Ok(4);
+        self.waiting = match sockets.send(self.h, b"ping", 0) {
+            Ok(n) => n == 4,
+            Err(Errno::EAGAIN) => false,
+            Err(error) => panic!("send: {error}"),
+        };
         ControlFlow::Continue(())
     }
 }
 
 fn ping_pong(wait: Wait, count: usize) {
     let (a, b) = pair(wait);
+    let listening = &Barrier::new(2);
     std::thread::scope(|scope| {
-        scope.spawn(|| b.run(|_, sockets| Echo::new(sockets)).unwrap());
+        scope.spawn(|| {
+            b.run(|_, sockets| {
+                let echo = Echo::new(sockets);
+                listening.wait();
+                echo
+            })
+            .unwrap();
+        });
         scope.spawn(|| {
             a.run(|_, sockets| {
+                listening.wait();
                 let h = sockets.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
                 assert_eq!(sockets.connect(h, at(B, 7)), Err(Errno::EINPROGRESS));
                 Client { h, left: count, waiting: false }

@@ -145,6 +145,12 @@ impl Connection {
         if advanced || at.is_some() {
             let end = seen.newest.map_or(seg.ack, |n| seq::max(n.end, seg.ack));
             self.measure(env, end, seg.options.timestamp.filter(|_| advanced), at);
+            if self.hot.bits.contains(Bits::LOSS) {
+                // What was in flight takes many round trips to be acknowledged now:
+                // with one measurement for all of them, an RTO that a long one drove
+                // up would come down by an eighth with each expiry.
+                self.hot.rtt_seq = self.hot.snd_una;
+            }
         }
     }
 

@@ -284,11 +284,16 @@ impl Connection {
     /// R2 is reached (RFC 9293, 3.8.3, MUST-20), or the user timeout is over.
     fn gives_up(&mut self, env: &Env) -> bool {
         let (h, c) = (&self.hot, &mut self.cold);
+        let opening = matches!(h.state, State::SynSent | State::SynReceived);
         if c.stalled == Instant::NEVER {
             let front = h.send.front().filter(|_| h.send.sent() > 0);
-            c.stalled = front.map_or(c.last_sent, |s| s.sent_at);
+            c.stalled = match front {
+                Some(segment) => segment.sent_at,
+                None if opening => c.last_sent,
+                // A FIN alone: it left when its timer was set.
+                None => env.now - h.rtt.rto(h.backoff, env.config),
+            };
         }
-        let opening = matches!(h.state, State::SynSent | State::SynReceived);
         let limit = match h.state {
             State::SynSent if c.syn_retries > 0 => c.syn_retries,
             State::SynSent => env.config.syn_retries,

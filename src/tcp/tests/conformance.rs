@@ -36,6 +36,30 @@ fn one_sample_a_round_trip_is_taken() {
 }
 
 #[test]
+fn after_a_timeout_each_ack_is_a_sample() {
+    // RFC 6298, 3: at least one each round trip, and there are many in this flight.
+    let mut solo = Solo::modern();
+    solo.host.with(|c, _| c.set_nodelay(true));
+    for _ in 0..6 {
+        solo.host.send(&[1; 1000]);
+    }
+    assert!(solo.host.out().len() >= 4);
+    // A tail's probe, and then the time-out.
+    for _ in 0..2 {
+        solo.host.advance(Duration::from_secs(3));
+        solo.echo = solo.host.out_one().seg.options.timestamp.unwrap().0;
+    }
+    for part in 1..4 {
+        let before = solo.host.conn().hot.rtt.smoothed();
+        solo.host.now += ms(10);
+        solo.get_ack(1000);
+        solo.host.out();
+        assert_ne!(solo.host.conn().hot.rtt.smoothed(), before, "ACK number {part}");
+    }
+    solo.host.finish();
+}
+
+#[test]
 fn a_reset_counts_whatever_its_timestamp() {
     // RFC 7323, 5.2: RSTs are exempt from PAWS.
     let mut solo = Solo::modern();

@@ -51,6 +51,21 @@ fn the_user_timeout_comes_first() {
 }
 
 #[test]
+fn the_user_timeout_of_a_fin_begins_with_it() {
+    let mut solo = Solo::plain();
+    solo.host.with(|c, _| c.set_user_timeout(3300));
+    solo.host.send(b"hello");
+    solo.host.out_one();
+    solo.get_ack(5);
+    solo.host.advance(ms(2100));
+    solo.host.shutdown();
+    solo.host.out_one();
+    let (all, took) = until_closed(&mut solo.host);
+    assert_eq!((all.len(), took), (4, ms(3300)));
+    solo.host.finish();
+}
+
+#[test]
 fn the_user_timeout_ends_a_handshake_too() {
     let mut config = Config::default();
     config.options.user_timeout = 1500;
