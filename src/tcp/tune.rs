@@ -3,7 +3,7 @@
 //! Receiving: what the program read in a round trip is what the sender had under
 //! way; twice that is offered, and more while it still rises, so that the window
 //! stays ahead of slow start (dynamic right-sizing, Fisk and Feng 2001). Sending:
-//! two congestion windows, one under way and one that waits. One connection gets
+//! two congestion windows, one under way and one that waits; with BBR three. One connection gets
 //! no more than a part of the pool (`Config::tune_share`), and nothing while
 //! under a quarter of it is free; then receive buffers go back towards what they
 //! began with. A window that was announced stays (SHLD-14): it just is not
@@ -110,7 +110,10 @@ impl Connection {
             return;
         }
         let most = share(env, self.hot.mss).min(env.config.max_send_buffer);
-        let wanted = self.hot.congestion.window.saturating_mul(2).min(most);
+        // What arrived behind a gap stays in the buffer, and a congestion control that
+        // goes on in recovery as before has a third window of that.
+        let windows = if self.hot.congestion.owns_recovery() { 3 } else { 2 };
+        let wanted = self.hot.congestion.window.saturating_mul(windows).min(most);
         self.hot.snd_buf = self.hot.snd_buf.max(wanted);
     }
 

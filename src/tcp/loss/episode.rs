@@ -80,6 +80,9 @@ impl Connection {
         self.after_booked(env, r, self.hot.snd_una != una);
         let mut events = Events::empty();
         let was_full = u64::from(before.queued) * 3 > u64::from(self.hot.snd_buf) * 2;
+        if was_full {
+            self.tune_sent(env);
+        }
         events.set(Events::WRITABLE, was_full && self.writable());
         Disposition { events, flush: true }
     }

@@ -176,3 +176,18 @@ fn where_one_ack_stands_for_a_whole_flight_losses_cost_hardly_more() {
     assert_eq!(timeouts, 0);
     assert!(repairs < 1.02, "{repairs}");
 }
+
+#[test]
+fn the_send_buffer_grows_in_recovery_too() {
+    // A path that loses all the time is never out of it, and what lies behind a gap
+    // takes room.
+    let mut config = Config::default();
+    config.options.send_buffer = 10_000;
+    let mut solo = flight_of(config, SACKS, 8);
+    let mss = u32::from(solo.host.conn().segment_size());
+    tell(&mut solo, 0, &[(mss, 2 * mss)]);
+    let h = &solo.host.conn().hot;
+    assert_eq!(h.snd_buf, 2 * h.congestion.window);
+    assert!(h.snd_buf > 10_000 && solo.host.take_events().contains(Events::WRITABLE));
+    solo.host.finish();
+}
