@@ -39,7 +39,6 @@ fn one_sample_a_round_trip_is_taken() {
 fn after_a_timeout_each_ack_is_a_sample() {
     // RFC 6298, 3: at least one each round trip, and there are many in this flight.
     let mut solo = Solo::modern();
-    solo.host.with(|c, _| c.set_nodelay(true));
     for _ in 0..6 {
         solo.host.send(&[1; 1000]);
     }
