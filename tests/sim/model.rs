@@ -128,8 +128,9 @@ impl Verdict<'_> {
         };
         for (from, to) in [(client, server), (server, client)] {
             assert!(to.received <= from.sent, "{}: more than was sent", to.name());
-            // A cookie that comes again after an abort makes a connection anew.
-            let anew = causes.contains(Cause::COOKIE) && from.aborted;
+            // A SYN with data or a cookie that comes again after an abort makes a
+            // connection anew (RFC 7413, 6.1).
+            let anew = causes.intersects(Cause::COOKIE | Cause::TABLE) && from.aborted;
             if to.eof && !anew {
                 assert!(from.finished, "{}: an end that nobody sent", to.name());
                 assert_eq!(to.received, from.sent, "{}: an end before all arrived", to.name());
