@@ -4,6 +4,7 @@
 mod burst;
 mod close;
 mod conformance;
+mod early;
 mod ecn;
 mod handshake;
 mod loss;
