@@ -110,20 +110,36 @@ pub(super) fn is_ones(bytes: &[u8], plus: u32) -> bool {
     add_last(Acc::new(plus.into()), bytes, bytes.len()).is_ones()
 }
 
-/// Copies and sums, 16 bytes at a time. Both are equally long.
+/// Copies and sums. Both are equally long.
 #[inline(always)]
 pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
-    let mut acc = Acc::default();
-    let ((to, to_rest), (from, rest)) = (dst.as_chunks_mut::<16>(), src.as_chunks::<16>());
-    for (to, from) in to.iter_mut().zip(from) {
-        acc.chain(from);
-        *to = *from;
-    }
-    if !rest.is_empty() {
-        to_rest.copy_from_slice(rest);
-        acc = add_last(acc, rest, rest.len());
+    let (mut acc, mut to, mut from) = (Acc::default(), &mut *dst, src);
+    while copy_block::<64>(&mut acc, &mut to, &mut from) {}
+    copy_block::<32>(&mut acc, &mut to, &mut from);
+    copy_block::<16>(&mut acc, &mut to, &mut from);
+    copy_block::<8>(&mut acc, &mut to, &mut from);
+    if !from.is_empty() {
+        acc.tail(src, from.len());
+        // Some bytes twice is less work than any number of them once.
+        match (dst.last_chunk_mut::<8>(), src.last_chunk::<8>()) {
+            (Some(to), Some(from)) => *to = *from,
+            _ => dst.copy_from_slice(src),
+        }
     }
     acc.fold()
+}
+
+/// Takes a block of `N` bytes off both, if they are that long.
+#[inline(always)]
+fn copy_block<const N: usize>(acc: &mut Acc, to: &mut &mut [u8], from: &mut &[u8]) -> bool {
+    let Some((block, rest)) = from.split_first_chunk::<N>() else { return false };
+    let Some((place, places)) = core::mem::take(to).split_first_chunk_mut::<N>() else {
+        return false;
+    };
+    acc.chain(block);
+    *place = *block;
+    (*to, *from) = (places, rest);
+    true
 }
 
 #[inline(always)]

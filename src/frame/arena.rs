@@ -13,12 +13,25 @@ use std::sync::Arc;
 /// an exclusive borrow of the token. As there is one token for each frame, that
 /// makes it safe to share.
 pub struct Arena {
+    region: Region,
+    _owner: Box<dyn Any + Send + Sync>,
+}
+
+/// Where the frames lie.
+#[derive(Clone, Copy)]
+struct Region {
     base: NonNull<u8>,
     stride: usize,
     capacity: u16,
-    count: u32,
     id: u16,
-    _owner: Box<dyn Any + Send + Sync>,
+    count: u32,
+}
+
+/// A share in an arena with the region at hand: each access to a frame's bytes
+/// saves the way through the counted reference.
+pub(super) struct Access {
+    arena: Arc<Arena>,
+    region: Region,
 }
 
 // SAFETY: the region is plain memory that lives as long as `_owner`; access to a
@@ -26,6 +39,10 @@ pub struct Arena {
 unsafe impl Send for Arena {}
 // SAFETY: as above: shared access to the arena gives no access to bytes.
 unsafe impl Sync for Arena {}
+// SAFETY: as for the arena, which it keeps alive.
+unsafe impl Send for Access {}
+// SAFETY: as for the arena.
+unsafe impl Sync for Access {}
 
 static NEXT_ID: AtomicU16 = AtomicU16::new(1);
 
@@ -82,38 +99,23 @@ impl Arena {
     ) -> Arc<Self> {
         assert!(stride >= capacity.into());
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { base, stride, capacity, count, id, _owner: owner })
+        let region = Region { base, stride, capacity, id, count };
+        Arc::new(Self { region, _owner: owner })
     }
 
     /// Bytes in each frame.
     pub fn capacity(&self) -> usize {
-        self.capacity.into()
+        self.region.capacity.into()
     }
 
     /// Frames in the arena.
     pub fn count(&self) -> u32 {
-        self.count
-    }
-
-    /// Makes the token of a frame.
-    ///
-    /// Only the pool calls this, and only for a frame of which no token is out.
-    pub(super) fn mint(&self, index: u32, offset: u16, len: u16) -> Frame {
-        debug_assert!(index < self.count);
-        Frame { index, offset, len, arena: self.id }
+        self.region.count
     }
 
     /// Whether the frame is one of this arena's.
     pub fn owns(&self, frame: &Frame) -> bool {
-        frame.arena == self.id
-    }
-
-    #[inline]
-    fn start(&self, frame: &Frame) -> *mut u8 {
-        assert!(frame.arena == self.id, "a frame of another arena");
-        debug_assert!(frame.index < self.count);
-        // SAFETY: tokens are minted with index < count, so this stays inside.
-        unsafe { self.base.as_ptr().add(frame.index as usize * self.stride) }
+        frame.arena == self.region.id
     }
 
     /// The bytes of the frame's range.
@@ -122,11 +124,7 @@ impl Arena {
     /// If the frame belongs to another arena or its range ends beyond the frame.
     #[inline]
     pub fn bytes<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
-        let start = self.start(frame);
-        assert!(u32::from(frame.offset) + u32::from(frame.len) <= u32::from(self.capacity));
-        // SAFETY: inside the frame (checked); the token is borrowed, so nobody
-        // writes to it meanwhile.
-        unsafe { core::slice::from_raw_parts(start.add(frame.offset.into()), frame.len.into()) }
+        self.region.bytes(frame)
     }
 
     /// The bytes of the frame's range, to write.
@@ -135,10 +133,7 @@ impl Arena {
     /// As [`Arena::bytes`].
     #[inline]
     pub fn bytes_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
-        let start = self.start(frame);
-        assert!(u32::from(frame.offset) + u32::from(frame.len) <= u32::from(self.capacity));
-        // SAFETY: inside the frame (checked); the token is exclusively borrowed.
-        unsafe { core::slice::from_raw_parts_mut(start.add(frame.offset.into()), frame.len.into()) }
+        self.region.bytes_mut(frame)
     }
 
     /// The whole frame, whatever its range, to write.
@@ -147,16 +142,58 @@ impl Arena {
     /// If the frame belongs to another arena.
     #[inline]
     pub fn buffer_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
-        let start = self.start(frame);
-        // SAFETY: the whole frame, of which the token is exclusively borrowed.
-        unsafe { core::slice::from_raw_parts_mut(start, self.capacity.into()) }
+        self.region.buffer_mut(frame)
     }
+}
 
-    /// The bytes that a transmission descriptor names, for a device that copies.
+/// A region is only reached through the arena or an [`Access`], which keep its
+/// memory alive for as long as the reference that comes in here.
+impl Region {
+    /// The frame's first byte.
     ///
     /// # Panics
-    /// If the descriptor does not lie in this arena.
-    pub fn tx_bytes(&self, desc: &super::TxDesc) -> &[u8] {
+    /// If the frame belongs to another arena.
+    #[inline(always)]
+    fn start(&self, frame: &Frame) -> *mut u8 {
+        assert!(frame.arena == self.id, "a frame of another arena");
+        debug_assert!(frame.index < self.count);
+        // SAFETY: tokens are minted with index < count, so this stays inside.
+        unsafe { self.base.as_ptr().add(frame.index as usize * self.stride) }
+    }
+
+    /// The first byte of the frame's range, all of which lies in the frame.
+    ///
+    /// # Panics
+    /// If the frame belongs to another arena or its range ends beyond the frame.
+    #[inline(always)]
+    fn range(&self, frame: &Frame) -> *mut u8 {
+        let start = self.start(frame);
+        assert!(u32::from(frame.offset) + u32::from(frame.len) <= u32::from(self.capacity));
+        // SAFETY: inside the frame (checked).
+        unsafe { start.add(frame.offset.into()) }
+    }
+
+    #[inline(always)]
+    fn bytes<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
+        // SAFETY: inside the frame (checked); the token is borrowed, so nobody
+        // writes to it meanwhile.
+        unsafe { core::slice::from_raw_parts(self.range(frame), frame.len.into()) }
+    }
+
+    #[inline(always)]
+    fn bytes_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        // SAFETY: inside the frame (checked); the token is exclusively borrowed.
+        unsafe { core::slice::from_raw_parts_mut(self.range(frame), frame.len.into()) }
+    }
+
+    #[inline(always)]
+    fn buffer_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        // SAFETY: the whole frame, of which the token is exclusively borrowed.
+        unsafe { core::slice::from_raw_parts_mut(self.start(frame), self.capacity.into()) }
+    }
+
+    #[inline]
+    fn tx_bytes(&self, desc: &super::TxDesc) -> &[u8] {
         assert!(desc.index < self.count && desc.len <= self.capacity);
         // SAFETY: inside the region (checked). The frame's transmission is
         // pending, and a pending frame is never rewritten (the pool asserts it).
@@ -167,12 +204,77 @@ impl Arena {
     }
 }
 
+impl Access {
+    pub fn new(arena: Arc<Arena>) -> Self {
+        Self { region: arena.region, arena }
+    }
+
+    /// The arena.
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// Bytes in each frame.
+    #[inline(always)]
+    pub fn capacity(&self) -> usize {
+        self.region.capacity.into()
+    }
+
+    /// Makes the token of a frame.
+    ///
+    /// Only the pool calls this, and only for a frame of which no token is out.
+    #[inline(always)]
+    pub fn mint(&self, index: u32, offset: u16, len: u16) -> Frame {
+        debug_assert!(index < self.region.count);
+        Frame { index, offset, len, arena: self.region.id }
+    }
+
+    /// Whether the frame is one of this arena's.
+    #[inline(always)]
+    pub fn owns(&self, frame: &Frame) -> bool {
+        frame.arena == self.region.id
+    }
+
+    /// As [`Arena::bytes`].
+    #[inline(always)]
+    pub fn bytes<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
+        self.region.bytes(frame)
+    }
+
+    /// As [`Arena::bytes_mut`].
+    #[inline(always)]
+    pub fn bytes_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        self.region.bytes_mut(frame)
+    }
+
+    /// As [`Arena::buffer_mut`].
+    #[inline(always)]
+    pub fn buffer_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        self.region.buffer_mut(frame)
+    }
+
+    /// The bytes that a transmission descriptor names, for a device that copies.
+    ///
+    /// # Panics
+    /// If the descriptor does not lie in this arena.
+    #[inline]
+    pub fn tx_bytes(&self, desc: &super::TxDesc) -> &[u8] {
+        self.region.tx_bytes(desc)
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.arena.fmt(f)
+    }
+}
+
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena")
-            .field("id", &self.id)
-            .field("count", &self.count)
-            .field("capacity", &self.capacity)
+            .field("id", &self.region.id)
+            .field("count", &self.region.count)
+            .field("capacity", &self.region.capacity)
             .finish()
     }
 }

@@ -1,5 +1,6 @@
 //! One worker's share of an arena, and its books.
 
+use super::arena::Access;
 use super::{Arena, Frame};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
@@ -40,55 +41,77 @@ impl TxDesc {
 
 /// What waits for the device, oldest first. The device takes from the front as
 /// much as its ring holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TxQueue {
-    queue: std::collections::VecDeque<TxDesc>,
+    /// A ring of a power of two of places.
+    ring: Box<[Option<TxDesc>]>,
+    /// Where the oldest is, and where the next goes; they wrap.
+    head: usize,
+    tail: usize,
     limit: usize,
 }
 
 impl TxQueue {
     /// A queue of at most `limit` descriptors.
     pub fn new(limit: usize) -> Self {
-        Self { queue: std::collections::VecDeque::with_capacity(limit), limit }
+        // One more may be put back at the front.
+        let places = (limit + 1).next_power_of_two();
+        Self { ring: (0..places).map(|_| None).collect(), head: 0, tail: 0, limit }
     }
 
     /// Descriptors that still fit.
+    #[inline(always)]
     pub fn room(&self) -> usize {
-        self.limit - self.queue.len()
+        self.limit.saturating_sub(self.len())
     }
 
     /// Descriptors that wait.
+    #[inline(always)]
     pub fn len(&self) -> usize {
-        self.queue.len()
+        self.tail.wrapping_sub(self.head)
     }
 
     /// True where nothing waits.
+    #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.tail == self.head
     }
 
     /// Adds a descriptor.
     ///
     /// # Panics
     /// If there is no [room](Self::room): whoever sends asks first.
+    #[inline(always)]
     pub fn push(&mut self, desc: TxDesc) {
-        assert!(self.queue.len() < self.limit, "the transmit queue is full");
-        self.queue.push_back(desc);
+        assert!(self.len() < self.limit, "the transmit queue is full");
+        let at = self.tail & (self.ring.len() - 1);
+        self.ring[at] = Some(desc);
+        self.tail = self.tail.wrapping_add(1);
     }
 
     /// Takes the oldest descriptor.
+    #[inline(always)]
     pub fn pop(&mut self) -> Option<TxDesc> {
-        self.queue.pop_front()
+        if self.is_empty() {
+            return None;
+        }
+        let at = self.head & (self.ring.len() - 1);
+        self.head = self.head.wrapping_add(1);
+        self.ring[at].take()
     }
 
-    /// Puts one back at the front (the device had no room after all).
+    /// Puts the one back that was taken last (the device had no room after all).
     pub fn unpop(&mut self, desc: TxDesc) {
-        self.queue.push_front(desc);
+        self.head = self.head.wrapping_sub(1);
+        let at = self.head & (self.ring.len() - 1);
+        debug_assert!(self.ring[at].is_none(), "put back without having been taken");
+        self.ring[at] = Some(desc);
     }
 
     /// Looks at the waiting descriptors, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &TxDesc> {
-        self.queue.iter()
+        let mask = self.ring.len().wrapping_sub(1);
+        (0..self.len()).filter_map(move |i| self.ring[self.head.wrapping_add(i) & mask].as_ref())
     }
 }
 
@@ -108,7 +131,7 @@ pub struct PoolCounts {
 /// One worker's frames.
 #[derive(Debug)]
 pub struct Pool {
-    arena: Arc<Arena>,
+    arena: Access,
     first: u32,
     count: u32,
     free: Vec<u32>,
@@ -129,7 +152,7 @@ impl Pool {
     pub fn new(arena: Arc<Arena>, first: u32, count: u32) -> Self {
         assert!(first + count <= arena.count());
         Self {
-            arena,
+            arena: Access::new(arena),
             first,
             count,
             free: (first..first + count).rev().collect(),
@@ -148,7 +171,7 @@ impl Pool {
 
     /// The memory behind the frames.
     pub fn arena(&self) -> &Arc<Arena> {
-        &self.arena
+        self.arena.arena()
     }
 
     /// Frames in this pool.
