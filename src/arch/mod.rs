@@ -7,24 +7,32 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 mod portable;
+mod unit;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-#[cfg(target_arch = "aarch64")]
-use aarch64 as vector;
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-use portable as vector;
-#[cfg(target_arch = "x86_64")]
-use x86 as vector;
+pub use portable::{fold, fold32};
+pub use unit::{Unit, units};
+
+/// The units there may be, the fastest first.
+static UNITS: &[&Unit] = &[
+    #[cfg(target_arch = "x86_64")]
+    &x86::AVX512,
+    #[cfg(target_arch = "x86_64")]
+    &x86::AVX2,
+    #[cfg(target_arch = "aarch64")]
+    &aarch64::NEON,
+    &portable::UNIT,
+];
 
 /// From this many bytes up the vector units are asked: below, a call to them
 /// costs more than it saves.
-const WIDE: usize = 256;
+const WIDE: usize = 128;
 
 /// The sum of `bytes`.
 #[inline]
 pub fn sum(bytes: &[u8]) -> u16 {
-    if bytes.len() < WIDE { portable::sum(bytes) } else { vector::sum(bytes) }
+    if bytes.len() < WIDE { portable::sum(bytes) } else { unit::sum(bytes) }
 }
 
 /// True where the sum of `bytes` and `plus` is all ones, as it is where a
@@ -34,7 +42,7 @@ pub fn is_ones(bytes: &[u8], plus: u32) -> bool {
     if bytes.len() < WIDE {
         return portable::is_ones(bytes, plus);
     }
-    let sum = u64::from(vector::sum(bytes)) + u64::from(plus);
+    let sum = u64::from(unit::sum(bytes)) + u64::from(plus);
     sum != 0 && sum.is_multiple_of(0xffff)
 }
 
@@ -44,40 +52,14 @@ pub fn is_ones(bytes: &[u8], plus: u32) -> bool {
 /// If `dst` is shorter than `src`.
 #[inline]
 pub fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
-    let dst = &mut dst[..src.len()];
     if src.len() <= SHORT {
-        return portable::copy_and_sum(dst, src);
+        return portable::copy_and_sum(&mut dst[..src.len()], src);
     }
-    copy_and_sum_wide(dst, src)
+    unit::copy_and_sum(dst, src)
 }
 
-/// Up to so many bytes one loop that does both takes fewer instructions than
-/// calling memcpy.
-const SHORT: usize = 128;
-
-#[inline(never)]
-fn copy_and_sum_wide(dst: &mut [u8], src: &[u8]) -> u16 {
-    if src.len() > PIECE {
-        return copy_and_sum_long(dst, src);
-    }
-    // Summed while it is in the first cache. Measured, that is faster at every
-    // length than one loop that does both: memcpy aligns its stores.
-    dst.copy_from_slice(src);
-    sum(src)
-}
-
-/// Bytes that are copied before they are summed: even, so that the sums of pieces
-/// add up as words, and within the first cache twice.
-const PIECE: usize = 4096;
-
-fn copy_and_sum_long(dst: &mut [u8], src: &[u8]) -> u16 {
-    let mut total = 0;
-    for (to, from) in dst.chunks_mut(PIECE).zip(src.chunks(PIECE)) {
-        to.copy_from_slice(from);
-        total += u64::from(sum(from));
-    }
-    portable::Acc::new(total).fold()
-}
+/// Up to so many bytes the vector units are not asked to copy, as with [`WIDE`].
+const SHORT: usize = 96;
 
 /// Asks the processor to bring the line that `value` begins in into its first
 /// cache. It changes nothing else, whatever `value` is.
@@ -102,7 +84,7 @@ pub fn prefetch<T: ?Sized>(value: &T) {
 
 /// The name of what sums long runs of bytes on this machine.
 pub fn name() -> &'static str {
-    vector::name()
+    unit::chosen().name()
 }
 
 #[cfg(test)]

@@ -1,16 +1,24 @@
 //! Sums with plain 64-bit additions: for short runs everywhere, and for all where
 //! there is no vector unit.
 
+use super::unit::Unit;
+
+pub(super) static UNIT: Unit = Unit {
+    name: "portable",
+    present: || true,
+    sum: |bytes| sum(bytes),
+    copy_and_sum: |dst, src| copy_and_sum(dst, src),
+};
+
 /// A sum on its way: 64-bit words with the carries beside them.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Acc {
+struct Acc {
     words: u64,
     carries: u64,
 }
 
 impl Acc {
-    /// From what a vector unit summed.
-    pub(super) fn new(words: u64) -> Self {
+    fn new(words: u64) -> Self {
         Self { words, carries: 0 }
     }
 
@@ -34,25 +42,14 @@ impl Acc {
     /// Adds the last `n` bytes of `all`, fewer than eight of them. They stand at
     /// an even distance from the beginning.
     #[inline(always)]
-    pub(super) fn tail(&mut self, all: &[u8], n: usize) {
+    fn tail(&mut self, all: &[u8], n: usize) {
         if n == 0 {
             return;
         }
-        if let Some(last) = all.last_chunk::<8>() {
+        match all.last_chunk::<8>() {
             // One read; what was added before is shifted out.
-            return self.word(u64::from_le_bytes(*last) >> (64 - 8 * n));
-        }
-        let mut rest = all;
-        if let Some((four, more)) = rest.split_first_chunk::<4>() {
-            self.word(u32::from_le_bytes(*four).into());
-            rest = more;
-        }
-        if let Some((two, more)) = rest.split_first_chunk::<2>() {
-            self.word(u16::from_le_bytes(*two).into());
-            rest = more;
-        }
-        if let [last] = rest {
-            self.word((*last).into());
+            Some(last) => self.word(u64::from_le_bytes(*last) >> (64 - 8 * n)),
+            None => self.word(few(all)),
         }
     }
 
@@ -67,23 +64,53 @@ impl Acc {
 
     /// Folded to 16 bits.
     #[inline(always)]
-    pub(super) fn fold(self) -> u16 {
-        let v = (self.words & 0xffff_ffff) + (self.words >> 32) + self.carries;
-        let v = (v & 0xffff) + (v >> 16 & 0xffff) + (v >> 32);
-        let v = (v & 0xffff) + (v >> 16);
-        ((v & 0xffff) + (v >> 16)) as u16
+    fn fold(self) -> u16 {
+        let (sum, carry) = self.words.overflowing_add(self.carries);
+        fold(sum + u64::from(carry))
     }
 }
 
-/// Goes on with `acc` through the last `n` bytes of `all`.
+/// Folds a sum of 16-bit words to 16 bits. Where its halves change places and are
+/// added, the carry of the lower goes into the upper, which is the folded sum.
 #[inline(always)]
-pub(super) fn finish(acc: Acc, all: &[u8], n: usize) -> u16 {
-    add_last(acc, all, n).fold()
+pub const fn fold(sum: u64) -> u16 {
+    fold32((sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32)
 }
 
+/// As [`fold`].
 #[inline(always)]
-fn add_last(mut acc: Acc, all: &[u8], n: usize) -> Acc {
-    let mut rest = &all[all.len() - n..];
+pub const fn fold32(sum: u32) -> u16 {
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+}
+
+/// Bytes that a vector unit sums at once, at most: 32-bit lanes, and their total,
+/// hold no more. It is even, so that the sums of parts add up as words.
+#[allow(dead_code)] // where there is no vector unit
+pub(super) const PART: usize = 1 << 16;
+
+/// The sum of the parts that have these sums.
+#[allow(dead_code)] // as above
+#[cold]
+pub(super) fn in_parts(sums: impl Iterator<Item = u16>) -> u16 {
+    fold(sums.map(u64::from).sum())
+}
+
+/// Fewer than eight bytes as a word. Some are read twice, and fall together.
+#[inline(always)]
+fn few(bytes: &[u8]) -> u64 {
+    let n = bytes.len();
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*first))
+            | u64::from(u32::from_le_bytes(*last)) << (8 * (n - 4));
+    }
+    let &[first, .., last] = bytes else { return bytes.first().map_or(0, |byte| (*byte).into()) };
+    u64::from(first) | u64::from(bytes[n / 2]) << (8 * (n / 2)) | u64::from(last) << (8 * (n - 1))
+}
+
+/// Goes on with `acc` through all of `all`.
+#[inline(always)]
+fn add_all(mut acc: Acc, all: &[u8]) -> Acc {
+    let mut rest = all;
     while let Some((block, more)) = rest.split_first_chunk::<64>() {
         acc.chain(block);
         rest = more;
@@ -107,7 +134,7 @@ fn add_last(mut acc: Acc, all: &[u8], n: usize) -> Acc {
 /// True where `bytes` and `plus` sum up to all ones.
 #[inline(always)]
 pub(super) fn is_ones(bytes: &[u8], plus: u32) -> bool {
-    add_last(Acc::new(plus.into()), bytes, bytes.len()).is_ones()
+    add_all(Acc::new(plus.into()), bytes).is_ones()
 }
 
 /// Copies and sums. Both are equally long.
@@ -144,10 +171,8 @@ fn copy_block<const N: usize>(acc: &mut Acc, to: &mut &mut [u8], from: &mut &[u8
 
 #[inline(always)]
 pub(super) fn sum(bytes: &[u8]) -> u16 {
-    finish(Acc::default(), bytes, bytes.len())
-}
-
-#[allow(dead_code)] // where there is no vector unit, this is its name
-pub(super) fn name() -> &'static str {
-    "portable"
+    if bytes.len() < 8 {
+        return fold(few(bytes));
+    }
+    add_all(Acc::default(), bytes).fold()
 }

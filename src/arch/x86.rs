@@ -4,61 +4,56 @@
 //! bit, which takes 32,768 off it; then one instruction adds pairs of words into
 //! 32-bit lanes. What was taken off is added back at the end.
 
-use super::portable::{self, Acc};
+use super::portable::{self, PART, fold32, in_parts};
+use super::unit::Unit;
 use core::arch::x86_64::{
-    __m128i, __m256i, __m512i, __mmask64, _mm_add_epi32, _mm_add_epi64, _mm_cvtepi32_epi64,
-    _mm_cvtsi128_si64, _mm_extract_epi64, _mm_srli_si128, _mm256_add_epi32,
-    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_set1_epi16, _mm256_setzero_si256, _mm256_xor_si256, _mm512_add_epi32,
-    _mm512_add_epi64, _mm512_castsi512_si256, _mm512_cvtepi32_epi64, _mm512_extracti64x4_epi64,
-    _mm512_loadu_si512, _mm512_madd_epi16, _mm512_maskz_loadu_epi8, _mm512_reduce_add_epi64,
-    _mm512_set1_epi16, _mm512_setzero_si512, _mm512_xor_si512,
+    __m128i, __m256i, __m512i, __mmask64, _mm_add_epi32, _mm_cvtsi128_si32, _mm_shuffle_epi32,
+    _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_si128, _mm256_extracti128_si256,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi16, _mm256_setzero_si256,
+    _mm256_storeu_si256, _mm256_xor_si256, _mm512_add_epi32, _mm512_castsi512_si256,
+    _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_storeu_epi8,
+    _mm512_maskz_loadu_epi8, _mm512_set1_epi16, _mm512_setzero_si512, _mm512_storeu_si512,
+    _mm512_xor_si512,
+};
+use core::ptr::null_mut;
+
+pub(super) static AVX2: Unit = Unit {
+    name: "AVX2",
+    present: || is_x86_feature_detected!("avx2"),
+    sum: avx2_sum,
+    copy_and_sum: avx2_copy_and_sum,
 };
 
-/// Bytes summed at once, at most: 32-bit lanes hold no more.
-const PART: usize = 1 << 19;
+pub(super) static AVX512: Unit = Unit {
+    name: "AVX-512",
+    // F is part of BW.
+    present: || is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("bmi2"),
+    sum: avx512_sum,
+    copy_and_sum: avx512_copy_and_sum,
+};
 
 /// What a word loses by the turn of its highest bit.
-const TAKEN_OFF: i64 = 32_768;
+const TAKEN_OFF: u32 = 32_768;
 
-pub(super) fn sum(bytes: &[u8]) -> u16 {
-    if bytes.len() > PART {
-        return long(bytes);
-    }
-    if is_x86_feature_detected!("avx512bw") {
-        // SAFETY: the processor has AVX-512 F and BW (the latter implies the former).
-        unsafe { avx512_sum(bytes) }
-    } else if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        unsafe { avx2_sum(bytes) }
-    } else {
-        portable::sum(bytes)
-    }
-}
-
-pub(super) fn name() -> &'static str {
-    if is_x86_feature_detected!("avx512bw") {
-        "AVX-512"
-    } else if is_x86_feature_detected!("avx2") {
-        "AVX2"
-    } else {
-        portable::name()
-    }
-}
-
-#[cold]
-fn long(bytes: &[u8]) -> u16 {
-    // A part is even, so the parts' sums add up as words.
-    let total = bytes.chunks(PART).map(|part| u64::from(sum(part))).sum();
-    Acc::new(total).fold()
-}
-
+/// Adds up four lanes, and what was taken off `words` words. A [`PART`] fits.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load256(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: 32 readable bytes; the load asks for no alignment.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+fn total(lanes: __m128i, words: usize) -> u32 {
+    let pair = _mm_add_epi32(lanes, _mm_shuffle_epi32::<0b00_00_11_10>(lanes));
+    let all = _mm_add_epi32(pair, _mm_shuffle_epi32::<0b00_00_00_01>(pair));
+    (_mm_cvtsi128_si32(all) as u32).wrapping_add(words as u32 * TAKEN_OFF)
 }
+
+/// Zeros and then ones: from byte n on, a mask of the last n of 32 bytes.
+static LAST: [u8; 64] = {
+    let mut bytes = [0; 64];
+    let mut i = 32;
+    while i < 64 {
+        bytes[i] = 0xff;
+        i += 1;
+    }
+    bytes
+};
 
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -67,108 +62,191 @@ fn add256(acc: __m256i, value: __m256i) -> __m256i {
     _mm256_add_epi32(acc, _mm256_madd_epi16(turned, _mm256_set1_epi16(1)))
 }
 
-/// Adds up the lanes, and what was taken off `bytes` bytes of words.
+/// Adds the words of `N` vectors, which it copies to `to` if so asked.
+///
+/// # Safety
+/// `from` is readable and, if `COPY`, `to` writable for `N` times 32 bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn total256(acc: [__m256i; 4], bytes: usize) -> Acc {
-    let all = _mm256_add_epi32(_mm256_add_epi32(acc[0], acc[1]), _mm256_add_epi32(acc[2], acc[3]));
-    let half: __m128i =
-        _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
-    let pair = _mm_add_epi64(_mm_cvtepi32_epi64(half), _mm_cvtepi32_epi64(_mm_srli_si128::<8>(half)));
-    let total = _mm_cvtsi128_si64(pair) + _mm_extract_epi64::<1>(pair);
-    Acc::new((total + bytes as i64 / 2 * TAKEN_OFF) as u64)
+unsafe fn block256<const COPY: bool, const N: usize>(
+    mut acc: [__m256i; 2],
+    to: *mut u8,
+    from: *const u8,
+) -> [__m256i; 2] {
+    for i in 0..N {
+        // SAFETY: as the caller says; neither asks for alignment.
+        unsafe {
+            let value = _mm256_loadu_si256(from.add(32 * i).cast());
+            if COPY {
+                _mm256_storeu_si256(to.add(32 * i).cast(), value);
+            }
+            acc[i % 2] = add256(acc[i % 2], value);
+        }
+    }
+    acc
+}
+
+/// Sums `len` bytes, at least 32 and at most a part, and copies them if so asked.
+///
+/// # Safety
+/// `from` is readable and, if `COPY`, `to` writable for `len` bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn part256<const COPY: bool>(to: *mut u8, from: *const u8, len: usize) -> u16 {
+    let (mut acc, mut at, even) = ([_mm256_setzero_si256(); 2], 0, len & !1);
+    let (mut words, mut odd) = (len / 32 * 16, 0);
+    // SAFETY: all that is read and written lies before `len`: `at` goes up to where
+    // no vector fits any more, and there are 32 bytes before `even`.
+    unsafe {
+        while len - at >= 128 {
+            acc = block256::<COPY, 4>(acc, to.wrapping_add(at), from.add(at));
+            at += 128;
+        }
+        // No loop: the compiler would make a call to memcpy of it.
+        if len - at >= 64 {
+            acc = block256::<COPY, 2>(acc, to.wrapping_add(at), from.add(at));
+            at += 64;
+        }
+        if len - at >= 32 {
+            acc = block256::<COPY, 1>(acc, to.wrapping_add(at), from.add(at));
+            at += 32;
+        }
+        if at < even {
+            // Read together with bytes before it, which do not count again.
+            let last = _mm256_loadu_si256(from.add(even - 32).cast());
+            if COPY {
+                _mm256_storeu_si256(to.add(even - 32).cast(), last);
+            }
+            let mask = _mm256_loadu_si256(LAST.as_ptr().add(even - at).cast());
+            acc[1] = add256(acc[1], _mm256_and_si256(last, mask));
+            words += 16;
+        }
+        if even < len {
+            odd = *from.add(even);
+            if COPY {
+                *to.add(even) = odd;
+            }
+        }
+    }
+    let all = _mm256_add_epi32(acc[0], acc[1]);
+    let half = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
+    fold32(total(half, words) + u32::from(odd))
 }
 
 #[target_feature(enable = "avx2")]
 fn avx2_sum(bytes: &[u8]) -> u16 {
-    let mut acc = [_mm256_setzero_si256(); 4];
-    let (vectors, rest) = bytes.as_chunks::<32>();
-    let (fours, last) = vectors.as_chunks::<4>();
-    for four in fours {
-        for (acc, vector) in acc.iter_mut().zip(four) {
-            *acc = add256(*acc, load256(vector));
+    match bytes.len() {
+        0..32 => portable::sum(bytes),
+        // SAFETY: so many bytes are readable.
+        32..=PART => unsafe { part256::<false>(null_mut(), bytes.as_ptr(), bytes.len()) },
+        _ => in_parts(bytes.chunks(PART).map(|part| avx2_sum(part))),
+    }
+}
+
+/// # Safety
+/// Both are equally long.
+#[target_feature(enable = "avx2")]
+unsafe fn avx2_copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
+    match src.len() {
+        0..32 => portable::copy_and_sum(dst, src),
+        // SAFETY: so many bytes are readable, and as many writable.
+        32..=PART => unsafe { part256::<true>(dst.as_mut_ptr(), src.as_ptr(), src.len()) },
+        _ => {
+            let parts = dst.chunks_mut(PART).zip(src.chunks(PART));
+            // SAFETY: both are cut alike.
+            in_parts(parts.map(|(to, from)| unsafe { avx2_copy_and_sum(to, from) }))
         }
     }
-    for (acc, vector) in acc.iter_mut().zip(last) {
-        *acc = add256(*acc, load256(vector));
-    }
-    portable::finish(total256(acc, bytes.len() - rest.len()), bytes, rest.len())
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn load512(bytes: &[u8; 64]) -> __m512i {
-    // SAFETY: 64 readable bytes; the load asks for no alignment.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
-/// The lanes of the first `n` bytes, fewer than 64.
-#[inline]
-fn mask(n: usize) -> __mmask64 {
-    (1 << n) - 1
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,bmi2")]
 fn add512(acc: __m512i, value: __m512i) -> __m512i {
     let turned = _mm512_xor_si512(value, _mm512_set1_epi16(i16::MIN));
     _mm512_add_epi32(acc, _mm512_madd_epi16(turned, _mm512_set1_epi16(1)))
 }
 
-/// Adds up the lanes, and what was taken off the words of `vectors` vectors.
+/// Adds the words of `N` vectors, which it copies to `to` if so asked.
+///
+/// # Safety
+/// `from` is readable and, if `COPY`, `to` writable for `N` times 64 bytes.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn fold512(acc: [__m512i; 4], vectors: usize) -> u16 {
-    let all = _mm512_add_epi32(_mm512_add_epi32(acc[0], acc[1]), _mm512_add_epi32(acc[2], acc[3]));
-    let low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(all));
-    let high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(all));
-    let total = _mm512_reduce_add_epi64(_mm512_add_epi64(low, high));
-    Acc::new((total + vectors as i64 * 32 * TAKEN_OFF) as u64).fold()
-}
-
-#[target_feature(enable = "avx512f,avx512bw")]
-fn avx512_sum(bytes: &[u8]) -> u16 {
-    let mut acc = [_mm512_setzero_si512(); 4];
-    let (vectors, rest) = bytes.as_chunks::<64>();
-    let (fours, last) = vectors.as_chunks::<4>();
-    for four in fours {
-        for (acc, vector) in acc.iter_mut().zip(four) {
-            *acc = add512(*acc, load512(vector));
-        }
-    }
-    for (acc, vector) in acc.iter_mut().zip(last) {
-        *acc = add512(*acc, load512(vector));
-    }
-    // SAFETY: only the lanes of `rest`'s bytes are read; the others are zero.
-    let value = unsafe { _mm512_maskz_loadu_epi8(mask(rest.len()), rest.as_ptr().cast()) };
-    acc[3] = add512(acc[3], value);
-    fold512(acc, vectors.len() + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every implementation that this processor has, not only the one chosen.
-    #[test]
-    fn each_unit_gives_the_portable_sum() {
-        let bytes: Vec<u8> = (0..3000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        let ones = vec![0xff; 3000];
-        for bytes in [&bytes, &ones] {
-            for start in 0..8 {
-                for len in (0..700).chain([1460, 1461, 2048, 2992]) {
-                    let part = &bytes[start..start + len];
-                    let expected = portable::sum(part);
-                    if is_x86_feature_detected!("avx2") {
-                        // SAFETY: the processor has AVX2.
-                        assert_eq!(unsafe { avx2_sum(part) }, expected, "AVX2, {len}");
-                    }
-                    if is_x86_feature_detected!("avx512bw") {
-                        // SAFETY: the processor has AVX-512 F and BW.
-                        assert_eq!(unsafe { avx512_sum(part) }, expected, "AVX-512, {len}");
-                    }
-                }
+#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+unsafe fn block512<const COPY: bool, const N: usize>(
+    mut acc: __m512i,
+    to: *mut u8,
+    from: *const u8,
+) -> __m512i {
+    for i in 0..N {
+        // SAFETY: as the caller says; neither asks for alignment.
+        unsafe {
+            let value = _mm512_loadu_si512(from.add(64 * i).cast());
+            if COPY {
+                _mm512_storeu_si512(to.add(64 * i).cast(), value);
             }
+            acc = add512(acc, value);
         }
     }
+    acc
+}
+
+/// Sums `len` bytes, at most a part, and copies them if so asked.
+///
+/// # Safety
+/// `from` is readable and, if `COPY`, `to` writable for `len` bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+unsafe fn part512<const COPY: bool>(to: *mut u8, from: *const u8, len: usize) -> u16 {
+    let (mut acc, mut at) = (_mm512_setzero_si512(), 0);
+    // SAFETY: all that is read and written lies before `len`: `at` goes up to where
+    // no vector fits any more, and then only the lanes of the rest are touched.
+    unsafe {
+        while len - at >= 256 {
+            acc = block512::<COPY, 4>(acc, to.wrapping_add(at), from.add(at));
+            at += 256;
+        }
+        // No loop: the compiler would make a call to memcpy of it.
+        if len - at >= 128 {
+            acc = block512::<COPY, 2>(acc, to.wrapping_add(at), from.add(at));
+            at += 128;
+        }
+        if len - at >= 64 {
+            acc = block512::<COPY, 1>(acc, to.wrapping_add(at), from.add(at));
+            at += 64;
+        }
+        // Not without need: where nothing is mapped, a store of no lane is slow.
+        if at < len {
+            let lanes: __mmask64 = !(!0 << (len - at));
+            let last = _mm512_maskz_loadu_epi8(lanes, from.add(at).cast());
+            if COPY {
+                _mm512_mask_storeu_epi8(to.add(at).cast(), lanes, last);
+            }
+            acc = add512(acc, last);
+        }
+    }
+    let half = _mm256_add_epi32(_mm512_castsi512_si256(acc), _mm512_extracti64x4_epi64::<1>(acc));
+    let quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+    fold32(total(quarter, len.div_ceil(64) * 32))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+fn avx512_sum(bytes: &[u8]) -> u16 {
+    if bytes.len() > PART {
+        return in_parts(bytes.chunks(PART).map(|part| avx512_sum(part)));
+    }
+    // SAFETY: so many bytes are readable.
+    unsafe { part512::<false>(null_mut(), bytes.as_ptr(), bytes.len()) }
+}
+
+/// # Safety
+/// Both are equally long.
+#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+unsafe fn avx512_copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
+    if src.len() > PART {
+        let parts = dst.chunks_mut(PART).zip(src.chunks(PART));
+        // SAFETY: both are cut alike.
+        return in_parts(parts.map(|(to, from)| unsafe { avx512_copy_and_sum(to, from) }));
+    }
+    // SAFETY: so many bytes are readable, and as many writable.
+    unsafe { part512::<true>(dst.as_mut_ptr(), src.as_ptr(), src.len()) }
 }
