@@ -2,6 +2,7 @@
 //! only what changes is patched in.
 
 use super::Reply;
+use crate::arch::fold;
 use crate::frame::{Frame, Pool, TxQueue};
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, Mac};
@@ -473,14 +474,6 @@ pub(super) fn timestamp_option(value: u32, echo: u32) -> [u8; 12] {
 fn words(options: &[u8]) -> u64 {
     let (words, _) = options.as_chunks::<4>();
     words.iter().map(|w| u64::from(u32::from_be_bytes(*w))).sum()
-}
-
-#[inline]
-fn fold(sum: u64) -> u16 {
-    let s = (sum & 0xffff_ffff) + (sum >> 32);
-    let s = (s & 0xffff) + (s >> 16 & 0xffff) + (s >> 32);
-    let s = (s & 0xffff) + (s >> 16);
-    ((s & 0xffff) + (s >> 16)) as u16
 }
 
 #[cfg(test)]

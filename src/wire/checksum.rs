@@ -21,8 +21,7 @@ impl Sum {
     /// Folded to 16 bits.
     #[inline]
     pub const fn fold(self) -> u16 {
-        let v = (self.0 & 0xffff) + (self.0 >> 16);
-        ((v & 0xffff) + (v >> 16)) as u16
+        arch::fold32(self.0)
     }
 
     /// Adds a 16-bit word.
@@ -49,6 +48,20 @@ impl Sum {
         Self(self.0 + other.fold().swap_bytes() as u32)
     }
 
+    /// Adds the sum of bytes that begin `at` bytes further on.
+    #[inline]
+    pub const fn add_at(self, at: usize, other: Self) -> Self {
+        if at.is_multiple_of(2) { self.add(other) } else { self.add_odd(other) }
+    }
+
+    /// Takes away the sum of bytes, among those summed, that begin at `at` (RFC 1624).
+    /// What is left of zeros may be all ones: the same to a checksum, which has more
+    /// to cover than them.
+    #[inline]
+    pub const fn sub_at(self, at: usize, other: Self) -> Self {
+        self.add_at(at, Self(!other.fold() as u32))
+    }
+
     /// The checksum: folded and inverted.
     #[inline]
     pub const fn finish(self) -> u16 {
@@ -66,7 +79,8 @@ pub fn sum(bytes: &[u8]) -> Sum {
 /// than the sum itself.
 #[inline(always)]
 pub fn is_right(bytes: &[u8], pseudo: Sum) -> bool {
-    arch::is_ones(bytes, (pseudo.0 as u16).swap_bytes() as u32 + ((pseudo.0 >> 16) as u16).swap_bytes() as u32)
+    // Turned around, its two halves are the words of the machine's order.
+    arch::is_ones(bytes, pseudo.0.swap_bytes())
 }
 
 /// Copies `src` to the front of `dst` and sums it on the way.
@@ -129,9 +143,27 @@ mod tests {
         let bytes: Vec<u8> = (0..999u32).map(|i| (i * 57 + 3) as u8).collect();
         for cut in 0..bytes.len() {
             let (a, b) = (sum(&bytes[..cut]), sum(&bytes[cut..]));
-            let whole = if cut % 2 == 0 { a.add(b) } else { a.add_odd(b) };
+            let whole = a.add_at(cut, b);
             assert_eq!(whole.fold(), scalar(&bytes), "cut {cut}");
+            assert_eq!(whole.sub_at(cut, b).fold() % 0xffff, a.fold() % 0xffff, "cut {cut}");
+            let rest = Sum::ZERO.add_at(cut, whole.sub_at(0, a));
+            assert_eq!(rest.fold() % 0xffff, b.fold() % 0xffff, "cut {cut}");
         }
+        assert_eq!(sum(&bytes).sub_at(0, sum(&bytes)).fold() % 0xffff, 0);
+    }
+
+    #[test]
+    fn a_right_checksum_is_seen_whatever_the_pseudo_header_sums_up_to() {
+        for words in [0, 1, 0xffff, 0x1_0000, 0x1_fffe, 0x0012_3456, 0xfedc_0001, u32::MAX] {
+            let mut bytes = [7, 9, 0, 0, 255, 255, 3];
+            let sum = sum(&bytes).add(Sum(words)).finish();
+            bytes[2..4].copy_from_slice(&sum.to_be_bytes());
+            assert!(is_right(&bytes, Sum(words)), "{words:x}");
+            bytes[3] ^= 1;
+            assert!(!is_right(&bytes, Sum(words)), "{words:x}");
+        }
+        assert!(!is_right(&[0; 20], Sum::ZERO));
+        assert!(is_right(&[255; 20], Sum::ZERO));
     }
 
     #[test]
