@@ -20,7 +20,7 @@ mod pool;
 
 pub use arena::Arena;
 pub use packet::{BATCH, Batch, Packet};
-pub use pool::{Pool, PoolCounts, TxDesc, TxQueue};
+pub use pool::{Pool, PoolCounts, TxDesc, TxQueue, Unwritten};
 
 /// The token of one frame, and the range of bytes in it that counts.
 ///

@@ -39,6 +39,28 @@ impl TxDesc {
     }
 }
 
+/// A descriptor whose frame is still being written.
+#[must_use = "the frame stays pending until the descriptor went out and came back"]
+#[derive(Debug)]
+pub struct Unwritten<'a> {
+    buffer: &'a mut [u8],
+    desc: TxDesc,
+}
+
+impl Unwritten<'_> {
+    /// The whole frame.
+    #[inline(always)]
+    pub fn buffer(&mut self) -> &mut [u8] {
+        self.buffer
+    }
+
+    /// The descriptor, now that all is written.
+    #[inline(always)]
+    pub fn written(self) -> TxDesc {
+        self.desc
+    }
+}
+
 /// What waits for the device, oldest first. The device takes from the front as
 /// much as its ring holds.
 #[derive(Debug)]
@@ -230,8 +252,7 @@ impl Pool {
     pub fn free(&mut self, frame: Frame) {
         assert!(self.arena.owns(&frame), "a frame of another arena");
         let Some(slot) = self.slot(frame.index) else {
-            self.foreign.push(frame);
-            return;
+            return self.free_foreign(frame);
         };
         self.held -= 1;
         let state = &mut self.state[slot];
@@ -240,8 +261,17 @@ impl Pool {
             self.tx += 1;
         } else {
             *state = FREE;
+            // There is room for all: said here, so that no call to grow it is
+            // compiled into the way of every frame.
+            assert!(self.free.len() < self.free.capacity(), "more frames than there are");
             self.free.push(frame.index);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_foreign(&mut self, frame: Frame) {
+        self.foreign.push(frame);
     }
 
     /// Frames of other pools that ended here since the last call.
@@ -269,19 +299,19 @@ impl Pool {
         TxDesc { index: frame.index, len: len as u16, more: false }
     }
 
-    /// Has the headers written to a frame and names its first `len` bytes for
-    /// transmission, as [`Pool::transmit`] does. `None`, and nothing done, where
-    /// it is pending already or foreign.
+    /// Names the first `len` bytes of a frame for transmission, as [`Pool::transmit`]
+    /// does, and lends the frame for its headers to be written before anybody has
+    /// the descriptor. `None`, and nothing done, where it is pending already or
+    /// foreign.
     ///
     /// # Panics
     /// If `len` is zero or too large.
     #[inline(always)]
-    pub fn write_and_transmit(
-        &mut self,
-        frame: &mut Frame,
+    pub fn transmit_and_write<'a>(
+        &'a mut self,
+        frame: &'a mut Frame,
         len: usize,
-        write: impl FnOnce(&mut [u8]),
-    ) -> Option<TxDesc> {
+    ) -> Option<Unwritten<'a>> {
         assert!(len > 0 && len <= self.arena.capacity(), "a transmission of {len} bytes");
         let slot = self.slot(frame.index)?;
         let state = &mut self.state[slot];
@@ -289,9 +319,8 @@ impl Pool {
             return None;
         }
         *state |= TX_PENDING;
-        // Nobody has the descriptor yet, so nobody reads while this writes.
-        write(self.arena.buffer_mut(frame));
-        Some(TxDesc { index: frame.index, len: len as u16, more: false })
+        let desc = TxDesc { index: frame.index, len: len as u16, more: false };
+        Some(Unwritten { buffer: self.arena.buffer_mut(frame), desc })
     }
 
     /// As [`Pool::transmit`], and gives the frame up at once: it is free when

@@ -259,11 +259,11 @@ impl Connection {
         flags.set(Flags::FIN, fin);
         let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
         let (len, sum, template) = (seg.frame.len(), seg.sum, &self.template);
-        let write = |buf: &mut [u8]| template.stamp_data(buf, fields, timestamp, len, sum);
-        let Some(desc) = env.pool.write_and_transmit(&mut seg.frame, room + len, write) else {
+        let Some(mut out) = env.pool.transmit_and_write(&mut seg.frame, room + len) else {
             return self.send_segment(env, i, fin);
         };
-        env.tx.push(desc);
+        template.stamp_data(out.buffer(), fields, timestamp, len, sum);
+        env.tx.push(out.written());
         seg.sent_at = env.now;
         h.send.on_first_sent();
         h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
