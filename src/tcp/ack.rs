@@ -57,14 +57,19 @@ impl Connection {
         } else {
             self.set_retransmit(env);
         }
-        let mut events = Events::empty();
-        // Above two thirds of the buffer before, and not any more.
+        let events = self.make_room(env, queued);
+        Disposition { events, flush: flush || self.owes_fin() }
+    }
+
+    /// What an ACK means to writers, where so many bytes were queued before it: above
+    /// two thirds of the buffer, which may grow then, and not any more.
+    #[inline(always)]
+    pub(super) fn make_room(&mut self, env: &Env, queued: u32) -> Events {
         let was_full = u64::from(queued) * 3 > u64::from(self.hot.snd_buf) * 2;
         if was_full {
             self.tune_sent(env);
         }
-        events.set(Events::WRITABLE, was_full && self.writable());
-        Disposition { events, flush: flush || self.owes_fin() }
+        if was_full && self.writable() { Events::WRITABLE } else { Events::empty() }
     }
 
     /// Lets the congestion window grow, if it was what held the sender back.

@@ -3,10 +3,10 @@
 //! Receiving: what the program read in a round trip is what the sender had under
 //! way; twice that is offered, and more while it still rises, so that the window
 //! stays ahead of slow start (dynamic right-sizing, Fisk and Feng 2001). Sending:
-//! two congestion windows, one under way and one that waits; with BBR three. One connection gets
-//! no more than a part of the pool (`Config::tune_share`), and nothing while
-//! under a quarter of it is free; then receive buffers go back towards what they
-//! began with. A window that was announced stays (SHLD-14): it just is not
+//! two congestion windows, one under way and one that waits; with BBR three. One
+//! connection gets no more than a part of the pool (`Config::tune_share`), and
+//! nothing while under a quarter of it is free; then receive buffers go back towards
+//! what they began with. A window that was announced stays (SHLD-14): it just is not
 //! renewed.
 
 use super::{Config, ConnOptions};

@@ -130,7 +130,7 @@ impl Verdict<'_> {
             assert!(to.received <= from.sent, "{}: more than was sent", to.name());
             // A SYN with data or a cookie that comes again after an abort makes a
             // connection anew (RFC 7413, 6.1).
-            let anew = causes.intersects(Cause::COOKIE | Cause::TABLE) && from.aborted;
+            let anew = causes.contains(Cause::TABLE) && from.aborted;
             if to.eof && !anew {
                 assert!(from.finished, "{}: an end that nobody sent", to.name());
                 assert_eq!(to.received, from.sent, "{}: an end before all arrived", to.name());

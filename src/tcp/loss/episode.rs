@@ -7,7 +7,7 @@ use crate::tcp::config::LossDetection;
 use crate::tcp::connection::{Bits, Connection};
 use crate::tcp::seq;
 use crate::tcp::timers::{Mode, Timer};
-use crate::tcp::types::{Disposition, Env, Events};
+use crate::tcp::types::{Disposition, Env};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{Flags, Segment};
 
@@ -78,13 +78,7 @@ impl Connection {
         self.tail_probe_answered(env, &mut r, seg, &seen);
         self.adjust_window(env, &mut r, &seen, &before);
         self.after_booked(env, r, self.hot.snd_una != una);
-        let mut events = Events::empty();
-        let was_full = u64::from(before.queued) * 3 > u64::from(self.hot.snd_buf) * 2;
-        if was_full {
-            self.tune_sent(env);
-        }
-        events.set(Events::WRITABLE, was_full && self.writable());
-        Disposition { events, flush: true }
+        Disposition { events: self.make_room(env, before.queued), flush: true }
     }
 
     fn nothing_seen(&self, env: &Env, r: &Recovery, seg: &Segment) -> Seen {

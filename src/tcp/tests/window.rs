@@ -67,8 +67,8 @@ fn a_shut_window_whose_peer_is_silent_ends_the_connection() {
     solo.host.finish();
 }
 
-#[test]
-fn a_fin_behind_a_shut_window_is_the_probe() {
+/// The window is shut, and a FIN was the probe of it.
+fn probed_with_fin() -> Solo {
     let mut solo = Solo::plain();
     solo.window = 0;
     solo.get(ACK, b"");
@@ -76,6 +76,12 @@ fn a_fin_behind_a_shut_window_is_the_probe() {
     solo.host.silent();
     solo.host.advance(Duration::from_secs(1));
     assert_eq!(solo.host.out_one().seg.flags, FIN | ACK);
+    solo
+}
+
+#[test]
+fn a_fin_behind_a_shut_window_is_the_probe() {
+    let mut solo = probed_with_fin();
     solo.get_ack(0);
     solo.window = 100;
     solo.get_ack(0);
@@ -383,13 +389,7 @@ fn a_window_that_flaps_has_nothing_sent_again() {
 
 #[test]
 fn a_window_that_opens_asks_for_a_flush_whatever_waits() {
-    let mut solo = Solo::plain();
-    solo.window = 0;
-    solo.get(ACK, b"");
-    solo.host.shutdown();
-    solo.host.silent();
-    solo.host.advance(Duration::from_secs(1));
-    assert_eq!(solo.host.out_one().seg.flags, FIN | ACK);
+    let mut solo = probed_with_fin();
     let seg = segment(ACK, solo.seq, solo.ack, 100, Options::default(), 0);
     let d = solo.host.with(|c, e| c.input(e, &seg, None));
     assert!(d.flush, "the FIN goes again, and its timer begins");
