@@ -1,0 +1,231 @@
+//! The server's half of an echo through the C layer: a program like
+//! examples/echo_server.c, run to completion on a worker. The device is our own;
+//! behind it the client works, apart from the count.
+//!
+//! A worker's turns cannot be wrapped in a function from outside, so callgrind
+//! collects always, but not in `apart`; it begins at nought at `first_turn`, and
+//! writes down what it has at `last_turn`. The worker's time is made here, too, so
+//! that no timer is due because the machine is busy.
+
+use crate::ours::{self, End, SERVER};
+use libc::{c_int, c_void, epoll_event, size_t, ssize_t};
+use ringroad::device::{Capabilities, Device};
+use ringroad::ffi::{
+    rr_accept4, rr_bind, rr_epoll_create1, rr_epoll_ctl, rr_epoll_wait, rr_listen, rr_recv, rr_send, rr_socket,
+};
+use ringroad::frame::{Batch, Packet, Pool, TxQueue};
+use ringroad::runtime::{Config, Runtime, Station, Wait};
+use ringroad::socket::Handle;
+use ringroad::time::{Duration, Instant};
+use std::cell::{Cell, RefCell};
+use std::hint::black_box;
+
+/// The client behind the device, on the worker's thread as all that is here.
+struct Client {
+    end: End,
+    h: Handle,
+    now: Instant,
+    batch: Batch,
+    asked: bool,
+    answers: u64,
+    warm: u64,
+    steps: u64,
+}
+
+thread_local! {
+    /// The time on a worker's thread, in nanoseconds; 0: the system's.
+    static TIME: Cell<u64> = const { Cell::new(0) };
+    static CLIENT: RefCell<Option<Client>> = const { RefCell::new(None) };
+    static SERVED: Cell<Option<(c_int, c_int)>> = const { Cell::new(None) };
+    static DONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Takes the place of libc's in this program. A worker's time goes on by a
+/// microsecond each time that it is asked for.
+///
+/// # Safety
+/// `at` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, at: *mut libc::timespec) -> c_int {
+    let now = TIME.get();
+    if now == 0 || clock != libc::CLOCK_MONOTONIC {
+        // SAFETY: the caller's promise.
+        return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, at) as c_int };
+    }
+    let now = now + 1000;
+    TIME.set(now);
+    let now = libc::timespec { tv_sec: (now / 1_000_000_000) as i64, tv_nsec: (now % 1_000_000_000) as i64 };
+    // SAFETY: likewise.
+    unsafe { at.write(now) };
+    0
+}
+
+/// Callgrind collects everywhere but in here.
+#[inline(never)]
+fn apart(work: &mut dyn FnMut(&mut Client)) {
+    CLIENT.with_borrow_mut(|client| client.as_mut().map(work));
+    black_box(());
+}
+
+// The two differ, lest the compiler make one of them.
+#[inline(never)]
+fn first_turn() {
+    black_box(1);
+}
+
+#[inline(never)]
+fn last_turn() {
+    black_box(2);
+}
+
+impl Client {
+    fn new(warm: u64, steps: u64) -> Self {
+        let mut end = End::new(2);
+        let h = end.connect(SERVER);
+        end.watch(h);
+        let now = Instant::ZERO + Duration::from_secs(1);
+        Self { end, h, now, batch: Batch::new(), asked: false, answers: 0, warm, steps }
+    }
+
+    /// Takes in what the server sent, asks again, and hands out what is to be sent.
+    fn work(&mut self) {
+        self.now += Duration::from_micros(1);
+        self.end.sockets.receive(self.now, &mut self.batch);
+        if !self.asked && self.end.sockets.is_delivered(self.h) {
+            self.asked = true;
+            self.end.begin(self.h);
+        } else if self.asked && self.end.ask() {
+            self.answers += 1;
+        }
+        self.end.sockets.turn(self.now);
+    }
+
+    fn mark(&self) {
+        if self.answers == self.warm {
+            first_turn();
+        } else if self.answers == self.warm + self.steps {
+            last_turn();
+            DONE.set(true);
+        }
+    }
+}
+
+/// A device at whose other side the client is.
+struct Wire(Capabilities);
+
+impl Device for Wire {
+    fn capabilities(&self) -> &Capabilities {
+        &self.0
+    }
+
+    fn receive(&mut self, pool: &mut Pool, batch: &mut Batch) {
+        apart(&mut |client| {
+            client.work();
+            let (theirs, queue) = client.end.sockets.tx();
+            while let Some(desc) = queue.pop() {
+                let bytes = theirs.tx_bytes(&desc);
+                let mut frame = pool.alloc().expect("frames enough");
+                pool.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(bytes);
+                frame.set_range(0, bytes.len());
+                batch.push(Packet::single(frame));
+                theirs.complete(desc.index());
+            }
+            client.mark();
+        });
+    }
+
+    fn transmit(&mut self, pool: &mut Pool, queue: &mut TxQueue) {
+        if queue.is_empty() {
+            return;
+        }
+        apart(&mut |client| {
+            while let Some(desc) = queue.pop() {
+                let bytes = pool.tx_bytes(&desc);
+                let theirs = client.end.sockets.tx().0;
+                let mut frame = theirs.alloc().expect("frames enough");
+                theirs.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(bytes);
+                frame.set_range(0, bytes.len());
+                client.batch.push(Packet::single(frame));
+                pool.complete(desc.index());
+            }
+        });
+    }
+
+    fn reap(&mut self, _: &mut Pool) {}
+
+    fn refill(&mut self, _: &mut Pool) {}
+}
+
+type Wait4 = unsafe extern "C" fn(c_int, *mut epoll_event, c_int, c_int) -> c_int;
+type Recv = unsafe extern "C" fn(c_int, *mut c_void, size_t, c_int) -> ssize_t;
+type Send = unsafe extern "C" fn(c_int, *const c_void, size_t, c_int) -> ssize_t;
+
+/// The calls, as a C program has them: through a pointer, and never inlined.
+fn calls() -> (Wait4, Recv, Send) {
+    black_box((rr_epoll_wait as Wait4, rr_recv as Recv, rr_send as Send))
+}
+
+fn watch(set: c_int, fd: c_int) {
+    let mut event = epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
+    // SAFETY: a valid event.
+    assert_eq!(unsafe { rr_epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &mut event) }, 0);
+}
+
+/// The set and the listener, made at a worker's first turn.
+fn open(warm: u64, steps: u64) -> (c_int, c_int) {
+    // Not before the time that it was, and at the same place of the timer wheel's ticks.
+    TIME.set((ringroad::runtime::clock::now().as_nanos() | u64::from(u32::MAX)) + 1);
+    CLIENT.set(Some(Client::new(warm, steps)));
+    let set = rr_epoll_create1(0);
+    let listener = rr_socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
+    let any = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: SERVER.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: 0 },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: a valid address, and its length.
+    let bound = unsafe { rr_bind(listener, (&raw const any).cast(), size_of_val(&any) as u32) };
+    assert_eq!((bound, rr_listen(listener, 16)), (0, 0));
+    watch(set, listener);
+    SERVED.set(Some((set, listener)));
+    (set, listener)
+}
+
+/// One turn of the program; false at the end.
+fn turn(warm: u64, steps: u64) -> bool {
+    let (wait, recv, send) = calls();
+    let (set, listener) = SERVED.get().unwrap_or_else(|| open(warm, steps));
+    let mut events = [const { epoll_event { events: 0, u64: 0 } }; 64];
+    let mut buffer = [0u8; 2 * ours::MESSAGE];
+    // SAFETY: `events` has room for so many.
+    let n = unsafe { wait(set, events.as_mut_ptr(), 64, 0) };
+    for event in events.iter().take(n.max(0) as usize) {
+        let fd = event.u64 as c_int;
+        if fd == listener {
+            // SAFETY: null pointers are allowed.
+            let new = unsafe { rr_accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_NONBLOCK) };
+            watch(set, new);
+            continue;
+        }
+        // SAFETY: `buffer` has room for so many bytes.
+        let got = unsafe { recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        assert_eq!(got, ours::MESSAGE as isize);
+        // SAFETY: so many bytes were just read.
+        assert_eq!(unsafe { send(fd, buffer.as_ptr().cast(), got as usize, libc::MSG_NOSIGNAL) }, got);
+    }
+    !DONE.get()
+}
+
+/// Serves `steps` echoes after `warm` ones that do not count.
+pub fn run(warm: u64, steps: u64) {
+    let device = Wire(Capabilities { mtu: 1500, mac: [2, 0, 0, 0, 0, 1], partial_checksums: false });
+    // With a `tick` the worker asks for the time by `clock_gettime`, not by the
+    // processor's counter.
+    let tick: Box<dyn FnMut(Instant) + std::marker::Send> = Box::new(|_| {});
+    let station = Station { device, sockets: ours::core(1), fd: None, mirror: None, tick: Some(tick) };
+    let config = Config { wait: Wait::Spin, seed: Some(7), ..Config::new("memory") };
+    let runtime = Runtime::with_stations(config, vec![station]).expect("a worker");
+    runtime.install().expect("the only one");
+    runtime.run_loop(move || turn(warm, steps)).expect("it runs to its end");
+}
