@@ -3,10 +3,12 @@
  * set, many events per wait, TCP_NODELAY, level-triggered reads, no system call
  * that does not move data.
  *
- *   kernel_echo [--spin] PORT
+ *   kernel_echo [--spin] [--once] PORT
  *
  * serves TCP and UDP on PORT. --spin polls the set without sleeping (epoll_wait with time-out 0), else it
- * blocks. Ends at SIGTERM or SIGINT. */
+ * blocks. --once answers once on each connection and closes it. Ends at SIGTERM or SIGINT.
+ *
+ * Built with -DRINGROAD the same program is ringroad's, its calls coming from a thread beside the worker. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,6 +22,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#ifdef RINGROAD
+#include "ringroad_posix.h"
+#define strerror rr_strerror
+#endif
+
 enum { EVENTS = 512, DATAGRAMS = 64, DATAGRAM = 65536, BUFFER = 1 << 18 };
 
 /* What a slow reader has not taken yet; made when first needed. */
@@ -31,7 +38,7 @@ struct rest {
 static char buffer[BUFFER];
 static struct rest *rests; /* by descriptor */
 static size_t descriptors;
-static int set;
+static int set, spin, once;
 
 static void die(const char *what) {
     fprintf(stderr, "kernel_echo: %s: %s\n", what, strerror(errno));
@@ -49,8 +56,9 @@ static void hang_up(int fd) {
     close(fd);
 }
 
+static int answer_once(int fd);
+
 static void accept_all(int listener) {
-    int one = 1;
     for (;;) {
         int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
         if (fd < 0) return;
@@ -58,7 +66,8 @@ static void accept_all(int listener) {
             close(fd);
             continue;
         }
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        /* The request may be there already; only who has to wait is watched. */
+        if (once && answer_once(fd)) continue;
         watch(fd, EPOLLIN, EPOLL_CTL_ADD);
     }
 }
@@ -79,7 +88,20 @@ static void send_or_keep(int fd, const char *data, size_t len) {
     watch(fd, EPOLLOUT, EPOLL_CTL_MOD);
 }
 
+/* Answer and end; 0 if there is nothing to answer yet. */
+static int answer_once(int fd) {
+    ssize_t n = recv(fd, buffer, sizeof buffer, 0);
+    if (n < 0 && errno == EAGAIN) return 0;
+    if (n > 0) send(fd, buffer, (size_t)n, MSG_NOSIGNAL);
+    close(fd);
+    return 1;
+}
+
 static void serve(int fd) {
+    if (once) {
+        answer_once(fd);
+        return;
+    }
     struct rest *rest = &rests[fd];
     if (rest->len) {
         ssize_t n = send(fd, rest->data, rest->len, MSG_NOSIGNAL);
@@ -107,6 +129,8 @@ static int listen_on(int type, int port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     if (fd < 0) die("socket");
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    /* Connections have it from their listener. */
+    if (type == SOCK_STREAM) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) die("bind");
     if (type == SOCK_STREAM && listen(fd, 4096) < 0) die("listen");
     return fd;
@@ -133,13 +157,14 @@ static void echo_datagrams(int fd) {
 }
 
 int main(int argc, char **argv) {
-    int spin = 0, port = 0;
+    int port = 0;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--spin")) spin = 1;
+        else if (!strcmp(argv[i], "--once")) once = 1;
         else port = atoi(argv[i]);
     }
     if (port < 1 || port > 65535) {
-        fprintf(stderr, "usage: kernel_echo [--spin] PORT\n");
+        fprintf(stderr, "usage: kernel_echo [--spin] [--once] PORT\n");
         return 2;
     }
     struct rlimit limit;
@@ -149,6 +174,9 @@ int main(int argc, char **argv) {
     descriptors = limit.rlim_cur < 1 << 20 ? limit.rlim_cur : 1 << 20;
     rests = calloc(descriptors, sizeof *rests);
     if (!rests) die("calloc");
+#ifdef RINGROAD
+    if (rr_init(NULL) < 0) die("rr_init"); /* by RINGROAD_INTERFACE and its like */
+#endif
 
     for (int i = 0; i < DATAGRAMS; i++) reset_message(i);
     set = epoll_create1(0);

@@ -1,4 +1,14 @@
+-- `wrk -s wrk.lua URL -- N`: N requests at once on each connection, 1 without.
 -- Prints what wrk found in the form of `ringroad load --json`, histogram included.
+function init(args)
+    local depth = tonumber(args[1]) or 1
+    batch = string.rep(wrk.format(), depth)
+end
+
+function request()
+    return batch
+end
+
 function done(summary, latency)
     local seconds = summary.duration / 1e6
     local e = summary.errors

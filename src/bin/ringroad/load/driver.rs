@@ -286,6 +286,7 @@ impl Driver {
         }
         self.opening += 1;
         self.states[flow] = State::Opening { since: now };
+        self.engine.opening(flow, now);
         if let Err(e) = net.open(flow) {
             self.down(net, flow, Some(Failure::Connect), Some(e));
         }

@@ -42,6 +42,8 @@ pub struct Plan {
     pub size: usize,
     /// Requests per second over all connections; none: a closed loop.
     pub rate: Option<f64>,
+    /// Each request has a connection of its own, which the server ends.
+    pub one_shot: bool,
     pub warm_up_ns: u64,
     pub measure_ns: u64,
 }
@@ -108,6 +110,10 @@ struct Flow {
     begun: u64,
     /// When bytes last came.
     heard: u64,
+    /// When this connection was begun, and whether it has had a request
+    /// (one shot).
+    since: u64,
+    asked: bool,
     reader: reply::Reader,
 }
 
@@ -152,8 +158,8 @@ fn pattern() -> Vec<u8> {
 impl Engine {
     /// A load that has not started. `live` also counts for [`Engine::interval`].
     pub fn new(plan: Plan, live: bool) -> Self {
-        let request =
-            format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", plan.path, plan.target).into_bytes();
+        let close = if plan.one_shot { "Connection: close\r\n" } else { "" };
+        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n{close}\r\n", plan.path, plan.target).into_bytes();
         let flows = (0..plan.connections).map(Flow::new).collect();
         let depth = match (plan.rate, plan.protocol) {
             (Some(_), Protocol::Tcp | Protocol::Udp) => PIPELINE,
@@ -227,10 +233,15 @@ impl Engine {
         (self.begun() && due < self.end).then_some(due)
     }
 
+    /// The flow's connection is being opened.
+    pub fn opening(&mut self, flow: usize, now: u64) {
+        self.flows[flow].since = now;
+    }
+
     /// The flow has a connection now.
     pub fn opened(&mut self, flow: usize, now: u64) {
-        let begun = self.flows[flow].begun;
-        self.flows[flow] = Flow { open: true, begun, heard: now, ..Flow::new(flow) };
+        let Flow { begun, since, .. } = self.flows[flow];
+        self.flows[flow] = Flow { open: true, begun, since, heard: now, ..Flow::new(flow) };
     }
 
     /// The flow's connection failed, and all that waited on it.
@@ -260,6 +271,14 @@ impl Engine {
         }
         while self.flows[flow].open && self.flows[flow].waiting.len() < self.depth {
             let due = match self.plan.rate {
+                None if self.plan.one_shot => {
+                    if self.flows[flow].asked {
+                        return;
+                    }
+                    self.flows[flow].asked = true;
+                    // A connection that was there before the start counts from then.
+                    self.flows[flow].since.max(self.start)
+                }
                 None => now,
                 Some(rate) => {
                     let k = flow as u64 + self.flows[flow].begun * self.flows.len() as u64;
@@ -401,7 +420,10 @@ impl Engine {
     pub fn ended(&mut self, flow: usize, now: u64) -> Result<Next, Failure> {
         match self.flows[flow].reader.end() {
             Some(done) => self.http_answered(flow, &done, now).map(|_| Next::Reopen),
-            None if self.plan.protocol == Protocol::Http && self.flows[flow].waiting.is_empty() => {
+            // An answer that is whole, and the end of the connection that was for it alone.
+            None if self.flows[flow].waiting.is_empty()
+                && (self.plan.protocol == Protocol::Http || self.plan.one_shot && self.flows[flow].asked) =>
+            {
                 Ok(Next::Reopen)
             }
             None => Err(Failure::Closed),
@@ -513,6 +535,8 @@ impl Flow {
             partial: 0,
             begun: 0,
             heard: 0,
+            since: 0,
+            asked: false,
             reader: reply::Reader::new(),
         }
     }
@@ -539,6 +563,7 @@ mod tests {
             connections: 2,
             size: 100,
             rate,
+            one_shot: false,
             warm_up_ns: 1_000,
             measure_ns: 10_000,
         }
@@ -584,6 +609,49 @@ mod tests {
         assert_eq!(latency.percentile(50.0).as_nanos(), 150);
         assert_eq!(report.error_count(), 0);
         assert_eq!(engine.in_flight(), 0);
+    }
+
+    #[test]
+    fn one_shot_asks_once_on_each_connection_and_counts_from_its_beginning() {
+        for protocol in [Protocol::Tcp, Protocol::Http] {
+            let mut engine = Engine::new(Plan { one_shot: true, ..plan(protocol, None) }, false);
+            engine.opening(0, 0);
+            engine.opened(0, 0);
+            engine.begin(0);
+            for round in 0..20 {
+                let began = round * 1_000;
+                engine.pull(0, began + 100);
+                let mut answer = drain(&mut engine, 0);
+                assert_eq!(!answer.is_empty(), began < 11_000, "no request after the end");
+                if protocol == Protocol::Http && !answer.is_empty() {
+                    assert!(String::from_utf8_lossy(&answer).contains("Connection: close"));
+                    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec();
+                }
+                let next = engine.received(0, &answer, began + 300);
+                engine.pull(0, began + 300);
+                assert!(engine.pending(0).is_empty(), "the connection has had its request");
+                if next == Ok(Next::Keep) && !answer.is_empty() {
+                    assert_eq!(engine.ended(0, began + 400), Ok(Next::Reopen));
+                }
+                engine.closed(0);
+                engine.opening(0, began + 1_000);
+                engine.opened(0, began + 1_050);
+            }
+            let (report, latency) = engine.report("test".into());
+            assert_eq!(report.requests, 10, "those begun from 1,000 to 11,000 ns");
+            assert_eq!((latency.percentile(50.0).as_nanos(), report.error_count()), (300, 0));
+        }
+    }
+
+    #[test]
+    fn one_shot_wants_the_whole_answer_before_the_end() {
+        let mut engine = Engine::new(Plan { one_shot: true, ..plan(Protocol::Tcp, None) }, false);
+        engine.opened(0, 0);
+        engine.begin(0);
+        engine.pull(0, 0);
+        let bytes = drain(&mut engine, 0);
+        engine.received(0, &bytes[..50], 10).unwrap();
+        assert_eq!(engine.ended(0, 20), Err(Failure::Closed));
     }
 
     #[test]

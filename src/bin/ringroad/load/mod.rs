@@ -39,7 +39,8 @@ enum Over {
 /// Without --rate every connection has one request under way at any time (a
 /// closed loop). With --rate requests leave on a schedule whatever the server
 /// does, and latency counts from the time a request was due, so that a stall is
-/// charged to all it delayed (corrected for coordinated omission). Echoed bytes
+/// charged to all it delayed (corrected for coordinated omission). With --one-shot
+/// every request has a connection of its own. Echoed bytes
 /// are checked. A warm-up of a fifth of the duration, at most a second, is not
 /// counted.
 #[derive(clap::Args, Debug)]
@@ -70,6 +71,10 @@ pub struct Args {
     /// Requests per second over all connections, on a schedule (open loop)
     #[arg(long, value_name = "R", value_parser = positive)]
     rate: Option<f64>,
+    /// A connection for each request, which the server has to end after its
+    /// answer (tcp, http); latency counts from the connection's beginning
+    #[arg(long, conflicts_with = "rate")]
+    one_shot: bool,
     /// Seconds measured, after the warm-up
     #[arg(long, value_name = "S", default_value = "10", value_parser = positive)]
     duration: f64,
@@ -155,6 +160,9 @@ fn plan(args: &Args) -> Result<Plan, String> {
         Some(_) => return Err(format!("\"{}\": a path goes with --proto http only", args.to)),
         None => (args.to.as_str(), "/".to_string()),
     };
+    if args.one_shot && args.proto == Protocol::Udp {
+        return Err("--one-shot goes with tcp and http; datagrams have no connections".into());
+    }
     let protocol_name = if args.proto == Protocol::Udp { "udp" } else { "tcp" };
     let target = names::socket_address(to, protocol_name)?;
     let size = match (args.proto, args.size) {
@@ -178,6 +186,7 @@ fn plan(args: &Args) -> Result<Plan, String> {
         connections: args.connections as usize,
         size,
         rate: args.rate,
+        one_shot: args.one_shot,
         warm_up_ns: ns((args.duration / 5.0).min(1.0)),
         measure_ns: ns(args.duration),
     })

@@ -1,0 +1,181 @@
+//! The budgets, beside what was measured.
+
+use serde::Serialize;
+
+use super::plan::Over;
+use super::result::{BYTES_ALL, BYTES_EACH, CPU, GBIT, IDLE_CPU, P50, P99, P999, RATE, Results};
+use super::rows::{
+    ADAPTIVE, BULK_LENT, BULK_OURS, KERNEL_BLOCK, KERNEL_SPIN, MTUS, RAW, SPIN, echo_row, open_row,
+};
+
+/// A bound on a figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bound {
+    AtMost,
+    AtLeast,
+}
+
+/// One budget and the figure for it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    pub what: String,
+    /// `at most` or `at least`.
+    pub bound: &'static str,
+    pub budget: f64,
+    /// What is asked at the very least, where that is less than the budget.
+    pub floor: Option<f64>,
+    /// None: a row that it needs was not measured.
+    pub figure: Option<f64>,
+    pub met: Option<bool>,
+    pub floor_met: Option<bool>,
+}
+
+impl Bound {
+    fn holds(self, figure: f64, limit: f64) -> bool {
+        match self {
+            Self::AtMost => figure <= limit,
+            Self::AtLeast => figure >= limit,
+        }
+    }
+}
+
+fn verdict(what: &str, bound: Bound, budget: f64, floor: Option<f64>, figure: Option<f64>) -> Verdict {
+    let figure = figure.filter(|f| f.is_finite());
+    Verdict {
+        what: what.to_string(),
+        bound: if bound == Bound::AtMost { "at most" } else { "at least" },
+        budget,
+        floor,
+        figure,
+        met: figure.map(|f| bound.holds(f, budget)),
+        floor_met: floor.and_then(|floor| figure.map(|f| bound.holds(f, floor))),
+    }
+}
+
+/// The ratio of one arm's median to another's in the same row.
+fn ratio(results: &Results, row: &str, arm: &str, other: &str, figure: &str) -> Option<f64> {
+    Some(results.median(row, arm, figure)? / results.median(row, other, figure)?)
+}
+
+/// The ratio to the better of the kernel's servers: the spinning one where it
+/// was measured, else the blocking one.
+fn to_best_kernel(results: &Results, row: &str, figure: &str) -> Option<f64> {
+    let ratios = [KERNEL_SPIN, KERNEL_BLOCK].into_iter().filter_map(|k| ratio(results, row, SPIN, k, figure));
+    // A rate has to beat the greater one, a latency the smaller.
+    if figure == RATE { ratios.reduce(f64::min) } else { ratios.reduce(f64::max) }
+}
+
+/// The worst of the ratios over the echo rows with kernel sockets up to 1,400 bytes.
+fn worst_of_kernel_rows(results: &Results, figure: &str) -> Option<f64> {
+    let rows = results.rows.iter().filter(|r| r.group == "echo" && r.id.ends_with("-kernel"));
+    let ratios = rows.filter_map(|r| to_best_kernel(results, &r.id, figure));
+    if figure == RATE { ratios.reduce(f64::min) } else { ratios.reduce(f64::max) }
+}
+
+/// Every budget that a row of the benchmark measures.
+pub fn verdicts(results: &Results) -> Vec<Verdict> {
+    use Bound::{AtLeast, AtMost};
+    let one = echo_row("tcp", 64, 1, Over::Stack);
+    let many = echo_row("tcp", 64, 256, Over::Stack);
+    let of = |row: &str, arm: &str, other: &str, figure: &str| ratio(results, row, arm, other, figure);
+    let loaded = |over| to_best_kernel(results, &open_row(75, over), P999);
+    let mut all = vec![
+        verdict("echo of 64 B over veth, both ends ours, p50 to the raw reflector's", AtMost, 1.2, Some(1.3), of(&one, SPIN, RAW, P50)),
+        verdict("the same, p99.9", AtMost, 1.5, None, of(&one, SPIN, RAW, P999)),
+        verdict("our client, p50 of our server to the kernel's blocking one", AtMost, 0.35, None, of(&one, SPIN, KERNEL_BLOCK, P50)),
+        verdict("the same, to the kernel's spinning one", AtMost, 0.65, None, of(&one, SPIN, KERNEL_SPIN, P50)),
+        verdict("our client, 256 connections, rate to the kernel's server", AtLeast, 2.0, Some(1.8), to_best_kernel(results, &many, RATE)),
+        verdict("the same, p99", AtMost, 0.4, None, to_best_kernel(results, &many, P99)),
+        verdict("kernel client, every echo row: rate to the kernel's server, the worst", AtLeast, 1.0, None, worst_of_kernel_rows(results, RATE)),
+        verdict("the same, p50", AtMost, 1.0, None, worst_of_kernel_rows(results, P50)),
+        verdict("the same, p99", AtMost, 1.0, None, worst_of_kernel_rows(results, P99)),
+        verdict("256 connections, both ends ours, rate to the raw reflector's", AtLeast, 0.85, Some(0.75), of(&many, SPIN, RAW, RATE)),
+        verdict("open loop at 75 % of the kernel's capacity, p99.9 to the kernel's, kernel client", AtMost, 0.1, Some(0.25), loaded(Over::Kernel)),
+        verdict("the same, our client", AtMost, 0.1, Some(0.25), loaded(Over::Stack)),
+    ];
+    for mtu in MTUS {
+        let row = format!("bulk-{mtu}");
+        let best = [BULK_OURS, BULK_LENT].into_iter().filter_map(|arm| of(&row, arm, RAW, GBIT)).reduce(f64::max);
+        let what = format!("bulk at MTU {mtu}, to the raw sender");
+        all.push(verdict(&what, AtLeast, 0.95, Some(0.9), best));
+    }
+    let churn = to_best_kernel(results, "churn-stack", RATE);
+    let cpu = of(&open_row(50, Over::Kernel), ADAPTIVE, KERNEL_BLOCK, CPU);
+    let memory = |figure| results.median("memory", "ringroad", figure);
+    let per_million = memory(BYTES_EACH).map(|b| b * 1e6 / f64::from(1 << 30));
+    all.extend([
+        verdict("connect, one request, close: rate to the kernel's, our client", AtLeast, 4.0, Some(3.0), churn),
+        verdict("processor time of a request at equal rate, adaptive, to the kernel's blocking server", AtMost, 0.5, None, cpu),
+        verdict("adaptive: p50 of one connection to spin's", AtMost, 1.1, None, of(&one, ADAPTIVE, SPIN, P50)),
+        verdict("adaptive: percent of a core when idle", AtMost, 2.0, None, results.median("idle", ADAPTIVE, IDLE_CPU)),
+        verdict("bytes of an idle connection", AtMost, 768.0, None, memory(BYTES_EACH)),
+        verdict("GiB of a million idle connections", AtMost, 1.0, None, memory(BYTES_ALL).and(per_million)),
+    ]);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::result::tests::results;
+    use super::*;
+
+    fn find<'a>(all: &'a [Verdict], what: &str) -> &'a Verdict {
+        all.iter().find(|v| v.what.contains(what)).unwrap()
+    }
+
+    #[test]
+    fn budgets_are_judged_by_medians() {
+        let row = "tcp-64-x1-stack";
+        let all = verdicts(&results(&[
+            (row, SPIN, P50, &[1250.0, 1240.0, 9999.0]),
+            (row, RAW, P50, &[1000.0]),
+            (row, KERNEL_BLOCK, P50, &[5000.0]),
+        ]));
+        let raw = find(&all, "p50 to the raw");
+        assert_eq!((raw.figure, raw.met, raw.floor_met), (Some(1.25), Some(false), Some(true)));
+        let kernel = find(&all, "kernel's blocking one");
+        assert_eq!((kernel.figure, kernel.met), (Some(0.25), Some(true)));
+        let spinning = find(&all, "kernel's spinning one");
+        assert_eq!((spinning.figure, spinning.met), (None, None), "it was not measured");
+    }
+
+    #[test]
+    fn the_kernel_is_taken_at_its_best() {
+        let row = "tcp-64-x256-stack";
+        let all = verdicts(&results(&[
+            (row, SPIN, RATE, &[400.0]),
+            (row, KERNEL_SPIN, RATE, &[100.0]),
+            (row, KERNEL_BLOCK, RATE, &[200.0]),
+            (row, SPIN, P99, &[10.0]),
+            (row, KERNEL_SPIN, P99, &[20.0]),
+            (row, KERNEL_BLOCK, P99, &[40.0]),
+        ]));
+        assert_eq!(find(&all, "256 connections, rate to the kernel").figure, Some(2.0));
+        assert_eq!(all[5].figure, Some(0.5), "{}", all[5].what);
+    }
+
+    #[test]
+    fn the_worst_row_decides() {
+        let all = verdicts(&results(&[
+            ("tcp-64-x1-kernel", SPIN, RATE, &[300.0]),
+            ("tcp-64-x1-kernel", KERNEL_SPIN, RATE, &[100.0]),
+            ("udp-64-x16-kernel", SPIN, RATE, &[90.0]),
+            ("udp-64-x16-kernel", KERNEL_SPIN, RATE, &[100.0]),
+            ("tcp-64-x1-stack", SPIN, RATE, &[1.0]),
+            ("tcp-64-x1-stack", KERNEL_SPIN, RATE, &[100.0]),
+        ]));
+        let worst = find(&all, "every echo row: rate");
+        assert_eq!((worst.figure, worst.met), (Some(0.9), Some(false)));
+    }
+
+    #[test]
+    fn a_million_connections_from_fewer() {
+        let each = f64::from(1 << 30) / 1e6;
+        let all = verdicts(&results(&[
+            ("memory", "ringroad", BYTES_EACH, &[each]),
+            ("memory", "ringroad", BYTES_ALL, &[each * 20_000.0]),
+        ]));
+        let gib = find(&all, "GiB").figure.unwrap();
+        assert!((gib - 1.0).abs() < 1e-9, "{gib}");
+    }
+}

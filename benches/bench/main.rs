@@ -1,0 +1,232 @@
+//! ringroad beside what a user would take instead: every arm in one run, over the
+//! same test bed, in interleaved rounds. `scripts/bench` sets up, builds and calls
+//! this; its other subcommands are the servers and clients that exist nowhere else.
+
+mod bed;
+mod budget;
+mod bulk;
+mod machine;
+mod memory;
+mod once;
+mod plan;
+mod plots;
+mod program;
+mod raw;
+mod result;
+mod rows;
+mod runner;
+mod smol;
+mod table;
+
+use std::fs;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use plan::{Over, Scope, Size};
+use result::{RATE, Results, Settings};
+use runner::{Runner, Tools};
+
+/// The benchmark's driver, and the programs that only it needs
+#[derive(Parser, Debug)]
+#[command(name = "bench")]
+enum Command {
+    Run(RunArgs),
+    Reflect(raw::ReflectArgs),
+    Ask(raw::AskArgs),
+    RawSend(raw::SendArgs),
+    RawSink(raw::SinkArgs),
+    BulkSend(bulk::SendArgs),
+    BulkSink(bulk::SinkArgs),
+    Once(once::Args),
+    Smoltcp(smol::Args),
+    Memory(memory::Args),
+}
+
+/// Measure everything, and write down what came of it
+#[derive(clap::Args, Debug)]
+struct RunArgs {
+    /// A minute: does every arm run?
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// The whole cross of arms, connections and sizes
+    #[arg(long)]
+    full: bool,
+    /// Only these groups (echo, open, churn, bulk, http, idle, memory), or rows
+    /// with one of these in their names
+    #[arg(long, value_delimiter = ',', value_name = "ROWS")]
+    only: Vec<String>,
+    /// How often everything is measured [default: 3, quick: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// Seconds of each load [default: 0.5, quick: 0.1, full: 1]
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+    /// Where XDP programs are attached: auto, native or generic
+    #[arg(long, default_value = "auto", value_parser = ["auto", "native", "generic"])]
+    mode: String,
+    /// Where results.json, table.md and the plots go
+    #[arg(long, value_name = "DIR", default_value = "report/bench")]
+    out: PathBuf,
+    /// Put the table into README.md
+    #[arg(long)]
+    readme: bool,
+    /// The ringroad command
+    #[arg(long, value_name = "FILE")]
+    ringroad: PathBuf,
+    /// Where kernel_echo and thread_echo were built
+    #[arg(long, value_name = "DIR")]
+    peers: PathBuf,
+    /// A directory for what is not kept
+    #[arg(long, value_name = "DIR")]
+    work: PathBuf,
+    /// How the names of the test beds begin
+    #[arg(long, value_name = "NAME")]
+    bed: String,
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Run(args) => run(&args),
+        Command::Reflect(args) => raw::reflect(&args),
+        Command::Ask(args) => raw::ask(&args),
+        Command::RawSend(args) => raw::send(&args),
+        Command::RawSink(args) => raw::sink(&args),
+        Command::BulkSend(args) => bulk::send(&args),
+        Command::BulkSink(args) => bulk::sink(&args),
+        Command::Once(args) => once::run(&args),
+        Command::Smoltcp(args) => smol::run(&args),
+        Command::Memory(args) => memory::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("bench: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A file's trouble, with its name.
+fn at<T>(path: &Path, done: std::io::Result<T>) -> Result<T, String> {
+    done.map_err(|e| format!("{}: {e}", path.display()))
+}
+
+impl RunArgs {
+    fn scope(&self) -> Scope {
+        let size = match (self.quick, self.full) {
+            (true, _) => Size::Quick,
+            (_, true) => Size::Full,
+            _ => Size::Usual,
+        };
+        let text = |name: &str| self.work.join(name).display().to_string();
+        Scope { size, only: self.only.clone(), root: text("root"), nginx_conf: text("nginx.conf") }
+    }
+}
+
+fn run(args: &RunArgs) -> Result<(), String> {
+    let began = Instant::now();
+    let scope = args.scope();
+    let rounds = args.rounds.unwrap_or(scope.pick(1, 3, 3)) as usize;
+    let seconds = args.seconds.unwrap_or(scope.pick(0.1, 0.5, 1.0));
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    files(args, &root)?;
+    at(&args.out, fs::create_dir_all(&args.out))?;
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let (ringroad, peers, work) = (args.ringroad.clone(), args.peers.clone(), args.work.clone());
+    let tools = Tools { root: root.clone(), ringroad, peers, own, work };
+    let mut runner = Runner::new(tools, machine::look(), seconds, args.bed.clone(), args.mode.clone());
+    let mut results = Results::default();
+
+    let jobs = rows::all(&scope);
+    if jobs.is_empty() {
+        return Err(format!("no row is called {}", args.only.join(" or ")));
+    }
+    if jobs.iter().any(|job| job.group == "open") {
+        find_capacity(&mut runner, &mut results);
+    }
+    let blocks = plan::blocks(&jobs);
+    for round in 0..rounds {
+        // Forth and back, so that no arm always runs after the same other one.
+        let mut order = blocks.clone();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for (i, block) in order.into_iter().enumerate() {
+            let first = &jobs[block.start];
+            let minutes = began.elapsed().as_secs() / 60;
+            println!("bench: {minutes} min, round {} of {rounds}, {} of {}: {}, {}", round + 1, i + 1, blocks.len(), first.group, first.arm);
+            runner.block(&jobs[block], round, &mut results);
+        }
+    }
+    results.machine = runner.machine.clone();
+    results.settings = Settings { rounds, seconds, took: began.elapsed().as_secs_f64() };
+    runner.note_curves(&mut results);
+    write(args, &root, &results, &runner)
+}
+
+/// The files that HTTP servers serve, and nginx's configuration.
+fn files(args: &RunArgs, root: &Path) -> Result<(), String> {
+    let scope = args.scope();
+    for dir in [&scope.root, &args.work.join("nginx").display().to_string()] {
+        at(Path::new(dir), fs::create_dir_all(dir))?;
+    }
+    let page = Path::new(&scope.root).join("index.html");
+    at(&page, fs::write(&page, format!("<!doctype html><title>ringroad</title><p>{:0512}\n", 0)))?;
+    let template = root.join("benches/peers/nginx.conf");
+    let text = at(&template, fs::read_to_string(&template))?;
+    let text = text.replace("@DIR@", &args.work.join("nginx").display().to_string()).replace("@ROOT@", &scope.root);
+    let conf = Path::new(&scope.nginx_conf);
+    at(conf, fs::write(conf, text))
+}
+
+/// What the kernel's server reaches with each client: the median of three runs.
+fn find_capacity(runner: &mut Runner, results: &mut Results) {
+    for over in Over::BOTH {
+        let job = rows::capacity(over);
+        for round in 0..3 {
+            runner.block(std::slice::from_ref(&job), round, results);
+        }
+        if let Some(rate) = results.median(&job.row, job.arm, RATE) {
+            runner.set_capacity(over, rate);
+        }
+    }
+}
+
+fn write(args: &RunArgs, root: &Path, results: &Results, runner: &Runner) -> Result<(), String> {
+    let verdicts = budget::verdicts(results);
+    let path = args.out.join("results.json");
+    let file = BufWriter::new(at(&path, fs::File::create(&path))?);
+    let all = serde_json::json!({ "results": results, "budgets": verdicts });
+    serde_json::to_writer_pretty(file, &all).map_err(|e| format!("{}: {e}", path.display()))?;
+    for (row, arm, latency) in runner.latencies() {
+        let arm: String = arm.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+        let path = args.out.join(format!("{row}-{arm}.hgrm"));
+        let mut file = BufWriter::new(at(&path, fs::File::create(&path))?);
+        at(&path, latency.write_hgrm(&mut file))?;
+    }
+    let plots = plots::write(results, &args.out)?;
+    let text = table::whole(results, &verdicts);
+    let path = args.out.join("table.md");
+    at(&path, fs::write(&path, &text))?;
+    println!("\n{text}");
+    if args.readme {
+        let path = root.join("README.md");
+        let before = at(&path, fs::read_to_string(&path))?;
+        let after = table::into_readme(&before, &table::readme(results, &verdicts))?;
+        at(&path, fs::write(&path, after))?;
+        println!("README.md has the table now.");
+    }
+    println!("{}: results.json, table.md, {plots} plots and the histograms.", args.out.display());
+    check(results)
+}
+
+/// An arm that did not run at all, or whose answers were wrong, is an error.
+fn check(results: &Results) -> Result<(), String> {
+    let cells = || results.rows.iter().flat_map(|r| r.cells.iter().map(move |c| (r, c)));
+    let failed: Vec<String> =
+        cells().filter(|(_, c)| c.missing.is_some()).map(|(r, c)| format!("{}, {}", r.id, c.arm)).collect();
+    if failed.is_empty() { Ok(()) } else { Err(format!("not everything ran: {}", failed.join("; "))) }
+}

@@ -1,0 +1,213 @@
+//! What there is to do: servers, the work that is put on them, and who does what
+//! in which row.
+
+use super::bed::Kind;
+
+/// Which sockets a client uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Over {
+    Kernel,
+    /// Ours.
+    Stack,
+}
+
+impl Over {
+    pub const BOTH: [Self; 2] = [Self::Kernel, Self::Stack];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Stack => "stack",
+        }
+    }
+
+    /// For titles.
+    pub fn client(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel client",
+            Self::Stack => "our client",
+        }
+    }
+}
+
+/// The programs that take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// The `ringroad` command.
+    Ringroad,
+    /// `benches/peers/kernel_echo.c` on the kernel's sockets.
+    KernelEcho,
+    /// The same source on ringroad's, called from a thread of its own.
+    ThreadEcho,
+    /// This program, by another subcommand.
+    Own,
+    Nginx,
+}
+
+/// When a server counts as ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// It prints "ready".
+    Says,
+    /// Something listens on TCP port 80.
+    Port80,
+}
+
+/// A server, and how it is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub tool: Tool,
+    pub args: Vec<String>,
+    /// It runs on the core for threads beside the worker's, if there is one.
+    pub beside: bool,
+    pub ready: Ready,
+    /// It serves once, and its last line says how that went.
+    pub once: bool,
+}
+
+impl Server {
+    pub fn new(tool: Tool, args: &[&str]) -> Self {
+        let args = args.iter().map(|a| (*a).to_string()).collect();
+        Self { tool, args, beside: false, ready: Ready::Says, once: false }
+    }
+}
+
+/// How fast requests come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// Each connection has one under way at any time.
+    Closed,
+    /// So much of the rate that the kernel's server reaches with this client.
+    PartOfKernel(f64),
+}
+
+/// What is put on a server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    /// `ringroad load`.
+    Load {
+        over: Over,
+        /// `tcp`, `udp` or `http`.
+        proto: &'static str,
+        to: String,
+        connections: usize,
+        size: usize,
+        rate: Rate,
+        /// A connection for each request.
+        one_shot: bool,
+    },
+    /// The raw client, with so many frames under way, as long as TCP's with
+    /// `size` bytes.
+    Ask { window: usize, size: usize },
+    /// A transfer from this program on the client's side; the server reports.
+    Transfer { args: Vec<String> },
+    /// wrk with so many requests at once on each connection.
+    Wrk { depth: usize },
+    /// None: how much of its core does the server take?
+    Nothing,
+    /// A program in memory, without a bed.
+    Memory { connections: usize },
+}
+
+/// A piece of work of one arm in one row.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub row: String,
+    pub group: &'static str,
+    pub title: String,
+    pub arm: &'static str,
+    pub bed: Kind,
+    pub server: Option<Server>,
+    pub work: Work,
+}
+
+/// How much is to be done.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    pub size: Size,
+    /// Groups, or parts of rows' names; empty: all.
+    pub only: Vec<String>,
+    /// The path of the files that HTTP servers serve, and nginx's configuration.
+    pub root: String,
+    pub nginx_conf: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    Quick,
+    Usual,
+    Full,
+}
+
+impl Scope {
+    /// One of three by the size of the run.
+    pub fn pick<T>(&self, quick: T, usual: T, full: T) -> T {
+        match self.size {
+            Size::Quick => quick,
+            Size::Usual => usual,
+            Size::Full => full,
+        }
+    }
+
+    /// Whether a row is wanted.
+    pub fn wants(&self, group: &str, row: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|o| o == group || row.contains(o.as_str()))
+    }
+}
+
+/// Neighbouring jobs that share a server, in order: indexes into `jobs`.
+pub fn blocks(jobs: &[Job]) -> Vec<std::ops::Range<usize>> {
+    let mut all: Vec<std::ops::Range<usize>> = Vec::new();
+    for (i, job) in jobs.iter().enumerate() {
+        let once = job.server.as_ref().is_none_or(|s| s.once);
+        match all.last_mut() {
+            Some(last) if !once && jobs[last.start].server == job.server && jobs[last.start].bed == job.bed => {
+                last.end = i + 1;
+            }
+            _ => all.push(i..i + 1),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bed::PLAIN;
+    use super::*;
+
+    fn job(args: &[&str], once: bool, mtu: u32) -> Job {
+        Job {
+            row: "r".into(),
+            group: "g",
+            title: String::new(),
+            arm: "a",
+            bed: Kind { mtu, ..PLAIN },
+            server: Some(Server { once, ..Server::new(Tool::Own, args) }),
+            work: Work::Nothing,
+        }
+    }
+
+    #[test]
+    fn jobs_share_a_server_on_the_same_bed_unless_it_serves_once() {
+        let jobs = [
+            job(&["a"], false, 1500),
+            job(&["a"], false, 1500),
+            job(&["a"], false, 9000),
+            job(&["b"], true, 9000),
+            job(&["b"], true, 9000),
+            Job { server: None, ..job(&[], false, 1500) },
+            Job { server: None, ..job(&[], false, 1500) },
+        ];
+        assert_eq!(blocks(&jobs), [0..2, 2..3, 3..4, 4..5, 5..6, 6..7]);
+    }
+
+    #[test]
+    fn rows_are_wanted_by_group_or_part_of_their_name() {
+        let mut scope =
+            Scope { size: Size::Quick, only: vec![], root: String::new(), nginx_conf: String::new() };
+        assert!(scope.wants("echo", "tcp-64-x1-kernel"));
+        scope.only = vec!["bulk".into(), "x1-".into()];
+        assert!(scope.wants("echo", "tcp-64-x1-kernel") && scope.wants("bulk", "anything"));
+        assert!(!scope.wants("echo", "tcp-64-x16-kernel"));
+    }
+}
