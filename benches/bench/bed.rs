@@ -1,6 +1,7 @@
 //! Test beds: two network namespaces and a veth pair each, made when first
 //! needed and removed when dropped.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -17,6 +18,12 @@ pub struct Kind {
     pub mtu: u32,
     /// Checksum, segmentation and receive offloads, as the kernel sets them up.
     pub offloads: bool,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MTU {}{}", self.mtu, if self.offloads { "" } else { ", offloads switched off" })
+    }
 }
 
 /// What most work is done on.

@@ -111,6 +111,12 @@ pub fn verdicts(results: &Results) -> Vec<Verdict> {
         verdict("bytes of an idle connection", AtMost, 768.0, None, memory(BYTES_EACH)),
         verdict("GiB of a million idle connections", AtMost, 1.0, None, memory(BYTES_ALL).and(per_million)),
     ]);
+    let count = |name: &str| results.instructions.get(name).copied();
+    all.extend([
+        verdict("instructions of an echo of 64 B in memory, both ends (committed)", AtMost, 1400.0, Some(1800.0), count("tcp-echo")),
+        verdict("the same, the server's half", AtMost, 700.0, None, count("tcp-echo-server")),
+        verdict("the same, through the C layer", AtMost, 800.0, Some(900.0), count("tcp-echo-c")),
+    ]);
     all
 }
 
@@ -166,6 +172,16 @@ mod tests {
         ]));
         let worst = find(&all, "every echo row: rate");
         assert_eq!((worst.figure, worst.met), (Some(0.9), Some(false)));
+    }
+
+    #[test]
+    fn committed_instructions_are_judged_too() {
+        let mut results = results(&[]);
+        results.instructions.insert("tcp-echo-c".into(), 850.0);
+        let all = verdicts(&results);
+        let c = find(&all, "C layer");
+        assert_eq!((c.figure, c.met, c.floor_met), (Some(850.0), Some(false), Some(true)));
+        assert_eq!(find(&all, "both ends (committed)").figure, None);
     }
 
     #[test]

@@ -63,12 +63,14 @@ pub struct Server {
     pub ready: Ready,
     /// It serves once, and its last line says how that went.
     pub once: bool,
+    /// It has frames, and the raw reflector rings, for thousands under way.
+    pub large: bool,
 }
 
 impl Server {
     pub fn new(tool: Tool, args: &[&str]) -> Self {
         let args = args.iter().map(|a| (*a).to_string()).collect();
-        Self { tool, args, beside: false, ready: Ready::Says, once: false }
+        Self { tool, args, beside: false, ready: Ready::Says, once: false, large: false }
     }
 }
 
@@ -119,6 +121,22 @@ pub struct Job {
     pub bed: Kind,
     pub server: Option<Server>,
     pub work: Work,
+}
+
+impl Job {
+    /// Requests that are under way together, at least.
+    pub fn under_way(&self) -> usize {
+        match self.work {
+            Work::Load { connections, .. } => connections,
+            Work::Ask { window, .. } => window,
+            _ => 1,
+        }
+    }
+
+    /// More of them than the usual rings hold.
+    pub fn is_large(&self) -> bool {
+        self.under_way() > 1024
+    }
 }
 
 /// How much is to be done.

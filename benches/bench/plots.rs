@@ -1,5 +1,7 @@
-//! Pictures: percentile curves of rows, and rates by connections.
+//! Pictures: percentile curves of rows, rates by connections, instructions of
+//! operations.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -43,6 +45,10 @@ pub fn write(results: &Results, dir: &Path) -> Result<usize, String> {
             count += 1;
         }
     }
+    if !results.instructions.is_empty() {
+        save("instructions.svg", &bars(&results.instructions))?;
+        count += 1;
+    }
     Ok(count)
 }
 
@@ -82,24 +88,41 @@ fn round_up(value: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|s| s * decade).find(|s| *s >= value).unwrap_or(value)
 }
 
+/// Where rates and connections lie in the picture.
+struct Axes {
+    /// The greatest rate shown.
+    top: f64,
+}
+
+impl Axes {
+    fn x(&self, connections: f64) -> f64 {
+        let far = CONNECTIONS[CONNECTIONS.len() - 1] as f64;
+        LEFT + connections.log2() / far.log2() * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, rate: f64) -> f64 {
+        HEIGHT - BOTTOM - rate / self.top * (HEIGHT - TOP - BOTTOM)
+    }
+}
+
 /// Rates over a logarithmic axis of connections.
 fn chart(title: &str, lines: &[Line]) -> String {
-    let points = || lines.iter().flat_map(|l| &l.points);
-    let top = round_up(points().map(|p| p.1).fold(1.0, f64::max));
-    let far = CONNECTIONS[CONNECTIONS.len() - 1] as f64;
-    let x = |n: f64| LEFT + n.log2() / far.log2() * (WIDTH - LEFT - RIGHT);
-    let y = |rate: f64| HEIGHT - BOTTOM - rate / top * (HEIGHT - TOP - BOTTOM);
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-         font-family=\"system-ui, 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#333\">\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n\
-         <text x=\"{LEFT}\" y=\"28\" font-size=\"18\" font-weight=\"600\">{title}</text>\n\
-         <text x=\"{LEFT}\" y=\"48\" fill=\"#666\">requests per second by connections</text>\n"
-    );
+    let points = lines.iter().flat_map(|l| &l.points);
+    let axes = Axes { top: round_up(points.map(|p| p.1).fold(1.0, f64::max)) };
+    let mut out = start(title, "requests per second by connections", HEIGHT);
+    grid(&mut out, &axes);
+    for (i, line) in lines.iter().enumerate() {
+        draw(&mut out, &axes, i, line);
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+fn grid(out: &mut String, axes: &Axes) {
     let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
     for step in 0..=5 {
-        let rate = top * f64::from(step) / 5.0;
-        let (at, label) = (y(rate), thousands(rate as u64));
+        let rate = axes.top * f64::from(step) / 5.0;
+        let (at, label) = (axes.y(rate), thousands(rate as u64));
         let _ = writeln!(
             out,
             "<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#ddd\"/>\
@@ -109,7 +132,7 @@ fn chart(title: &str, lines: &[Line]) -> String {
         );
     }
     for connections in CONNECTIONS {
-        let at = x(connections as f64);
+        let at = axes.x(connections as f64);
         let _ = writeln!(
             out,
             "<path d=\"M{at:.1} {TOP}V{bottom}\" stroke=\"#eee\"/>\
@@ -118,31 +141,73 @@ fn chart(title: &str, lines: &[Line]) -> String {
             thousands(connections as u64)
         );
     }
-    for (i, line) in lines.iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
-        let dash = if i < COLOURS.len() { "" } else { " stroke-dasharray=\"6 4\"" };
-        let path: Vec<String> = line.points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
-        let at = TOP + 16.0 + i as f64 * 22.0;
-        let _ = writeln!(
-            out,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2.2\"{dash}/>",
-            path.join(" ")
-        );
-        for point in &line.points {
-            let _ = writeln!(out, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{colour}\"/>", x(point.0), y(point.1));
+}
+
+/// A line, its points, and its name at the right.
+fn draw(out: &mut String, axes: &Axes, i: usize, line: &Line) {
+    let colour = COLOURS[i % COLOURS.len()];
+    let dash = if i < COLOURS.len() { "" } else { " stroke-dasharray=\"6 4\"" };
+    let places: Vec<(f64, f64)> = line.points.iter().map(|p| (axes.x(p.0), axes.y(p.1))).collect();
+    let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    let _ = writeln!(
+        out,
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2.2\"{dash}/>",
+        path.join(" ")
+    );
+    for (x, y) in places {
+        let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{colour}\"/>");
+    }
+    let (x, y) = (WIDTH - RIGHT + 14.0, TOP + 16.0 + i as f64 * 22.0);
+    let _ = writeln!(
+        out,
+        "<path d=\"M{x:.1} {y:.1}h24\" stroke=\"{colour}\" stroke-width=\"3\"{dash}/>\
+         <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+        x + 32.0,
+        y + 4.5,
+        line.name
+    );
+}
+
+/// Instructions of operations, ours and smoltcp's side by side.
+fn bars(instructions: &BTreeMap<String, f64>) -> String {
+    let ours: Vec<(&String, f64)> = instructions.iter().filter(|(n, _)| !n.contains('/')).map(|(n, v)| (n, *v)).collect();
+    let most = round_up(instructions.values().copied().fold(1.0, f64::max));
+    let height = TOP + ours.len() as f64 * 52.0 + BOTTOM / 2.0;
+    let mut out = start("Instructions", "of whole operations in memory, by callgrind: ringroad, and smoltcp below it", height);
+    for (i, (name, value)) in ours.iter().enumerate() {
+        let top = TOP + i as f64 * 52.0;
+        let theirs = instructions.get(&format!("smoltcp/{name}")).copied();
+        let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>", WIDE - 8.0, top + 24.0);
+        for (row, value) in [Some(*value), theirs].into_iter().enumerate() {
+            let Some(value) = value else { continue };
+            let (y, width) = (top + row as f64 * 21.0, value / most * (WIDTH - WIDE - 100.0));
+            let _ = writeln!(
+                out,
+                "<rect x=\"{WIDE}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"18\" fill=\"{}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                COLOURS[row],
+                WIDE + width + 6.0,
+                y + 14.0,
+                thousands(value.round() as u64)
+            );
         }
-        let _ = writeln!(
-            out,
-            "<path d=\"M{:.1} {at:.1}h24\" stroke=\"{colour}\" stroke-width=\"3\"{dash}/>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            right + 14.0,
-            right + 46.0,
-            at + 4.5,
-            line.name
-        );
     }
     out.push_str("</svg>\n");
     out
+}
+
+/// Where bars begin, right of their names.
+const WIDE: f64 = 180.0;
+
+/// The beginning of a picture.
+fn start(title: &str, subtitle: &str, height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
+         font-family=\"system-ui, 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#333\">\n\
+         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n\
+         <text x=\"{LEFT}\" y=\"28\" font-size=\"18\" font-weight=\"600\">{title}</text>\n\
+         <text x=\"{LEFT}\" y=\"48\" fill=\"#666\">{subtitle}</text>\n"
+    )
 }
 
 #[cfg(test)]
@@ -173,6 +238,14 @@ mod tests {
         let picture = chart("t", &lines);
         assert_eq!(picture.matches("<polyline").count(), 2);
         assert!(picture.contains("<circle cx=\"96.0\"") && picture.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn operations_stand_above_smoltcps() {
+        let list = [("tcp-echo", 1_400.0), ("smoltcp/tcp-echo", 9_000.0), ("tcp-echo-c", 800.0)];
+        let picture = bars(&list.map(|(name, n)| (name.to_string(), n)).into());
+        assert_eq!(picture.matches("<rect x=").count(), 3);
+        assert!(picture.contains(">9,000<") && picture.contains(">tcp-echo-c<") && !picture.contains(">smoltcp/"));
     }
 
     #[test]

@@ -21,12 +21,31 @@ pub const IDLE_CPU: &str = "idle_cpu_percent";
 pub const BYTES_EACH: &str = "bytes_each";
 pub const BYTES_ALL: &str = "bytes_all";
 
+/// What `benches/counts.json` holds, as far as it is of use here.
+#[derive(Deserialize)]
+struct Counts {
+    instructions: BTreeMap<String, f64>,
+}
+
+/// The instructions in the text of `benches/counts.json`.
+pub fn instructions(text: &str) -> Result<BTreeMap<String, f64>, String> {
+    let counts: Counts = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    Ok(counts.instructions)
+}
+
+/// Why a cell is empty where the arm cannot do the work by its nature.
+pub const NOT_SUPPORTED: &str = "not supported";
+
 /// Everything.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Results {
     pub machine: Machine,
     pub settings: Settings,
     pub rows: Vec<Row>,
+    /// Instructions of whole operations in memory, by name, as they are committed
+    /// (benches/counts.json); smoltcp's begin with `smoltcp/`.
+    #[serde(default)]
+    pub instructions: BTreeMap<String, f64>,
 }
 
 /// Where it was measured.
@@ -204,6 +223,14 @@ pub mod tests {
         assert_eq!(spread, Some(Spread { median: 20.0, least: 10.0, most: 30.0 }));
         assert_eq!(results.median("a", "x", P50), None);
         assert_eq!(results.median("a", "y", RATE), None);
+    }
+
+    #[test]
+    fn committed_counts_are_read() {
+        let text = r#"{"made_with":{"libc":"x"},"instructions":{"tcp-echo":1400.5,"smoltcp/tcp-echo":9000}}"#;
+        let counts = instructions(text).unwrap();
+        assert_eq!((counts["tcp-echo"], counts["smoltcp/tcp-echo"]), (1400.5, 9000.0));
+        assert!(instructions("{}").is_err());
     }
 
     #[test]

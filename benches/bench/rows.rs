@@ -128,6 +128,9 @@ fn echo(scope: &Scope) -> Vec<Job> {
         }
     }
     jobs.extend(raw_echo(&all));
+    // Those of the same server beside each other, so that it is started once.
+    let arms = [SPIN, KERNEL_SPIN, KERNEL_BLOCK, ADAPTIVE, BLOCK, THREAD, KERNEL_BARE, SMOLTCP, SMOLTCP_PACKET, RAW];
+    jobs.sort_by_key(|job| (arms.iter().position(|arm| *arm == job.arm), job.is_large()));
     jobs
 }
 
@@ -162,15 +165,17 @@ fn echo_job(
     let what = if proto == "udp" { "socket" } else { "connection" };
     let s = if connections == 1 { "" } else { "s" };
     let proto_name = proto.to_uppercase();
-    Job {
+    let mut job = Job {
         row: echo_row(proto, size, connections, over),
         group: "echo",
         title: format!("{proto_name} echo, {size} B, {connections} {what}{s}, {}", over.client()),
         arm,
         bed,
-        server: Some(server.clone()),
+        server: None,
         work,
-    }
+    };
+    job.server = Some(Server { large: job.is_large(), ..server.clone() });
+    job
 }
 
 /// The name of a row of the open loop.

@@ -17,10 +17,12 @@ use super::result::{BYTES_ALL, BYTES_EACH, CPU, GBIT, IDLE_CPU, Machine, P50, P9
 
 /// How much longer than its load a client may take.
 const GRACE: Duration = Duration::from_secs(20);
-/// Active ports that our client reserves on the shared address: more than it opens.
+/// Frames of the pools of ringroad's workers, and entries of the raw programs'
+/// rings, where thousands of requests are under way.
+const LARGE_FRAMES: usize = 32_768;
+const LARGE_RING: &str = "8192";
+/// Active ports that our client then reserves on the shared address: more than it opens.
 const ACTIVE_PORTS: usize = 8192;
-/// Frames of the pools of ringroad's workers.
-const FRAMES: usize = 32_768;
 
 /// Where the programs are.
 pub struct Tools {
@@ -85,7 +87,7 @@ impl Runner {
     fn bed(&mut self, kind: Kind) -> Result<&Bed, String> {
         if !self.beds.contains_key(&kind) {
             let bed = Bed::up(&self.tools.root, &self.stem, kind)?;
-            self.machine.offloads.push(format!("MTU {}: {}", kind.mtu, bed.offloads()));
+            self.machine.offloads.push(format!("{kind}: {}", bed.offloads()));
             self.beds.insert(kind, bed);
         }
         Ok(&self.beds[&kind])
@@ -102,7 +104,12 @@ impl Runner {
         };
         for job in jobs {
             let (began, before) = (Instant::now(), self.ticks());
-            let cpu = server.as_ref().map_or(0.0, Program::cpu_seconds);
+            let used = |server: &Option<Program>| match (&job.work, server) {
+                (_, None) => 0.0,
+                (Work::Nothing, Some(server)) => server.run_seconds(),
+                (_, Some(server)) => server.cpu_seconds(),
+            };
+            let cpu = used(&server);
             let (done, left) = self.work(job, server.take());
             server = left;
             let ticks = self.ticks().since(before);
@@ -111,7 +118,7 @@ impl Runner {
                     sample.round = round;
                     sample.steal_percent = ticks.steal_percent();
                     let took = began.elapsed().as_secs_f64();
-                    let cpu = server.as_ref().map_or(0.0, |s| s.cpu_seconds() - cpu);
+                    let cpu = used(&server) - cpu;
                     note_cpu(job, &mut sample, cpu, ticks, took, self.seconds);
                     results.cell_mut(&job.row, job.group, &job.title, job.arm).samples.push(sample);
                 }
@@ -131,6 +138,9 @@ impl Runner {
         let bed = &self.beds[&job.bed];
         let mut command = self.pinned(bed, Side::Server, server);
         command.args(&server.args);
+        if server.large && server.args[0] == "reflect" {
+            command.args(["--ring", LARGE_RING]);
+        }
         let mut program = Program::start(&mut command, &self.tools.work.join("server.log"))?;
         match server.ready {
             Ready::Says => program.wait_until(|p| p.output().contains("ready"))?,
@@ -143,7 +153,7 @@ impl Runner {
             let said = program.output();
             let parts: Vec<&str> = said.lines().find(|l| l.contains("ready")).unwrap_or("").split("; ").collect();
             self.machine.mode = parts.get(2..parts.len().saturating_sub(1)).unwrap_or(&[]).join("; ");
-            self.machine.offloads.push(format!("MTU {} with XDP on the server's side: {}", job.bed.mtu, bed.offloads()));
+            self.machine.offloads.push(format!("{}, XDP on the server's side: {}", job.bed, bed.offloads()));
         }
         Ok(Some(program))
     }
@@ -164,7 +174,7 @@ impl Runner {
                 command
             }
         };
-        self.settings(&mut command, worker);
+        self.settings(&mut command, worker, server.large);
         if server.tool == Tool::ThreadEcho {
             // A worker that spins on the thread's own core would keep it from its work.
             let wait = if worker == thread { "block" } else { "spin" };
@@ -176,9 +186,11 @@ impl Runner {
     }
 
     /// What all programs over our stack are told by their environment.
-    fn settings(&self, command: &mut Command, core: usize) {
+    fn settings(&self, command: &mut Command, core: usize, large: bool) {
         command.env("RINGROAD_CPUS", core.to_string()).env("RINGROAD_MODE", &self.mode);
-        command.env("RINGROAD_FRAMES", FRAMES.to_string());
+        if large {
+            command.env("RINGROAD_FRAMES", LARGE_FRAMES.to_string());
+        }
     }
 
     /// Do one job. The server comes back, if it is still there.
@@ -219,8 +231,11 @@ impl Runner {
     fn client(&self, job: &Job, program: &Path, args: &[String], seconds: f64) -> Result<String, String> {
         let core = self.machine.client_core;
         let mut command = self.beds[&job.bed].pinned(Side::Client, core, program);
-        self.settings(&mut command, core);
-        command.env("RINGROAD_ACTIVE_PORTS", ACTIVE_PORTS.to_string()).env("RINGROAD_WAIT", "spin");
+        self.settings(&mut command, core, job.is_large());
+        command.env("RINGROAD_WAIT", "spin");
+        if job.is_large() {
+            command.env("RINGROAD_ACTIVE_PORTS", ACTIVE_PORTS.to_string());
+        }
         command.args(args);
         if matches!(job.work, Work::Transfer { .. }) {
             command.args(["--seconds", &seconds.to_string()]);
@@ -260,6 +275,9 @@ impl Runner {
         let mut args: Vec<String> = ["ask", "-i", INTERFACE, "--address", super::bed::CLIENT, "--to", &to].map(String::from).into();
         args.extend(["--window".into(), window.to_string(), "--size".into(), size.to_string()]);
         args.extend(["--seconds".into(), self.seconds.to_string(), "--json".into(), file.display().to_string()]);
+        if job.is_large() {
+            args.extend(["--ring".into(), LARGE_RING.into()]);
+        }
         self.client(job, &self.tools.own, &args, self.seconds)?;
         self.report(job, &std::fs::read_to_string(&file).map_err(|e| e.to_string())?)
     }
@@ -311,7 +329,11 @@ impl Runner {
     }
 }
 
+/// What the device says of an MTU that it cannot do.
+const TOO_LARGE: &str = "is more than a frame holds";
+
 fn missing(results: &mut Results, job: &Job, why: &str) {
+    let why = if why.contains(TOO_LARGE) { super::result::NOT_SUPPORTED } else { why };
     eprintln!("bench: {}, {}: {why}", job.row, job.arm);
     results.cell_mut(&job.row, job.group, &job.title, job.arm).missing = Some(why.to_string());
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ringroad::frame::{Frame, Pool, TxQueue};
 use ringroad::telemetry::latency::{Latency, Report, TABLE};
 
-use super::{Port, neighbour, packet};
+use super::{Port, RING, neighbour, packet};
 use packet::{HEADERS, TCP_HEADERS, Way};
 
 /// A frame that is not back by then is lost, and another goes in its place.
@@ -34,6 +34,9 @@ pub struct AskArgs {
     /// Frames are as long as those of TCP with so many bytes of payload
     #[arg(long, default_value_t = 64)]
     size: usize,
+    /// Entries of each ring, a power of two and more than are under way
+    #[arg(long, default_value_t = RING)]
+    ring: u32,
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Write the report to this file
@@ -118,7 +121,7 @@ impl Asker {
 
 pub fn run(args: &AskArgs) -> Result<(), String> {
     let to_mac = neighbour(*args.to.ip())?;
-    let mut port = Port::open(&args.interface, args.address, PORT)?;
+    let mut port = Port::open(&args.interface, args.address, PORT, args.ring)?;
     let from = SocketAddrV4::new(args.address, PORT);
     let ns = |seconds: f64| (seconds * 1e9) as u64;
     // As `ringroad load` does it: a fifth, at most a second.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ringroad::device::xdp::MAX_SINGLE_MTU;
 use ringroad::frame::{Packet, Pool, TxQueue};
 
-use super::{Port, neighbour, packet};
+use super::{Port, RING, neighbour, packet};
 use packet::{TCP_HEADERS, Way};
 
 const PORT: u16 = 9_999;
@@ -51,7 +51,7 @@ pub struct SinkArgs {
 
 pub fn send(args: &SendArgs) -> Result<(), String> {
     let to_mac = neighbour(*args.to.ip())?;
-    let mut port = Port::open(&args.interface, args.address, PORT)?;
+    let mut port = Port::open(&args.interface, args.address, PORT, RING)?;
     let from = SocketAddrV4::new(args.address, PORT);
     let way = Way { from_mac: port.mac, to_mac, from, to: args.to };
     let len = args.mtu + ETHERNET;
@@ -99,7 +99,7 @@ fn push(len: usize, pool: &mut Pool, out: &mut TxQueue) -> bool {
 }
 
 pub fn sink(args: &SinkArgs) -> Result<(), String> {
-    let mut port = Port::open(&args.interface, args.address, args.port)?;
+    let mut port = Port::open(&args.interface, args.address, args.port, RING)?;
     println!("counting; {}; ready", port.mode());
     let began = Instant::now();
     let (mut first, mut last) = (None, began);

@@ -18,9 +18,10 @@ use ringroad::device::Device;
 use ringroad::device::xdp::{self, Addresses, Attach, Interface, MAX_SINGLE_MTU, Protocol, Steering, XdpConfig, XdpDevice};
 use ringroad::frame::{Batch, Pool, TxQueue};
 
-/// Entries of each ring, and frames: enough for 4,096 under way.
-const RING: u32 = 8192;
-const FRAMES: u32 = 4 * RING;
+/// Entries of each ring, and frames for each entry, as ringroad's workers have
+/// them: a larger set of frames would leave the processor's caches.
+const RING: u32 = 2048;
+const FRAMES_PER_ENTRY: u32 = 4;
 
 /// Run a reflector until it is ended.
 pub fn reflect(args: &ReflectArgs) -> Result<(), String> {
@@ -64,17 +65,17 @@ pub fn attach() -> Result<Attach, String> {
 
 impl Port {
     /// Takes UDP port `port` of the interface's own address.
-    pub fn open(interface: &str, address: Ipv4Addr, port: u16) -> Result<Self, String> {
+    pub fn open(interface: &str, address: Ipv4Addr, port: u16, ring: u32) -> Result<Self, String> {
         let about = Interface::query(interface).map_err(|e| e.to_string())?;
         let mut config = XdpConfig::new(interface, Addresses::Shared(vec![IpAddr::V4(address)]));
-        (config.rx_ring, config.tx_ring, config.fill_ring) = (RING, RING, RING);
-        config.frames_per_queue = FRAMES;
+        (config.rx_ring, config.tx_ring, config.fill_ring) = (ring, ring, ring);
+        config.frames_per_queue = FRAMES_PER_ENTRY * ring;
         config.attach = attach()?;
         config.multi_buffer = about.mtu > MAX_SINGLE_MTU;
         let (steering, devices) = xdp::open(&config).map_err(|e| e.to_string())?;
         let (device, pool) = devices.into_iter().next().ok_or("no queue was opened")?;
         steering.hold_port(Protocol::Udp, port);
-        let (out, batch) = (TxQueue::new(RING as usize), Batch::new());
+        let (out, batch) = (TxQueue::new(ring as usize), Batch::new());
         Ok(Self { device, pool, out, batch, steering, mac: about.mac })
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Port, packet};
+use super::{Port, RING, packet};
 
 /// Send frames back, without a stack.
 #[derive(clap::Args, Debug)]
@@ -15,10 +15,13 @@ pub struct ReflectArgs {
     /// The UDP port whose frames are sent back
     #[arg(long)]
     port: u16,
+    /// Entries of each ring, a power of two and more than are under way
+    #[arg(long, default_value_t = RING)]
+    ring: u32,
 }
 
 pub fn run(args: &ReflectArgs) -> Result<(), String> {
-    let mut port = Port::open(&args.interface, args.address, args.port)?;
+    let mut port = Port::open(&args.interface, args.address, args.port, args.ring)?;
     println!("reflecting; {}; ready", port.mode());
     loop {
         port.receive();
