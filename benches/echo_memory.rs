@@ -161,8 +161,21 @@ impl Bench {
         for &h in &self.clients {
             self.client.send(h, &self.buffer, 0).expect("room to send");
         }
-        self.round_trips(200 * self.clients.len());
+        // Enough for the windows to open; at least twice on each connection.
+        let n = self.clients.len();
+        self.round_trips((200 * n).min(1_000_000).max(2 * n));
     }
+}
+
+/// The time of a round trip in nanoseconds, and the segments that the server
+/// sent, those of the start included.
+pub fn measure(trips: usize, connections: usize, size: usize) -> (f64, u64) {
+    let mut bench = Bench::new(connections, size);
+    bench.start();
+    let before = std::time::Instant::now();
+    bench.round_trips(trips);
+    let each = before.elapsed().as_nanos() as f64 / trips as f64;
+    (each, bench.server.stack.core.counters.tcp_segments_out)
 }
 
 fn main() {
@@ -170,12 +183,7 @@ fn main() {
     let trips = numbers.first().copied().unwrap_or(200_000);
     let connections = numbers.get(1).copied().unwrap_or(1).max(1);
     let size = numbers.get(2).copied().unwrap_or(64).clamp(1, 1448);
-    let mut bench = Bench::new(connections, size);
-    bench.start();
-    let before = std::time::Instant::now();
-    bench.round_trips(trips);
-    let each = before.elapsed().as_nanos() as f64 / trips as f64;
-    let segments = bench.server.stack.core.counters.tcp_segments_out;
+    let (each, segments) = measure(trips, connections, size);
     println!("{trips} round trips of {size} bytes, {connections} connections: {each:.0} ns each");
     println!("segments of the server, start included: {segments}");
 }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::plan::Over;
-use super::result::{BYTES_ALL, BYTES_EACH, CPU, GBIT, IDLE_CPU, P50, P99, P999, RATE, Results};
+use super::result::{BYTES_ALL, BYTES_EACH, CPU, GBIT, IDLE_CPU, P50, P99, P999, RATE, Results, TRIP};
 use super::rows::{
-    ADAPTIVE, BULK_LENT, BULK_OURS, KERNEL_BLOCK, KERNEL_SPIN, MTUS, RAW, SPIN, echo_row, open_row,
+    ADAPTIVE, ASKED, BULK_LENT, BULK_OURS, KERNEL_BLOCK, KERNEL_SPIN, MTUS, RAW, SPIN, echo_row, memory_echo_row, open_row,
 };
 
 /// A bound on a figure.
@@ -101,7 +101,7 @@ pub fn verdicts(results: &Results) -> Vec<Verdict> {
     }
     let churn = to_best_kernel(results, "churn-stack", RATE);
     let cpu = of(&open_row(50, Over::Kernel), ADAPTIVE, KERNEL_BLOCK, CPU);
-    let memory = |figure| results.median("memory", "ringroad", figure);
+    let memory = |figure| results.median("memory-idle", ASKED, figure);
     let per_million = memory(BYTES_EACH).map(|b| b * 1e6 / f64::from(1 << 30));
     all.extend([
         verdict("connect, one request, close: rate to the kernel's, our client", AtLeast, 4.0, Some(3.0), churn),
@@ -111,6 +111,10 @@ pub fn verdicts(results: &Results) -> Vec<Verdict> {
         verdict("bytes of an idle connection", AtMost, 768.0, None, memory(BYTES_EACH)),
         verdict("GiB of a million idle connections", AtMost, 1.0, None, memory(BYTES_ALL).and(per_million)),
     ]);
+    for (connections, ns) in [(1, 180.0), (256, 240.0), (100_000, 400.0)] {
+        let what = format!("ns of a round trip in memory, {connections} connections");
+        all.push(verdict(&what, AtMost, ns, None, results.median(&memory_echo_row(connections), SPIN, TRIP)));
+    }
     let count = |name: &str| results.instructions.get(name).copied();
     all.extend([
         verdict("instructions of an echo of 64 B in memory, both ends (committed)", AtMost, 1400.0, Some(1800.0), count("tcp-echo")),
@@ -188,8 +192,8 @@ mod tests {
     fn a_million_connections_from_fewer() {
         let each = f64::from(1 << 30) / 1e6;
         let all = verdicts(&results(&[
-            ("memory", "ringroad", BYTES_EACH, &[each]),
-            ("memory", "ringroad", BYTES_ALL, &[each * 20_000.0]),
+            ("memory-idle", ASKED, BYTES_EACH, &[each]),
+            ("memory-idle", ASKED, BYTES_ALL, &[each * 20_000.0]),
         ]));
         let gib = find(&all, "GiB").figure.unwrap();
         assert!((gib - 1.0).abs() < 1e-9, "{gib}");

@@ -5,6 +5,9 @@
 mod bed;
 mod budget;
 mod bulk;
+#[path = "../echo_memory.rs"]
+#[allow(dead_code)] // its main
+mod echo_memory;
 mod machine;
 mod memory;
 mod once;
@@ -43,6 +46,16 @@ enum Command {
     Once(once::Args),
     Smoltcp(smol::Args),
     Memory(memory::Args),
+    MemoryEcho(MemoryEchoArgs),
+}
+
+/// Time round trips of 64 bytes in memory
+#[derive(clap::Args, Debug)]
+struct MemoryEchoArgs {
+    #[arg(long)]
+    connections: usize,
+    #[arg(long)]
+    trips: usize,
 }
 
 /// Measure everything, and write down what came of it
@@ -99,6 +112,10 @@ fn main() -> ExitCode {
         Command::Once(args) => once::run(&args),
         Command::Smoltcp(args) => smol::run(&args),
         Command::Memory(args) => memory::run(&args),
+        Command::MemoryEcho(args) => {
+            println!("{{\"ns\":{:.3}}}", echo_memory::measure(args.trips, args.connections, 64).0);
+            Ok(())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

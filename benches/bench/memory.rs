@@ -1,7 +1,7 @@
 //! Idle connections in memory: one stack, without device or clock, whose peers
 //! are played by hand, so that nothing but the server's side is in the process.
-//! Each connection has been asked once and has answered. What is counted is how
-//! much the process grew (RSS).
+//! Each connection has been asked once and has answered, unless nothing is to be
+//! said on it. What is counted is how much the process grew (RSS).
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -29,6 +29,9 @@ const REQUEST: [u8; 64] = [7; 64];
 pub struct Args {
     #[arg(long, default_value_t = 1_000_000)]
     connections: usize,
+    /// Connect only: nothing is asked and answered
+    #[arg(long)]
+    silent: bool,
 }
 
 /// Bytes of this process that are in memory.
@@ -155,20 +158,22 @@ impl Server {
     }
 
     /// Accept, answer and watch the connections that are there; how many.
-    fn serve(&mut self) -> Result<usize, String> {
+    fn serve(&mut self, silent: bool) -> Result<usize, String> {
         let mut served = 0;
         while let Ok((socket, _)) = self.sockets.accept(self.listener) {
             let text = |e: ringroad::errno::Errno| e.to_string();
-            let n = self.sockets.recv(socket, &mut self.buffer, 0).map_err(text)?;
-            self.sockets.send(socket, &self.buffer[..n], 0).map_err(text)?;
+            if !silent {
+                let n = self.sockets.recv(socket, &mut self.buffer, 0).map_err(text)?;
+                self.sockets.send(socket, &self.buffer[..n], 0).map_err(text)?;
+            }
             self.sockets.epoll_ctl(self.set, EPOLL_CTL_ADD, socket, EPOLLIN, socket.to_raw()).map_err(text)?;
             served += 1;
         }
         Ok(served)
     }
 
-    /// Open connections `from..to`, each asked and answered once.
-    fn open(&mut self, from: usize, to: usize) -> Result<(), String> {
+    /// Open connections `from..to`, each asked and answered once, or `silent`.
+    fn open(&mut self, from: usize, to: usize, silent: bool) -> Result<(), String> {
         let mut peers: Vec<Peer> = (from..to).map(Peer::new).collect();
         let syn = Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, timestamp: Some((1, 0)), ..Options::default() };
         self.deliver(peers.iter().map(|p| p.packet(Flags::SYN, syn.clone(), &[])))?;
@@ -176,10 +181,14 @@ impl Server {
         for peer in &mut peers {
             peer.seq += 1;
         }
-        self.deliver(peers.iter().map(|p| p.packet(Flags::ACK | Flags::PSH, p.timestamp(), &REQUEST)))?;
-        let served = self.serve()?;
+        let (flags, request) = if silent { (Flags::ACK, &[][..]) } else { (Flags::ACK | Flags::PSH, &REQUEST[..]) };
+        self.deliver(peers.iter().map(|p| p.packet(flags, p.timestamp(), request)))?;
+        let served = self.serve(silent)?;
         if served != peers.len() {
             return Err(format!("{served} of {} connections were accepted", peers.len()));
+        }
+        if silent {
+            return self.collect().map(drop);
         }
         note(&mut peers, &self.collect()?, Flags::PSH)?;
         for peer in &mut peers {
@@ -208,7 +217,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     let mut open = 0;
     while open < args.connections {
         let to = args.connections.min(open + AT_ONCE);
-        server.open(open, to)?;
+        server.open(open, to, args.silent)?;
         open = to;
     }
     let bytes = resident()?.saturating_sub(before);
@@ -229,10 +238,10 @@ mod tests {
     #[test]
     fn every_connection_is_opened_asked_and_left_idle() {
         let mut server = Server::new(100).unwrap();
-        server.open(0, 32).unwrap();
-        server.open(32, 64).unwrap();
+        server.open(0, 32, false).unwrap();
+        server.open(32, 64, true).unwrap();
         assert_eq!(server.sockets.open_handles(), 64 + 2);
         assert_eq!(server.sockets.held_frames(), 0, "idle connections hold no frame");
-        assert!(server.open(10, 11).is_err(), "this one is open already");
+        assert!(server.open(10, 11, false).is_err(), "this one is open already");
     }
 }

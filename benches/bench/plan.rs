@@ -107,8 +107,10 @@ pub enum Work {
     Wrk { depth: usize },
     /// None: how much of its core does the server take?
     Nothing,
-    /// A program in memory, without a bed.
-    Memory { connections: usize },
+    /// Idle connections in memory, without a bed; `silent`: nothing was said on them.
+    Memory { connections: usize, silent: bool },
+    /// Round trips in memory, without a bed.
+    MemoryEcho { connections: usize, trips: usize },
 }
 
 /// A piece of work of one arm in one row.
@@ -131,6 +133,14 @@ impl Job {
             Work::Ask { window, .. } => window,
             _ => 1,
         }
+    }
+
+    /// It leaves connections in TIME-WAIT behind. A client of ours that is started
+    /// anew has other timestamps (RFC 7323, 5.5), older by chance than those, and its
+    /// SYNs from the same ports are then refused for a second: so no other job may
+    /// come after it on the same bed.
+    pub fn uses_up_its_bed(&self) -> bool {
+        matches!(self.work, Work::Load { one_shot: true, .. })
     }
 
     /// More of them than the usual rings hold.
@@ -177,7 +187,7 @@ impl Scope {
 pub fn blocks(jobs: &[Job]) -> Vec<std::ops::Range<usize>> {
     let mut all: Vec<std::ops::Range<usize>> = Vec::new();
     for (i, job) in jobs.iter().enumerate() {
-        let once = job.server.as_ref().is_none_or(|s| s.once);
+        let once = job.server.as_ref().is_none_or(|s| s.once) || job.uses_up_its_bed();
         match all.last_mut() {
             Some(last) if !once && jobs[last.start].server == job.server && jobs[last.start].bed == job.bed => {
                 last.end = i + 1;
@@ -207,6 +217,15 @@ mod tests {
 
     #[test]
     fn jobs_share_a_server_on_the_same_bed_unless_it_serves_once() {
+        let one_shot = Work::Load {
+            over: Over::Stack,
+            proto: "tcp",
+            to: String::new(),
+            connections: 1,
+            size: 1,
+            rate: Rate::Closed,
+            one_shot: true,
+        };
         let jobs = [
             job(&["a"], false, 1500),
             job(&["a"], false, 1500),
@@ -215,8 +234,11 @@ mod tests {
             job(&["b"], true, 9000),
             Job { server: None, ..job(&[], false, 1500) },
             Job { server: None, ..job(&[], false, 1500) },
+            job(&["a"], false, 1500),
+            Job { work: one_shot.clone(), ..job(&["a"], false, 1500) },
+            Job { work: one_shot, ..job(&["a"], false, 1500) },
         ];
-        assert_eq!(blocks(&jobs), [0..2, 2..3, 3..4, 4..5, 5..6, 6..7]);
+        assert_eq!(blocks(&jobs), [0..2, 2..3, 3..4, 4..5, 5..6, 6..7, 7..8, 8..9, 9..10]);
     }
 
     #[test]

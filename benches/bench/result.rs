@@ -10,6 +10,8 @@ pub const RATE: &str = "requests_per_second";
 pub const P50: &str = "p50_ns";
 pub const P99: &str = "p99_ns";
 pub const P999: &str = "p999_ns";
+/// Time of a round trip in memory, in nanoseconds.
+pub const TRIP: &str = "ns_per_round_trip";
 /// Payload that arrived, in Gbit/s.
 pub const GBIT: &str = "gbit_per_second";
 /// Processor time of a request in nanoseconds: the server's own, and what both

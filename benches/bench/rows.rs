@@ -313,19 +313,21 @@ fn http(scope: &Scope) -> Vec<Job> {
         jobs.push(job("http-wrk", "wrk, keep-alive", Work::Wrk { depth: 1 }));
         let deep = format!("wrk, {PIPELINE} requests at once");
         jobs.push(job("http-wrk-pipelined", &deep, Work::Wrk { depth: PIPELINE }));
+        let work = |over, one_shot| Work::Load {
+            over,
+            proto: "http",
+            to: format!("{SERVER}:80"),
+            connections: HTTP_CONNECTIONS,
+            size: 0,
+            rate: Rate::Closed,
+            one_shot,
+        };
         for over in Over::BOTH {
-            let work = |one_shot| Work::Load {
-                over,
-                proto: "http",
-                to: format!("{SERVER}:80"),
-                connections: HTTP_CONNECTIONS,
-                size: 0,
-                rate: Rate::Closed,
-                one_shot,
-            };
-            jobs.push(job(&format!("http-load-{}", over.name()), over.client(), work(false)));
+            jobs.push(job(&format!("http-load-{}", over.name()), over.client(), work(over, false)));
+        }
+        for over in Over::BOTH {
             let how = format!("{}, a connection for each request", over.client());
-            jobs.push(job(&format!("http-churn-{}", over.name()), &how, work(true)));
+            jobs.push(job(&format!("http-churn-{}", over.name()), &how, work(over, true)));
         }
     }
     jobs
@@ -345,17 +347,36 @@ fn idle(_: &Scope) -> Vec<Job> {
     arms.into_iter().map(job).collect()
 }
 
+/// Arms of the row of idle connections.
+pub const ASKED: &str = "ringroad, after a request on each";
+pub const SILENT: &str = "ringroad, connected only";
+
 fn memory(scope: &Scope) -> Vec<Job> {
-    let connections = scope.pick(20_000, 1_000_000, 1_000_000);
-    vec![Job {
-        row: "memory".to_string(),
-        group: "memory",
-        title: format!("{connections} idle connections, in memory"),
-        arm: "ringroad",
-        bed: PLAIN,
-        server: None,
-        work: Work::Memory { connections },
-    }]
+    let idle = scope.pick(20_000, 1_000_000, 1_000_000);
+    let job = |row: String, title: String, arm, work| {
+        Job { row, group: "memory", title, arm, bed: PLAIN, server: None, work }
+    };
+    let mut jobs: Vec<Job> = [(ASKED, false), (SILENT, true)]
+        .map(|(arm, silent)| {
+            let work = Work::Memory { connections: idle, silent };
+            job("memory-idle".into(), format!("{idle} idle connections, in memory"), arm, work)
+        })
+        .into();
+    let trips = scope.pick(20_000, 2_000_000, 2_000_000);
+    for connections in scope.pick(&MEMORY_ECHO[..2], &MEMORY_ECHO[..], &MEMORY_ECHO[..]) {
+        let (connections, work) = (*connections, Work::MemoryEcho { connections: *connections, trips });
+        let title = format!("echo of 64 B in memory, both ends on one core, {connections} connections");
+        jobs.push(job(memory_echo_row(connections), title, SPIN, work));
+    }
+    jobs
+}
+
+/// Connections of the echo in memory.
+const MEMORY_ECHO: [usize; 3] = [1, 256, 100_000];
+
+/// The name of its row.
+pub fn memory_echo_row(connections: usize) -> String {
+    format!("memory-echo-x{connections}")
 }
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ use super::bed::{Bed, INTERFACE, Kind, SERVER, Side, run};
 use super::machine::Ticks;
 use super::plan::{Job, Over, Rate, Ready, Server, Tool, Work};
 use super::program::Program;
-use super::result::{BYTES_ALL, BYTES_EACH, CPU, GBIT, IDLE_CPU, Machine, P50, P99, P999, RATE, Results, Sample};
+use super::result::{BYTES_ALL, BYTES_EACH, CPU, GBIT, IDLE_CPU, Machine, P50, P99, P999, RATE, Results, Sample, TRIP};
 
 /// How much longer than its load a client may take.
 const GRACE: Duration = Duration::from_secs(20);
+/// How long a program in memory may take.
+const MEMORY_TIME: Duration = Duration::from_secs(180);
 /// Frames of the pools of ringroad's workers, and entries of the raw programs'
 /// rings, where thousands of requests are under way.
 const LARGE_FRAMES: usize = 32_768;
@@ -57,11 +59,16 @@ struct Received {
     seconds: f64,
 }
 
-/// What the program in memory prints as its last line.
+/// What the programs in memory print as their last line.
 #[derive(Deserialize, Debug)]
 struct Memory {
     connections: u64,
     bytes: u64,
+}
+
+#[derive(Deserialize, Debug)]
+struct Echoes {
+    ns: f64,
 }
 
 fn last_line<T: for<'a> Deserialize<'a>>(output: &str) -> Result<T, String> {
@@ -87,20 +94,39 @@ impl Runner {
     fn bed(&mut self, kind: Kind) -> Result<&Bed, String> {
         if !self.beds.contains_key(&kind) {
             let bed = Bed::up(&self.tools.root, &self.stem, kind)?;
-            self.machine.offloads.push(format!("{kind}: {}", bed.offloads()));
+            self.note_offloads(format!("{kind}: {}", bed.offloads()));
             self.beds.insert(kind, bed);
         }
         Ok(&self.beds[&kind])
     }
 
-    /// Do neighbouring jobs that share a server. What fails is noted in its cell.
+    /// Do neighbouring jobs that share a server. What fails is tried once more, by
+    /// itself on a fresh server, and then noted in its cell.
     pub fn block(&mut self, jobs: &[Job], round: usize, results: &mut Results) {
+        let failed = self.attempt(jobs, round, results);
+        self.leave(&jobs[0]);
+        for (job, why) in failed {
+            eprintln!("bench: {}, {}: {why}; once more", job.row, job.arm);
+            for (job, why) in self.attempt(std::slice::from_ref(job), round, results) {
+                missing(results, job, &why);
+            }
+            self.leave(job);
+        }
+    }
+
+    /// Take the bed down, if it is no good for others.
+    fn leave(&mut self, job: &Job) {
+        if job.uses_up_its_bed() {
+            self.beds.remove(&job.bed);
+        }
+    }
+
+    /// Do jobs that share a server; those that failed, and why.
+    fn attempt<'a>(&mut self, jobs: &'a [Job], round: usize, results: &mut Results) -> Vec<(&'a Job, String)> {
+        let mut failed = Vec::new();
         let mut server = match self.start(&jobs[0]) {
             Ok(server) => server,
-            Err(why) => {
-                jobs.iter().for_each(|job| missing(results, job, &why));
-                return;
-            }
+            Err(why) => return jobs.iter().map(|job| (job, why.clone())).collect(),
         };
         for job in jobs {
             let (began, before) = (Instant::now(), self.ticks());
@@ -122,9 +148,10 @@ impl Runner {
                     note_cpu(job, &mut sample, cpu, ticks, took, self.seconds);
                     results.cell_mut(&job.row, job.group, &job.title, job.arm).samples.push(sample);
                 }
-                Err(why) => missing(results, job, &why),
+                Err(why) => failed.push((job, why)),
             }
         }
+        failed
     }
 
     fn ticks(&self) -> Ticks {
@@ -153,9 +180,16 @@ impl Runner {
             let said = program.output();
             let parts: Vec<&str> = said.lines().find(|l| l.contains("ready")).unwrap_or("").split("; ").collect();
             self.machine.mode = parts.get(2..parts.len().saturating_sub(1)).unwrap_or(&[]).join("; ");
-            self.machine.offloads.push(format!("{}, XDP on the server's side: {}", job.bed, bed.offloads()));
+            let offloads = bed.offloads();
+            self.note_offloads(format!("{}, XDP on the server's side: {offloads}", job.bed));
         }
         Ok(Some(program))
+    }
+
+    fn note_offloads(&mut self, line: String) {
+        if !self.machine.offloads.contains(&line) {
+            self.machine.offloads.push(line);
+        }
     }
 
     /// A server's command, pinned to its core, without its arguments.
@@ -204,7 +238,8 @@ impl Runner {
                 thread::sleep(Duration::from_secs_f64(self.seconds.max(0.2) * 2.0));
                 Ok(Sample::default())
             }
-            Work::Memory { connections } => self.memory(*connections),
+            Work::Memory { connections, silent } => self.memory(*connections, *silent),
+            Work::MemoryEcho { connections, trips } => self.memory_echo(*connections, *trips),
             Work::Transfer { args } => self.client(job, &self.tools.own, args, self.seconds).map(|_| Sample::default()),
         };
         match (done, server) {
@@ -293,13 +328,26 @@ impl Runner {
         self.report(job, line)
     }
 
-    fn memory(&self, connections: usize) -> Result<Sample, String> {
-        let mut command = Command::new(&self.tools.own);
-        command.args(["memory", "--connections", &connections.to_string()]);
-        let log = self.tools.work.join("memory.log");
-        let found: Memory = last_line(&Program::start(&mut command, &log)?.end(Duration::from_secs(120))?)?;
+    fn memory(&self, connections: usize, silent: bool) -> Result<Sample, String> {
+        let mut args = vec!["memory".to_string(), "--connections".into(), connections.to_string()];
+        args.extend(silent.then(|| "--silent".to_string()));
+        let found: Memory = last_line(&self.alone(&args)?)?;
         let (all, each) = (found.bytes as f64, found.bytes as f64 / found.connections as f64);
         Ok(Sample { figures: figures([(BYTES_EACH, each), (BYTES_ALL, all)]), ..Sample::default() })
+    }
+
+    fn memory_echo(&self, connections: usize, trips: usize) -> Result<Sample, String> {
+        let (connections, trips) = (connections.to_string(), trips.to_string());
+        let args = ["memory-echo", "--connections", &connections, "--trips", &trips].map(String::from);
+        let found: Echoes = last_line(&self.alone(&args)?)?;
+        Ok(Sample { figures: figures([(RATE, 1e9 / found.ns), (TRIP, found.ns)]), ..Sample::default() })
+    }
+
+    /// This program by another subcommand, on the server's core, without a bed.
+    fn alone(&self, args: &[String]) -> Result<String, String> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", &self.machine.server_core.to_string()]).arg(&self.tools.own).args(args);
+        Program::start(&mut command, &self.tools.work.join("memory.log"))?.end(MEMORY_TIME)
     }
 
     /// A sample of a load's report.

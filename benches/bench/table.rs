@@ -6,7 +6,7 @@ use ringroad::telemetry::latency::{thousands, time};
 
 use super::budget::Verdict;
 use super::result::{
-    BYTES_ALL, BYTES_EACH, Cell, CPU, GBIT, IDLE_CPU, P50, P99, P999, RATE, Results, Row, Spread,
+    BYTES_ALL, BYTES_EACH, Cell, CPU, GBIT, IDLE_CPU, P50, P99, P999, RATE, Results, Row, Spread, TRIP,
 };
 
 /// Between these lines of the README its table stands.
@@ -14,7 +14,7 @@ pub const BEGIN: &str = "<!-- scripts/bench: begin -->";
 pub const END: &str = "<!-- scripts/bench: end -->";
 
 /// Rows that the README shows, by name.
-const SHOWN: [&str; 19] = [
+const SHOWN: [&str; 20] = [
     "tcp-64-x1-stack",
     "tcp-64-x16-stack",
     "tcp-64-x256-stack",
@@ -33,13 +33,14 @@ const SHOWN: [&str; 19] = [
     "bulk-1500",
     "bulk-3498",
     "bulk-9000",
-    "memory",
+    "memory-echo-x1",
+    "memory-idle",
 ];
 
 /// How a figure is written.
 fn written(figure: &str, value: f64) -> String {
     match figure {
-        P50 | P99 | P999 | CPU => time(value as u64),
+        P50 | P99 | P999 | CPU | TRIP => time(value as u64),
         GBIT => format!("{value:.2}"),
         IDLE_CPU => format!("{value:.1}"),
         _ => thousands(value.round() as u64),
@@ -69,6 +70,7 @@ fn columns<'a>(rows: &[&'a Row]) -> Vec<(&'static str, &'static str)> {
         (P99, "p99"),
         (P999, "p99.9"),
         (GBIT, "Gbit/s"),
+        (TRIP, "round trip"),
         (CPU, "CPU/request"),
         (IDLE_CPU, "% of a core"),
         (BYTES_EACH, "bytes each"),
@@ -155,9 +157,13 @@ pub fn readme(results: &Results, verdicts: &[Verdict]) -> String {
     let mut out = String::new();
     head(&mut out, results);
     out.push_str("Look at the ratios, not at the absolute figures.\n\n");
-    let kinds: [&dyn Fn(&Row) -> bool; 2] = [&|r| !r.id.starts_with("bulk") && r.id != "memory", &|r| r.id.starts_with("bulk")];
-    for kind in kinds {
-        let rows: Vec<&Row> = SHOWN.iter().filter_map(|id| results.row(id)).filter(|r| kind(r)).collect();
+    // Rows with the same columns together.
+    for alone in [None, Some("bulk"), Some("memory")] {
+        let of = |row: &&Row| match alone {
+            Some(group) => row.group == group,
+            None => row.group != "bulk" && row.group != "memory",
+        };
+        let rows: Vec<&Row> = SHOWN.iter().filter_map(|id| results.row(id)).filter(of).collect();
         if !rows.is_empty() {
             table(&mut out, &rows, false);
         }
