@@ -64,6 +64,34 @@ fn both_ends_ours() {
     }
 }
 
+/// Connections that the client's kernel has opened.
+fn opened(bed: &Bed) -> u64 {
+    let text = bed.shell(Side::Client, "grep ^Tcp: /proc/net/snmp");
+    let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    let place = lines[0].iter().position(|name| *name == "ActiveOpens").unwrap();
+    lines[1][place].parse().unwrap()
+}
+
+#[test]
+fn one_shot_makes_a_connection_for_each_request() {
+    let bed = Bed::new();
+    let root = std::env::temp_dir().join(unique());
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("index.html"), "<h1>ringroad</h1>\n").unwrap();
+    let server = bed.serve("http", Mode::Shared, &["--port", "80", "--root", root.to_str().unwrap()]);
+    let args = ["--proto", "http", "--one-shot", "--connections", "4"];
+    let before = opened(&bed);
+    let report = load(&bed, &KERNEL, "10.77.0.1:80", &args);
+    let connections = opened(&bed) - before;
+    assert!(connections >= report.requests, "{connections} connections, {} requests", report.requests);
+    load(&bed, &STACK, "10.77.0.1:80", &args);
+    drop(server);
+    let _ = std::fs::remove_dir_all(&root);
+    let mut command = bed.command(Side::Client, common::RINGROAD);
+    let said = run_failing(command.args(["load", "--to", "10.77.0.1:7", "--over", "kernel", "--proto", "udp", "--one-shot"]));
+    assert!(said.contains("datagrams have no connections"), "{said}");
+}
+
 #[test]
 fn files_hold_the_histogram() {
     let bed = Bed::new();

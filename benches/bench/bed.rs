@@ -103,6 +103,13 @@ impl Bed {
         command
     }
 
+    /// Tell the client's kernel the server's hardware address, once and for all.
+    pub fn fix_neighbour(&self) -> Result<(), String> {
+        let text = run(self.command(Side::Server, "cat").arg(format!("/sys/class/net/{INTERFACE}/address")))?;
+        let entry = ["neigh", "replace", SERVER, "lladdr", text.trim(), "dev", INTERFACE, "nud", "permanent"];
+        run(self.command(Side::Client, "ip").args(entry)).map(drop)
+    }
+
     /// Each side's offloads, on a line.
     pub fn offloads(&self) -> String {
         let text = run(&mut self.script("info")).unwrap_or_default();

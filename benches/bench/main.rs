@@ -100,6 +100,10 @@ struct RunArgs {
     bed: String,
 }
 
+/// The files of results.
+const RESULTS: &str = "results.json";
+const TABLE: &str = "table.md";
+
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(args) => run(&args),
@@ -131,6 +135,12 @@ fn at<T>(path: &Path, done: std::io::Result<T>) -> Result<T, String> {
     done.map_err(|e| format!("{}: {e}", path.display()))
 }
 
+/// Whether there is a program of this name.
+fn installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
+
 impl RunArgs {
     fn scope(&self) -> Scope {
         let size = match (self.quick, self.full) {
@@ -139,7 +149,7 @@ impl RunArgs {
             _ => Size::Usual,
         };
         let text = |name: &str| self.work.join(name).display().to_string();
-        Scope { size, only: self.only.clone(), root: text("root"), nginx_conf: text("nginx.conf") }
+        Scope { size, only: self.only.clone(), root: text("root"), nginx_conf: text("nginx.conf"), testpmd: installed(runner::TESTPMD) }
     }
 }
 
@@ -151,6 +161,7 @@ fn run(args: &RunArgs) -> Result<(), String> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     files(args, &root)?;
     at(&args.out, fs::create_dir_all(&args.out))?;
+    clear(&args.out)?;
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
     let (ringroad, peers, work) = (args.ringroad.clone(), args.peers.clone(), args.work.clone());
     let tools = Tools { root: root.clone(), ringroad, peers, own, work };
@@ -167,6 +178,9 @@ fn run(args: &RunArgs) -> Result<(), String> {
     }
     if jobs.iter().any(|job| job.group == "open") {
         find_capacity(&mut runner, &mut results);
+    }
+    if !scope.testpmd {
+        println!("bench: {} is not installed and takes no part", runner::TESTPMD);
     }
     let blocks = plan::blocks(&jobs);
     for round in 0..rounds {
@@ -203,6 +217,20 @@ fn files(args: &RunArgs, root: &Path) -> Result<(), String> {
     at(conf, fs::write(conf, text))
 }
 
+/// Take away what an earlier run has left: its rows may be others.
+fn clear(out: &Path) -> Result<(), String> {
+    if !out.join(RESULTS).exists() {
+        return Ok(());
+    }
+    for entry in at(out, fs::read_dir(out))?.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|e| e == "svg" || e == "hgrm") {
+            at(&path, fs::remove_file(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// What the kernel's server reaches with each client: the median of three runs.
 fn find_capacity(runner: &mut Runner, results: &mut Results) {
     for over in Over::BOTH {
@@ -218,10 +246,9 @@ fn find_capacity(runner: &mut Runner, results: &mut Results) {
 
 fn write(args: &RunArgs, root: &Path, results: &Results, runner: &Runner) -> Result<(), String> {
     let verdicts = budget::verdicts(results);
-    let path = args.out.join("results.json");
-    let file = BufWriter::new(at(&path, fs::File::create(&path))?);
+    let path = args.out.join(RESULTS);
     let all = serde_json::json!({ "results": results, "budgets": verdicts });
-    serde_json::to_writer_pretty(file, &all).map_err(|e| format!("{}: {e}", path.display()))?;
+    at(&path, fs::write(&path, format!("{all}\n")))?;
     for (row, arm, latency) in runner.latencies() {
         let arm: String = arm.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
         let path = args.out.join(format!("{row}-{arm}.hgrm"));
@@ -230,18 +257,32 @@ fn write(args: &RunArgs, root: &Path, results: &Results, runner: &Runner) -> Res
     }
     let plots = plots::write(results, &args.out)?;
     let text = table::whole(results, &verdicts);
-    let path = args.out.join("table.md");
+    let path = args.out.join(TABLE);
     at(&path, fs::write(&path, &text))?;
     println!("\n{text}");
     if args.readme {
-        let path = root.join("README.md");
-        let before = at(&path, fs::read_to_string(&path))?;
-        let after = table::into_readme(&before, &table::readme(results, &verdicts))?;
-        at(&path, fs::write(&path, after))?;
-        println!("README.md has the table now.");
+        publish(args, root, &table::readme(results, &verdicts))?;
     }
     println!("{}: results.json, table.md, {plots} plots and the histograms.", args.out.display());
     check(results)
+}
+
+/// Put the table into the README, and what it points to into `docs/bench`.
+fn publish(args: &RunArgs, root: &Path, text: &str) -> Result<(), String> {
+    let path = root.join("README.md");
+    let before = at(&path, fs::read_to_string(&path))?;
+    let after = table::into_readme(&before, text)?;
+    let docs = root.join(table::DOCS);
+    at(&docs, fs::create_dir_all(&docs))?;
+    for name in [RESULTS, TABLE].iter().chain(&table::PLOTS) {
+        let from = args.out.join(name);
+        if from.exists() {
+            at(&from, fs::copy(&from, docs.join(name)))?;
+        }
+    }
+    at(&path, fs::write(&path, after))?;
+    println!("README.md has the table now, {} the rest.", table::DOCS);
+    Ok(())
 }
 
 /// An arm that did not run, though it could, is an error.

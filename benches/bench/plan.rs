@@ -42,6 +42,8 @@ pub enum Tool {
     /// This program, by another subcommand.
     Own,
     Nginx,
+    /// DPDK's, over its AF_XDP driver.
+    Testpmd,
 }
 
 /// When a server counts as ready.
@@ -51,6 +53,8 @@ pub enum Ready {
     Says,
     /// Something listens on TCP port 80.
     Port80,
+    /// It says that it forwards packets.
+    Forwards,
 }
 
 /// A server, and how it is started.
@@ -135,11 +139,17 @@ impl Job {
         }
     }
 
+    /// Its bed is no good for others afterwards: see [`Job::is_last_on_its_bed`]; or a
+    /// program of another's may still be attached to its interface.
+    pub fn leaves_its_bed(&self) -> bool {
+        self.is_last_on_its_bed() || self.server.as_ref().is_some_and(|s| s.tool == Tool::Testpmd)
+    }
+
     /// It leaves connections in TIME-WAIT behind. A client of ours that is started
     /// anew has other timestamps (RFC 7323, 5.5), older by chance than those, and its
     /// SYNs from the same ports are then refused for a second: so no other job may
     /// come after it on the same bed.
-    pub fn uses_up_its_bed(&self) -> bool {
+    pub fn is_last_on_its_bed(&self) -> bool {
         matches!(self.work, Work::Load { one_shot: true, .. })
     }
 
@@ -158,6 +168,8 @@ pub struct Scope {
     /// The path of the files that HTTP servers serve, and nginx's configuration.
     pub root: String,
     pub nginx_conf: String,
+    /// DPDK's testpmd is installed.
+    pub testpmd: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +199,7 @@ impl Scope {
 pub fn blocks(jobs: &[Job]) -> Vec<std::ops::Range<usize>> {
     let mut all: Vec<std::ops::Range<usize>> = Vec::new();
     for (i, job) in jobs.iter().enumerate() {
-        let once = job.server.as_ref().is_none_or(|s| s.once) || job.uses_up_its_bed();
+        let once = job.server.as_ref().is_none_or(|s| s.once) || job.is_last_on_its_bed();
         match all.last_mut() {
             Some(last) if !once && jobs[last.start].server == job.server && jobs[last.start].bed == job.bed => {
                 last.end = i + 1;
@@ -244,7 +256,7 @@ mod tests {
     #[test]
     fn rows_are_wanted_by_group_or_part_of_their_name() {
         let mut scope =
-            Scope { size: Size::Quick, only: vec![], root: String::new(), nginx_conf: String::new() };
+            Scope { size: Size::Quick, only: vec![], root: String::new(), nginx_conf: String::new(), testpmd: false };
         assert!(scope.wants("echo", "tcp-64-x1-kernel"));
         scope.only = vec!["bulk".into(), "x1-".into()];
         assert!(scope.wants("echo", "tcp-64-x1-kernel") && scope.wants("bulk", "anything"));

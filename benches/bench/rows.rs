@@ -12,6 +12,7 @@ pub const KERNEL_SPIN: &str = "kernel, spinning epoll";
 pub const KERNEL_BLOCK: &str = "kernel, blocking epoll";
 pub const KERNEL_BARE: &str = "kernel, spinning, no offloads";
 pub const RAW: &str = "raw AF_XDP, no stack";
+pub const TESTPMD: &str = "DPDK testpmd on AF_XDP, no stack";
 pub const SMOLTCP: &str = "smoltcp on our AF_XDP device";
 pub const SMOLTCP_PACKET: &str = "smoltcp on AF_PACKET";
 
@@ -48,6 +49,10 @@ fn kernel(spin: bool) -> Server {
 
 fn reflector() -> Server {
     Server::new(Tool::Own, &["reflect", "-i", "veth0", "--address", SERVER, "--port", "7"])
+}
+
+fn testpmd() -> Server {
+    Server { ready: Ready::Forwards, ..Server::new(Tool::Testpmd, &[]) }
 }
 
 fn smoltcp(medium: &str) -> Server {
@@ -120,32 +125,39 @@ fn echo(scope: &Scope) -> Vec<Job> {
         for over in Over::BOTH {
             for &(proto, size, connections) in shapes {
                 let mut work = load(over, proto, size, connections, Rate::Closed);
-                if let (Work::Load { to, .. }, true) = (&mut work, server.args[0] == "smoltcp") {
+                let owns = server.args.first().is_some_and(|a| a == "smoltcp");
+                if let (Work::Load { to, .. }, true) = (&mut work, owns) {
                     *to = format!("{OWNED}:7");
                 }
                 jobs.push(echo_job(arm, bed, &server, proto, size, connections, over, work));
             }
         }
     }
-    jobs.extend(raw_echo(&all));
+    jobs.extend(raw_echo(RAW, &reflector(), &all));
+    if scope.testpmd {
+        let small: Vec<Shape> = all.iter().copied().filter(|s| s.2 <= 256).collect();
+        jobs.extend(raw_echo(TESTPMD, &testpmd(), &small));
+    }
     // Those of the same server beside each other, so that it is started once.
-    let arms = [SPIN, KERNEL_SPIN, KERNEL_BLOCK, ADAPTIVE, BLOCK, THREAD, KERNEL_BARE, SMOLTCP, SMOLTCP_PACKET, RAW];
+    let arms = [SPIN, KERNEL_SPIN, KERNEL_BLOCK, ADAPTIVE, BLOCK, THREAD, KERNEL_BARE, SMOLTCP, SMOLTCP_PACKET, RAW, TESTPMD];
     jobs.sort_by_key(|job| (arms.iter().position(|arm| *arm == job.arm), job.is_large()));
     jobs
 }
 
 /// The floor: the raw client in the rows of our client over TCP, and both clients
-/// over UDP, which the reflector turns round like any other frame.
-fn raw_echo(shapes: &[Shape]) -> Vec<Job> {
+/// over UDP, which a reflector turns round like any other frame. testpmd leaves a
+/// checksum as it was, which kernel senders on veth have not filled in.
+fn raw_echo(arm: &'static str, server: &Server, shapes: &[Shape]) -> Vec<Job> {
     let mut jobs = Vec::new();
     for &(proto, size, connections) in shapes {
+        let job = |over, work| echo_job(arm, PLAIN, server, proto, size, connections, over, work);
         if proto == "tcp" {
-            let work = Work::Ask { window: connections, size };
-            jobs.push(echo_job(RAW, PLAIN, &reflector(), proto, size, connections, Over::Stack, work));
-        } else {
-            for over in Over::BOTH {
-                let work = load(over, proto, size, connections, Rate::Closed);
-                jobs.push(echo_job(RAW, PLAIN, &reflector(), proto, size, connections, over, work));
+            jobs.push(job(Over::Stack, Work::Ask { window: connections, size }));
+            continue;
+        }
+        for over in Over::BOTH {
+            if over == Over::Stack || arm == RAW {
+                jobs.push(job(over, load(over, proto, size, connections, Rate::Closed)));
             }
         }
     }
@@ -385,7 +397,7 @@ mod tests {
     use super::*;
 
     fn scope(size: Size) -> Scope {
-        Scope { size, only: Vec::new(), root: "/root".into(), nginx_conf: "/conf".into() }
+        Scope { size, only: Vec::new(), root: "/root".into(), nginx_conf: "/conf".into(), testpmd: false }
     }
 
     #[test]
@@ -400,6 +412,13 @@ mod tests {
         };
         assert_eq!(arms(Size::Quick), arms(Size::Usual));
         assert_eq!(arms(Size::Usual), arms(Size::Full));
+    }
+
+    #[test]
+    fn testpmd_takes_part_where_it_is_installed() {
+        let arms = |testpmd| all(&Scope { testpmd, ..scope(Size::Usual) }).iter().filter(|j| j.arm == TESTPMD).count();
+        assert_eq!(arms(false), 0);
+        assert!(arms(true) > 3);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use super::plan::{Job, Over, Rate, Ready, Server, Tool, Work};
 use super::program::Program;
 use super::result::{BYTES_ALL, BYTES_EACH, CPU, GBIT, IDLE_CPU, Machine, P50, P99, P999, RATE, Results, Sample, TRIP};
 
+/// DPDK's program that forwards packets.
+pub const TESTPMD: &str = "dpdk-testpmd";
 /// How much longer than its load a client may take.
 const GRACE: Duration = Duration::from_secs(20);
 /// How long a program in memory may take.
@@ -116,7 +118,7 @@ impl Runner {
 
     /// Take the bed down, if it is no good for others.
     fn leave(&mut self, job: &Job) {
-        if job.uses_up_its_bed() {
+        if job.leaves_its_bed() {
             self.beds.remove(&job.bed);
         }
     }
@@ -163,9 +165,12 @@ impl Runner {
         let Some(server) = &job.server else { return Ok(None) };
         self.bed(job.bed)?;
         let bed = &self.beds[&job.bed];
+        if server.tool == Tool::Testpmd {
+            bed.fix_neighbour()?; // it answers no ARP
+        }
         let mut command = self.pinned(bed, Side::Server, server);
         command.args(&server.args);
-        if server.large && server.args[0] == "reflect" {
+        if server.large && server.args.first().is_some_and(|a| a == "reflect") {
             command.args(["--ring", LARGE_RING]);
         }
         let mut program = Program::start(&mut command, &self.tools.work.join("server.log"))?;
@@ -174,6 +179,7 @@ impl Runner {
             Ready::Port80 => program.wait_until(|_| {
                 run(bed.command(Side::Server, "ss").args(["-Hltn", "sport = :80"])).is_ok_and(|out| !out.is_empty())
             })?,
+            Ready::Forwards => program.wait_until(|p| p.output().contains("packet forwarding -"))?,
         }
         if server.tool == Tool::Ringroad && self.machine.mode.is_empty() {
             // "echo on ...; workers 1, wait spin; native XDP, copy mode; ready"
@@ -201,6 +207,16 @@ impl Runner {
             Tool::KernelEcho => bed.pinned(side, core, self.tools.peers.join("kernel_echo")),
             Tool::Own => bed.pinned(side, core, &self.tools.own),
             Tool::Nginx => bed.pinned(side, core, "nginx"),
+            Tool::Testpmd => {
+                let mut command = bed.pinned(side, core, TESTPMD);
+                // One thread that forwards and one that sleeps, on the server's core; the
+                // latter prints now and then, since what is printed is kept back else.
+                command.arg(format!("--lcores=(0,1)@{core}"));
+                command.args(["--no-pci", "--no-huge", "-m", "256", "--no-telemetry"]);
+                command.args([&format!("--file-prefix={}", self.stem), &format!("--vdev=net_af_xdp0,iface={INTERFACE}")]);
+                command.args(["--", "--forward-mode=5tswap", "--auto-start", "--stats-period=1", "--total-num-mbufs=16384"]);
+                command
+            }
             // Its worker pins itself; the process may use both cores.
             Tool::ThreadEcho => {
                 let mut command = bed.command(side, "taskset");

@@ -13,6 +13,10 @@ use super::result::{
 pub const BEGIN: &str = "<!-- scripts/bench: begin -->";
 pub const END: &str = "<!-- scripts/bench: end -->";
 
+/// Where what the README points to is kept, and the pictures in it.
+pub const DOCS: &str = "docs/bench";
+pub const PLOTS: [&str; 4] = ["tcp-64-x1-stack.svg", "rates-stack.svg", "open-75-kernel.svg", "instructions.svg"];
+
 /// Rows that the README shows, by name.
 const SHOWN: [&str; 20] = [
     "tcp-64-x1-stack",
@@ -63,7 +67,7 @@ fn entry(cell: &Cell, figure: &str, ranges: bool) -> String {
 }
 
 /// The figures that some cell of these rows has, with their headings.
-fn columns<'a>(rows: &[&'a Row]) -> Vec<(&'static str, &'static str)> {
+fn columns(rows: &[&Row]) -> Vec<(&'static str, &'static str)> {
     let all = [
         (RATE, "requests/s"),
         (P50, "p50"),
@@ -135,7 +139,8 @@ pub fn whole(results: &Results, verdicts: &[Verdict]) -> String {
     for line in &results.machine.offloads {
         let _ = writeln!(out, "- offloads, {line}");
     }
-    out.push_str("\n\"Requests/s\" of raw AF_XDP are frames of TCP's length there and back, without a stack.\n\n");
+    out.push_str("\nAttaching XDP on one side of a veth pair switches the other side's segmentation offload off.\n");
+    out.push_str("\"Requests/s\" of raw AF_XDP are frames of TCP's length there and back, without a stack.\n\n");
     let mut groups: Vec<&str> = Vec::new();
     for row in &results.rows {
         if !groups.contains(&row.group.as_str()) {
@@ -169,12 +174,28 @@ pub fn readme(results: &Results, verdicts: &[Verdict]) -> String {
         }
     }
     budgets(&mut out, verdicts);
+    let _ = writeln!(out, "All rows, with ranges: [{DOCS}/table.md]({DOCS}/table.md), and");
+    let _ = writeln!(out, "[{DOCS}/results.json]({DOCS}/results.json) for programs.\n");
+    // A picture is there where its row was measured.
+    let pictures: [(&str, &str, bool); 4] = [
+        ("Latency percentiles of one echo connection", PLOTS[0], has_curve(results, "tcp-64-x1-stack")),
+        ("Requests per second by connections", PLOTS[1], results.row("tcp-64-x256-stack").is_some()),
+        ("Latency percentiles at 75 % of the kernel's capacity", PLOTS[2], has_curve(results, "open-75-kernel")),
+        ("Instructions of operations", PLOTS[3], !results.instructions.is_empty()),
+    ];
+    for (title, file, _) in pictures.iter().filter(|(_, _, there)| *there) {
+        let _ = writeln!(out, "![{title}]({DOCS}/{file})\n");
+    }
     out.push_str(
         "Where the kernel wins: bulk data over veth with its offloads on, where its \"packets\" are\n\
          64 KB without a checksum. Attaching XDP on one side switches the other's segmentation\n\
          offload off, so that this is the kernel's figure only where no arm of ours runs.\n",
     );
     out
+}
+
+fn has_curve(results: &Results, row: &str) -> bool {
+    results.row(row).is_some_and(|r| r.cells.iter().any(|c| !c.curve.is_empty()))
 }
 
 /// Each budget beside what was measured.
@@ -239,6 +260,15 @@ mod tests {
         let line = text.lines().find(|l| l.contains("to the raw reflector's")).unwrap();
         assert!(line.ends_with("| at most 1.2 (at the least 1.3) | 1.250 | not met (the least is) |"), "{line}");
         assert!(text.contains("| not measured |"));
+    }
+
+    #[test]
+    fn the_readme_shows_the_pictures_that_there_are() {
+        let mut results = results(&[("tcp-64-x1-stack", SPIN, RATE, &[1.0])]);
+        assert!(!readme(&results, &[]).contains(PLOTS[0]));
+        results.cell_mut("tcp-64-x1-stack", "echo", "", SPIN).curve = vec![(50.0, 1)];
+        let text = readme(&results, &[]);
+        assert!(text.contains("(docs/bench/tcp-64-x1-stack.svg)") && !text.contains(PLOTS[3]));
     }
 
     #[test]
