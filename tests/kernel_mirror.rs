@@ -161,6 +161,37 @@ fn a_neighbour_is_found_kept_and_let_go() {
 }
 
 #[test]
+fn a_neighbour_that_is_set_for_good_stays_so() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let peer = addr(Bed::PEER_IP);
+    let set = |mac: &str| ip(&format!("neigh replace {peer} lladdr {mac} dev {} nud permanent", Bed::OUR_IF));
+    let stays = |mac: &str| {
+        let shown = ip("neigh show");
+        assert!(shown.contains(mac) && shown.contains("PERMANENT") && !shown.contains("managed"), "{shown}");
+    };
+    set("02:00:00:00:00:77");
+    let mut mirror = open();
+    let known = Neighbor::Known(Mac([2, 0, 0, 0, 0, 0x77]));
+    assert_eq!(mirror.ask_neighbor(peer).unwrap(), Some(known));
+    stays("02:00:00:00:00:77");
+    drop(mirror);
+    stays("02:00:00:00:00:77");
+
+    // Also one that was being looked after when it was set.
+    ip(&format!("neigh del {peer} dev {}", Bed::OUR_IF));
+    let mut mirror = open();
+    mirror.ask_neighbor(peer).unwrap();
+    wait(&mut mirror, |c| matches!(c, Change::Neighbor(ip, Neighbor::Known(_)) if *ip == peer));
+    set("02:00:00:00:00:78");
+    let moved = Neighbor::Known(Mac([2, 0, 0, 0, 0, 0x78]));
+    wait(&mut mirror, |c| *c == Change::Neighbor(peer, moved));
+    mirror.release_neighbor(peer).unwrap();
+    let shown = ip("neigh show");
+    assert!(shown.contains("02:00:00:00:00:78") && shown.contains("PERMANENT"), "{shown}");
+}
+
+#[test]
 fn a_neighbour_that_does_not_answer_fails() {
     let bed = Bed::new(1);
     enter(&bed.ours);

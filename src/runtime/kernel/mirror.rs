@@ -8,7 +8,7 @@ use super::netlink::{
 };
 use crate::stack::{Neighbor, Route};
 use crate::wire::ethernet::Mac;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, RawFd};
@@ -89,6 +89,8 @@ struct State {
     addresses: Vec<(IpAddr, u8)>,
     routes: Vec<Route>,
     neighbors: BTreeMap<IpAddr, Neighbor>,
+    /// Neighbours whose address somebody has set for good.
+    fixed: BTreeSet<IpAddr>,
     link: LinkState,
 }
 
@@ -98,6 +100,7 @@ impl Default for State {
             addresses: Vec::new(),
             routes: Vec::new(),
             neighbors: BTreeMap::new(),
+            fixed: BTreeSet::new(),
             link: LinkState::GONE,
         }
     }
@@ -306,8 +309,13 @@ impl Netlink {
         Ok(())
     }
 
-    /// RTM_NEWNEIGH with NTF_USE (look for it now), with or without the mark.
+    /// RTM_NEWNEIGH with NTF_USE (look for it now), with or without the mark. Not
+    /// for one that is set for good: the kernel would forget that, and its address
+    /// with it.
     fn mark_neighbor(&mut self, ip: IpAddr, mark: u32) -> io::Result<()> {
+        if self.state.fixed.contains(&ip) {
+            return Ok(());
+        }
         let (family, bytes) = address_bytes(ip);
         let mut body = [0; 12]; // struct ndmsg
         body[0] = family;
@@ -513,6 +521,8 @@ impl State {
             _ if state & libc::NUD_FAILED != 0 => Some(Neighbor::Failed),
             _ => None, // being looked for
         };
+        let set_for_good = state & (libc::NUD_PERMANENT | libc::NUD_NOARP) != 0;
+        if now.is_some() && set_for_good { self.fixed.insert(ip) } else { self.fixed.remove(&ip) };
         let before = match now {
             Some(now) => self.neighbors.insert(ip, now),
             None => self.neighbors.remove(&ip),
