@@ -96,7 +96,7 @@ pub fn verdicts(results: &Results) -> Vec<Verdict> {
     for mtu in MTUS {
         let row = format!("bulk-{mtu}");
         let best = [BULK_OURS, BULK_LENT].into_iter().filter_map(|arm| of(&row, arm, RAW, GBIT)).reduce(f64::max);
-        let what = format!("bulk at MTU {mtu}, to the raw sender");
+        let what = format!("bulk at MTU {mtu}, to the raw sender (copied or lent, whichever is better)");
         all.push(verdict(&what, AtLeast, 0.95, Some(0.9), best));
     }
     let churn = to_best_kernel(results, "churn-stack", RATE);
