@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Packets in an iteration.
-const BATCH: usize = 16;
+pub const BATCH: usize = 16;
 /// Bytes from one packet to the next, and where in it the sum begins: a segment
 /// behind the headers of Ethernet and IPv4.
 const STRIDE: usize = 9152;
@@ -49,27 +49,30 @@ fn compiled(bytes: &[u8]) -> u16 {
 }
 
 /// What is copied from, and where to.
-struct Packets {
+pub struct Packets {
     bytes: Vec<u8>,
     space: Vec<u8>,
     words: Vec<AtomicU16>,
 }
 
 impl Packets {
-    fn new() -> Self {
+    /// Bytes that differ.
+    pub fn make() -> Self {
         let byte = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
         let bytes: Vec<u8> = (0..BATCH * STRIDE).map(byte).collect();
         let words = bytes.as_chunks::<2>().0.iter().map(|w| AtomicU16::new(u16::from_le_bytes(*w))).collect();
         Self { space: vec![0; bytes.len()], bytes, words }
     }
 
-    fn sums(&self, len: usize, sum: impl Fn(&[u8]) -> u16) {
+    /// Sums so many bytes of each packet.
+    pub fn sums(&self, len: usize, sum: impl Fn(&[u8]) -> u16) {
         for packet in self.bytes.chunks(STRIDE) {
             black_box(sum(black_box(&packet[AT..AT + len])));
         }
     }
 
-    fn word_sums(&self, len: usize) {
+    /// The same by the loop of words.
+    pub fn word_sums(&self, len: usize) {
         for packet in self.words.chunks(STRIDE / 2) {
             black_box(words(black_box(&packet[AT / 2..][..len.div_ceil(2)])));
         }
@@ -97,7 +100,7 @@ fn sum_arm(group: &mut Group, name: &str, packets: &Packets, len: usize, sum: im
 }
 
 fn sums(c: &mut Criterion) {
-    let packets = Packets::new();
+    let packets = Packets::make();
     for len in LENGTHS {
         let mut group = group(c, "sum", len);
         group.bench_function(BenchmarkId::new("words", len), |b| b.iter(|| packets.word_sums(len)));
@@ -122,7 +125,7 @@ fn copy_arm(
 
 /// A copy by memcpy with a sum after it, of the loop and of ours, beside one pass.
 fn copies(c: &mut Criterion) {
-    let mut packets = Packets::new();
+    let mut packets = Packets::make();
     for len in LENGTHS {
         let mut group = group(c, "copy", len);
         let after = |sum: fn(&[u8]) -> u16| {

@@ -92,9 +92,11 @@ impl Account {
         Ok(())
     }
 
-    fn print(&self) {
+    /// `copied`: bytes of payload that our stack copied for the program.
+    fn print(&self, copied: Option<u64>) {
         let seconds = self.began.map_or(0.0, |b| b.elapsed().as_secs_f64());
-        println!("{{\"bytes\":{},\"seconds\":{seconds:.6}}}", self.bytes);
+        let copied = copied.map_or(String::new(), |n| format!(",\"copied\":{n}"));
+        println!("{{\"bytes\":{},\"seconds\":{seconds:.6}{copied}}}", self.bytes);
     }
 }
 
@@ -143,7 +145,7 @@ fn sink_over_kernel(port: u16) -> io::Result<()> {
             n => account.take(&buffer[..n])?,
         }
     }
-    account.print();
+    account.print(None);
     Ok(())
 }
 
@@ -227,7 +229,11 @@ impl Sending {
         if Instant::now() >= until {
             // The time is up: the end, and then the sink's.
             self.finish(sockets, socket)?;
-            return Ok(sockets.recv(socket, buffer, 0)? == 0);
+            let done = sockets.recv(socket, buffer, 0)? == 0;
+            if done {
+                println!("{{\"copied\":{}}}", sockets.stack.core.counters.tx_copied_bytes);
+            }
+            return Ok(done);
         }
         loop {
             self.sent += if self.lent { self.lend(sockets, socket)? } else {
@@ -281,7 +287,7 @@ impl Taking {
                 n == 0
             };
             if done {
-                self.account.print();
+                self.account.print(Some(sockets.stack.core.counters.rx_copied_bytes));
                 return Ok(true);
             }
         }

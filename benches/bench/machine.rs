@@ -60,26 +60,41 @@ pub fn look() -> Machine {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ticks {
     pub all: u64,
+    pub idle: u64,
     pub softirq: u64,
     pub steal: u64,
 }
 
+impl std::ops::Add for Ticks {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            all: self.all + other.all,
+            idle: self.idle + other.idle,
+            softirq: self.softirq + other.softirq,
+            steal: self.steal + other.steal,
+        }
+    }
+}
+
 impl Ticks {
-    /// Of these cores, until now.
-    pub fn of(cores: &[usize]) -> Self {
-        Self::read(&fs::read_to_string("/proc/stat").unwrap_or_default(), cores)
+    /// Of this core, until now.
+    pub fn of(core: usize) -> Self {
+        Self::read(&fs::read_to_string("/proc/stat").unwrap_or_default(), core)
     }
 
     /// From the text of `/proc/stat`: `cpuN user nice system idle iowait irq softirq steal ...`.
-    fn read(stat: &str, cores: &[usize]) -> Self {
+    fn read(stat: &str, core: usize) -> Self {
         let mut sum = Self::default();
         for line in stat.lines() {
             let Some((name, rest)) = line.split_once(' ') else { continue };
             let number = name.strip_prefix("cpu").and_then(|n| n.parse::<usize>().ok());
-            if number.is_some_and(|n| cores.contains(&n)) {
+            if number == Some(core) {
                 // Guest time, behind the eighth field, is part of user time.
                 let ticks: Vec<u64> = rest.split_whitespace().take(8).filter_map(|f| f.parse().ok()).collect();
                 sum.all += ticks.iter().sum::<u64>();
+                sum.idle += ticks.iter().skip(3).take(2).sum::<u64>();
                 sum.softirq += ticks.get(6).copied().unwrap_or(0);
                 sum.steal += ticks.get(7).copied().unwrap_or(0);
             }
@@ -91,6 +106,7 @@ impl Ticks {
     pub fn since(self, before: Self) -> Self {
         Self {
             all: self.all.saturating_sub(before.all),
+            idle: self.idle.saturating_sub(before.idle),
             softirq: self.softirq.saturating_sub(before.softirq),
             steal: self.steal.saturating_sub(before.steal),
         }
@@ -99,6 +115,12 @@ impl Ticks {
     /// Stolen time, in percent.
     pub fn steal_percent(self) -> f64 {
         100.0 * self.steal as f64 / self.all.max(1) as f64
+    }
+
+    /// How much of these seconds it was not idle, nor taken away. Idle time is what
+    /// the kernel measures; all other time it only samples.
+    pub fn busy_seconds(self, took: f64) -> f64 {
+        (took - (self.idle + self.steal) as f64 / ticks_per_second()).max(0.0)
     }
 
     /// Time in soft interrupts, in seconds.
@@ -120,12 +142,14 @@ mod tests {
     #[test]
     fn ticks_of_the_cores_that_are_named() {
         let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 4 5 6 7 8 100 100\ncpu1 10 0 0 80 0 0 4 6 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\n";
-        let zero = Ticks::read(stat, &[0]);
-        assert_eq!(zero, Ticks { all: 36, softirq: 7, steal: 8 });
-        let both = Ticks::read(stat, &[0, 1]);
-        assert_eq!(both, Ticks { all: 136, softirq: 11, steal: 14 });
+        let zero = Ticks::read(stat, 0);
+        assert_eq!(zero, Ticks { all: 36, idle: 9, softirq: 7, steal: 8 });
+        let both = zero + Ticks::read(stat, 1);
+        assert_eq!(both, Ticks { all: 136, idle: 89, softirq: 11, steal: 14 });
         let part = both.since(zero);
         assert_eq!(part.steal_percent(), 6.0);
         assert_eq!(part.softirq_seconds(), 4.0 / ticks_per_second());
+        let busy = part.busy_seconds(100.0 / ticks_per_second());
+        assert!((busy - 14.0 / ticks_per_second()).abs() < 1e-9, "{busy}");
     }
 }

@@ -5,9 +5,13 @@
 mod bed;
 mod budget;
 mod bulk;
+#[path = "../checksum.rs"]
+#[allow(dead_code)] // its main
+mod checksum;
 #[path = "../echo_memory.rs"]
 #[allow(dead_code)] // its main
 mod echo_memory;
+mod inside;
 mod machine;
 mod memory;
 mod once;
@@ -19,16 +23,18 @@ mod result;
 mod rows;
 mod runner;
 mod smol;
+mod sums;
 mod table;
+mod worker;
 
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use plan::{Over, Scope, Size};
+use plan::{Job, Over, Scope, Size};
 use result::{RATE, Results, Settings};
 use runner::{Runner, Tools};
 
@@ -47,6 +53,8 @@ enum Command {
     Smoltcp(smol::Args),
     Memory(memory::Args),
     MemoryEcho(MemoryEchoArgs),
+    Worker(worker::Args),
+    Sums(sums::Args),
 }
 
 /// Time round trips of 64 bytes in memory
@@ -67,8 +75,8 @@ struct RunArgs {
     /// The whole cross of arms, connections and sizes
     #[arg(long)]
     full: bool,
-    /// Only these groups (echo, open, churn, bulk, http, idle, memory), or rows
-    /// with one of these in their names
+    /// Only these groups (echo, open, churn, bulk, http, idle, thread, workers,
+    /// memory, sums), or rows with one of these in their names
     #[arg(long, value_delimiter = ',', value_name = "ROWS")]
     only: Vec<String>,
     /// How often everything is measured [default: 3, quick: 1]
@@ -77,6 +85,9 @@ struct RunArgs {
     /// Seconds of each load [default: 0.5, quick: 0.1, full: 1]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
+    /// Minutes after which nothing more is begun [default: 18, quick and full: none]
+    #[arg(long, value_name = "M")]
+    minutes: Option<f64>,
     /// Where XDP programs are attached: auto, native or generic
     #[arg(long, default_value = "auto", value_parser = ["auto", "native", "generic"])]
     mode: String,
@@ -100,6 +111,8 @@ struct RunArgs {
     bed: String,
 }
 
+/// After so many minutes a usual run begins nothing more.
+const DEFAULT_MINUTES: f64 = 18.0;
 /// The files of results.
 const RESULTS: &str = "results.json";
 const TABLE: &str = "table.md";
@@ -116,6 +129,8 @@ fn main() -> ExitCode {
         Command::Once(args) => once::run(&args),
         Command::Smoltcp(args) => smol::run(&args),
         Command::Memory(args) => memory::run(&args),
+        Command::Worker(args) => worker::run(&args),
+        Command::Sums(args) => sums::run(&args),
         Command::MemoryEcho(args) => {
             println!("{{\"ns\":{:.3}}}", echo_memory::measure(args.trips, args.connections, 64).0);
             Ok(())
@@ -149,7 +164,7 @@ impl RunArgs {
             _ => Size::Usual,
         };
         let text = |name: &str| self.work.join(name).display().to_string();
-        Scope { size, only: self.only.clone(), root: text("root"), nginx_conf: text("nginx.conf"), testpmd: installed(runner::TESTPMD) }
+        Scope { size, only: self.only.clone(), root: text("root"), nginx_conf: text("nginx.conf") }
     }
 }
 
@@ -176,30 +191,48 @@ fn run(args: &RunArgs) -> Result<(), String> {
     if jobs.is_empty() {
         return Err(format!("no row is called {}", args.only.join(" or ")));
     }
+    let (jobs, lacking): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.lacks(installed).is_none());
+    for job in &lacking {
+        let Some((name, package)) = job.lacks(installed) else { continue };
+        let cell = results.cell_mut(&job.row, job.group, &job.title, job.arm);
+        cell.missing = Some(format!("{}: {name} (apt-get install {package})", result::NOT_INSTALLED));
+    }
     if jobs.iter().any(|job| job.group == "open") {
         find_capacity(&mut runner, &mut results);
     }
-    if !scope.testpmd {
-        println!("bench: {} is not installed and takes no part", runner::TESTPMD);
-    }
-    let blocks = plan::blocks(&jobs);
+    let limit = args.minutes.or(scope.pick(None, Some(DEFAULT_MINUTES), None));
+    let time = limit.map_or(Duration::MAX, |minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
+    results.settings = Settings { rounds, seconds, ..Settings::default() };
     for round in 0..rounds {
-        // Forth and back, so that no arm always runs after the same other one.
-        let mut order = blocks.clone();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for (i, block) in order.into_iter().enumerate() {
-            let first = &jobs[block.start];
-            let minutes = began.elapsed().as_secs() / 60;
-            println!("bench: {minutes} min, round {} of {rounds}, {} of {}: {}, {}", round + 1, i + 1, blocks.len(), first.group, first.arm);
-            runner.block(&jobs[block], round, &mut results);
-        }
+        one_round(&mut runner, &jobs, round, began, time, &mut results);
+        results.machine = runner.machine.clone();
+        results.settings.took = began.elapsed().as_secs_f64();
+        save(args, &results)?; // so that what there is outlives this program
     }
-    results.machine = runner.machine.clone();
-    results.settings = Settings { rounds, seconds, took: began.elapsed().as_secs_f64() };
     runner.note_curves(&mut results);
     write(args, &root, &results, &runner)
+}
+
+/// Do everything once, forth or back, so that no arm always runs after the same
+/// other one. What there is no time for is noted.
+fn one_round(runner: &mut Runner, jobs: &[Job], round: usize, began: Instant, time: Duration, results: &mut Results) {
+    let mut blocks = plan::blocks(jobs);
+    if round % 2 == 1 {
+        blocks.reverse();
+    }
+    let count = blocks.len();
+    for (i, block) in blocks.into_iter().enumerate() {
+        let jobs = &jobs[block];
+        let (what, round_name) = (format!("{}, {}", jobs[0].group, jobs[0].arm), round + 1);
+        if began.elapsed() > time {
+            println!("bench: no time left for round {round_name}: {what}");
+            results.settings.cut.push(format!("round {round_name}: {what}"));
+            continue;
+        }
+        let minutes = began.elapsed().as_secs() / 60;
+        println!("bench: {minutes} min, round {round_name} of {}, {} of {count}: {what}", results.settings.rounds, i + 1);
+        runner.block(jobs, round, results);
+    }
 }
 
 /// The files that HTTP servers serve, and nginx's configuration.
@@ -244,11 +277,17 @@ fn find_capacity(runner: &mut Runner, results: &mut Results) {
     }
 }
 
-fn write(args: &RunArgs, root: &Path, results: &Results, runner: &Runner) -> Result<(), String> {
+/// The file for programs, and the verdicts that are in it.
+fn save(args: &RunArgs, results: &Results) -> Result<Vec<budget::Verdict>, String> {
     let verdicts = budget::verdicts(results);
     let path = args.out.join(RESULTS);
     let all = serde_json::json!({ "results": results, "budgets": verdicts });
     at(&path, fs::write(&path, format!("{all}\n")))?;
+    Ok(verdicts)
+}
+
+fn write(args: &RunArgs, root: &Path, results: &Results, runner: &Runner) -> Result<(), String> {
+    let verdicts = save(args, results)?;
     for (row, arm, latency) in runner.latencies() {
         let arm: String = arm.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
         let path = args.out.join(format!("{row}-{arm}.hgrm"));
@@ -288,7 +327,7 @@ fn publish(args: &RunArgs, root: &Path, text: &str) -> Result<(), String> {
 /// An arm that did not run, though it could, is an error.
 fn check(results: &Results) -> Result<(), String> {
     let cells = results.rows.iter().flat_map(|r| r.cells.iter().map(move |c| (r, c)));
-    let failed = cells.filter(|(_, c)| c.missing.as_ref().is_some_and(|why| why != result::NOT_SUPPORTED));
-    let failed: Vec<String> = failed.map(|(r, c)| format!("{}, {}", r.id, c.arm)).collect();
-    if failed.is_empty() { Ok(()) } else { Err(format!("not everything ran: {}", failed.join("; "))) }
+    let failed = cells.filter_map(|(r, c)| Some(format!("{}, {}: {}", r.id, c.arm, c.failure()?)));
+    let failed: Vec<String> = failed.collect();
+    if failed.is_empty() { Ok(()) } else { Err(format!("not everything ran:\n  {}", failed.join("\n  "))) }
 }

@@ -1,7 +1,8 @@
 //! Idle connections in memory: one stack, without device or clock, whose peers
 //! are played by hand, so that nothing but the server's side is in the process.
 //! Each connection has been asked once and has answered, unless nothing is to be
-//! said on it. What is counted is how much the process grew (RSS).
+//! said on it; or it has been closed besides, and waits out its time. What is
+//! counted is how much the process grew (RSS).
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -29,9 +30,31 @@ const REQUEST: [u8; 64] = [7; 64];
 pub struct Args {
     #[arg(long, default_value_t = 1_000_000)]
     connections: usize,
-    /// Connect only: nothing is asked and answered
-    #[arg(long)]
-    silent: bool,
+    /// What has been done on each
+    #[arg(long, value_enum, default_value_t = Done::Asked)]
+    done: Done,
+}
+
+/// What has been done on each connection.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Connected, and nothing else.
+    Connected,
+    /// Asked and answered.
+    Asked,
+    /// Asked, answered, and closed by the server: it is in TIME-WAIT.
+    Closed,
+}
+
+impl Done {
+    /// As the argument says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Asked => "asked",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 /// Bytes of this process that are in memory.
@@ -117,6 +140,7 @@ impl Server {
         };
         config.table.max_connections = connections + AT_ONCE;
         config.table.max_sockets = connections + AT_ONCE;
+        config.table.max_time_wait = connections + AT_ONCE;
         let mut sockets = Sockets::new(Stack::new(config, Pool::heap(FRAMES, 2048), 1));
         let text = |e: ringroad::errno::Errno| e.to_string();
         let listener = sockets.socket(AF_INET, SOCK_STREAM, 0).map_err(text)?;
@@ -157,23 +181,27 @@ impl Server {
         Ok(all)
     }
 
-    /// Accept, answer and watch the connections that are there; how many.
-    fn serve(&mut self, silent: bool) -> Result<usize, String> {
+    /// Accept, answer and watch (or close) the connections that are there; how many.
+    fn serve(&mut self, done: Done) -> Result<usize, String> {
         let mut served = 0;
         while let Ok((socket, _)) = self.sockets.accept(self.listener) {
             let text = |e: ringroad::errno::Errno| e.to_string();
-            if !silent {
+            served += 1;
+            if done != Done::Connected {
                 let n = self.sockets.recv(socket, &mut self.buffer, 0).map_err(text)?;
                 self.sockets.send(socket, &self.buffer[..n], 0).map_err(text)?;
             }
+            if done == Done::Closed {
+                self.sockets.close(socket).map_err(text)?;
+                continue;
+            }
             self.sockets.epoll_ctl(self.set, EPOLL_CTL_ADD, socket, EPOLLIN, socket.to_raw()).map_err(text)?;
-            served += 1;
         }
         Ok(served)
     }
 
-    /// Open connections `from..to`, each asked and answered once, or `silent`.
-    fn open(&mut self, from: usize, to: usize, silent: bool) -> Result<(), String> {
+    /// Open connections `from..to`, and do on each what is to be done.
+    fn open(&mut self, from: usize, to: usize, done: Done) -> Result<(), String> {
         let mut peers: Vec<Peer> = (from..to).map(Peer::new).collect();
         let syn = Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, timestamp: Some((1, 0)), ..Options::default() };
         self.deliver(peers.iter().map(|p| p.packet(Flags::SYN, syn.clone(), &[])))?;
@@ -181,20 +209,23 @@ impl Server {
         for peer in &mut peers {
             peer.seq += 1;
         }
-        let (flags, request) = if silent { (Flags::ACK, &[][..]) } else { (Flags::ACK | Flags::PSH, &REQUEST[..]) };
+        let connected = done == Done::Connected;
+        let (flags, request) = if connected { (Flags::ACK, &[][..]) } else { (Flags::ACK | Flags::PSH, &REQUEST[..]) };
         self.deliver(peers.iter().map(|p| p.packet(flags, p.timestamp(), request)))?;
-        let served = self.serve(silent)?;
+        let served = self.serve(done)?;
         if served != peers.len() {
             return Err(format!("{served} of {} connections were accepted", peers.len()));
         }
-        if silent {
+        if connected {
             return self.collect().map(drop);
         }
-        note(&mut peers, &self.collect()?, Flags::PSH)?;
+        let (last, flags) =
+            if done == Done::Closed { (Flags::FIN, Flags::FIN | Flags::ACK) } else { (Flags::PSH, Flags::ACK) };
+        note(&mut peers, &self.collect()?, last)?;
         for peer in &mut peers {
             peer.seq += REQUEST.len() as u32;
         }
-        self.deliver(peers.iter().map(|p| p.packet(Flags::ACK, p.timestamp(), &[])))?;
+        self.deliver(peers.iter().map(|p| p.packet(flags, p.timestamp(), &[])))?;
         self.collect().map(drop)
     }
 }
@@ -217,15 +248,16 @@ pub fn run(args: &Args) -> Result<(), String> {
     let mut open = 0;
     while open < args.connections {
         let to = args.connections.min(open + AT_ONCE);
-        server.open(open, to, args.silent)?;
+        server.open(open, to, args.done)?;
         open = to;
     }
     let bytes = resident()?.saturating_sub(before);
     // All of them are there, and quiet.
     server.sockets.epoll_wait(server.set, &mut server.events, 1).map_err(|e| e.to_string())?;
-    let handles = server.sockets.open_handles();
-    if !server.events.is_empty() || handles != args.connections + 2 {
-        return Err(format!("{handles} sockets are open, {} of them ready", server.events.len()));
+    let (handles, waiting) = (server.sockets.open_handles(), server.sockets.stack.tcp.waiting());
+    let (open, closed) = if args.done == Done::Closed { (0, args.connections) } else { (args.connections, 0) };
+    if !server.events.is_empty() || handles != open + 2 || waiting != closed {
+        return Err(format!("{handles} sockets are open, {} of them ready, {waiting} wait", server.events.len()));
     }
     println!("{{\"connections\":{},\"bytes\":{bytes}}}", args.connections);
     Ok(())
@@ -238,10 +270,13 @@ mod tests {
     #[test]
     fn every_connection_is_opened_asked_and_left_idle() {
         let mut server = Server::new(100).unwrap();
-        server.open(0, 32, false).unwrap();
-        server.open(32, 64, true).unwrap();
+        server.open(0, 32, Done::Asked).unwrap();
+        server.open(32, 64, Done::Connected).unwrap();
         assert_eq!(server.sockets.open_handles(), 64 + 2);
         assert_eq!(server.sockets.held_frames(), 0, "idle connections hold no frame");
-        assert!(server.open(10, 11, false).is_err(), "this one is open already");
+        assert!(server.open(10, 11, Done::Asked).is_err(), "this one is open already");
+        server.open(64, 96, Done::Closed).unwrap();
+        let table = &server.sockets.stack.tcp;
+        assert_eq!((server.sockets.open_handles(), table.connections(), table.waiting()), (64 + 2, 64, 32));
     }
 }

@@ -2,6 +2,7 @@
 //! in which row.
 
 use super::bed::Kind;
+use super::memory::Done;
 
 /// Which sockets a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,10 +112,29 @@ pub enum Work {
     Wrk { depth: usize },
     /// None: how much of its core does the server take?
     Nothing,
-    /// Idle connections in memory, without a bed; `silent`: nothing was said on them.
-    Memory { connections: usize, silent: bool },
+    /// Idle connections in memory, without a bed.
+    Memory { connections: usize, done: Done },
     /// Round trips in memory, without a bed.
     MemoryEcho { connections: usize, trips: usize },
+    /// Echo by workers in memory, without a bed, with so many clients each.
+    Workers { team: Team, connections: usize },
+    /// Checksums; `words`: by a loop of words.
+    Sums { bytes: usize, words: bool },
+}
+
+/// Workers in memory, and who runs their program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Team {
+    /// One worker, on the server's core, that runs the program itself.
+    One,
+    /// Two of one program, on the server's and the client's core.
+    Two,
+    /// Two programs with one each, on the same cores.
+    TwoPrograms,
+    /// One, and the program on a thread that spins, on the client's core.
+    Thread,
+    /// The same, where the thread sleeps when there is nothing to do.
+    SleepingThread,
 }
 
 /// A piece of work of one arm in one row.
@@ -153,6 +173,18 @@ impl Job {
         matches!(self.work, Work::Load { one_shot: true, .. })
     }
 
+    /// The first of the programs that it needs which `installed` does not find, with
+    /// the package that has it. (Those that are built are there.)
+    pub fn lacks(&self, installed: impl Fn(&str) -> bool) -> Option<(&'static str, &'static str)> {
+        let server = match self.server.as_ref().map(|s| s.tool) {
+            Some(Tool::Testpmd) => Some((super::runner::TESTPMD, "dpdk")),
+            Some(Tool::Nginx) => Some(("nginx", "nginx-light")),
+            _ => None,
+        };
+        let client = matches!(self.work, Work::Wrk { .. }).then_some(("wrk", "wrk"));
+        [server, client].into_iter().flatten().find(|(name, _)| !installed(name))
+    }
+
     /// More of them than the usual rings hold.
     pub fn is_large(&self) -> bool {
         self.under_way() > 1024
@@ -168,8 +200,6 @@ pub struct Scope {
     /// The path of the files that HTTP servers serve, and nginx's configuration.
     pub root: String,
     pub nginx_conf: String,
-    /// DPDK's testpmd is installed.
-    pub testpmd: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,9 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn programs_that_are_not_there_are_named() {
+        let nginx = Job { server: Some(Server::new(Tool::Nginx, &[])), work: Work::Wrk { depth: 1 }, ..job(&[], false, 1500) };
+        assert_eq!(nginx.lacks(|_| false), Some(("nginx", "nginx-light")));
+        assert_eq!(nginx.lacks(|name| name == "nginx"), Some(("wrk", "wrk")));
+        assert_eq!(nginx.lacks(|_| true), None);
+        assert_eq!(job(&[], false, 1500).lacks(|_| false), None);
+    }
+
+    #[test]
     fn rows_are_wanted_by_group_or_part_of_their_name() {
         let mut scope =
-            Scope { size: Size::Quick, only: vec![], root: String::new(), nginx_conf: String::new(), testpmd: false };
+            Scope { size: Size::Quick, only: vec![], root: String::new(), nginx_conf: String::new() };
         assert!(scope.wants("echo", "tcp-64-x1-kernel"));
         scope.only = vec!["bulk".into(), "x1-".into()];
         assert!(scope.wants("echo", "tcp-64-x1-kernel") && scope.wants("bulk", "anything"));

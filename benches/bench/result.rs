@@ -14,8 +14,13 @@ pub const P999: &str = "p999_ns";
 pub const TRIP: &str = "ns_per_round_trip";
 /// Payload that arrived, in Gbit/s.
 pub const GBIT: &str = "gbit_per_second";
-/// Processor time of a request in nanoseconds: the server's own, and what both
-/// cores spent in soft interrupts (where the kernel's packet work is done).
+/// Bytes of payload that the stacks of both ends copied for each byte that arrived.
+pub const COPIED: &str = "copied_per_byte";
+/// Time of a checksum, in nanoseconds.
+pub const SUM: &str = "ns_per_sum";
+/// Processor time of a request in nanoseconds: how long the server's core was not
+/// idle, and what the client's core spent in soft interrupts (on veth it does the
+/// receiver's part there).
 pub const CPU: &str = "cpu_ns_per_request";
 /// Processor time that a program without work takes, in percent of a core.
 pub const IDLE_CPU: &str = "idle_cpu_percent";
@@ -35,8 +40,10 @@ pub fn instructions(text: &str) -> Result<BTreeMap<String, f64>, String> {
     Ok(counts.instructions)
 }
 
-/// Why a cell is empty where the arm cannot do the work by its nature.
+/// How a cell says why it is empty where that is no fault: the arm cannot do the
+/// work by its nature, or its program is not there.
 pub const NOT_SUPPORTED: &str = "not supported";
+pub const NOT_INSTALLED: &str = "not installed";
 
 /// Everything.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -77,6 +84,9 @@ pub struct Settings {
     pub seconds: f64,
     /// How long all of it took, in seconds.
     pub took: f64,
+    /// What there was no time left for.
+    #[serde(default)]
+    pub cut: Vec<String>,
 }
 
 /// One kind of work, done by each arm.
@@ -147,6 +157,12 @@ impl Cell {
     /// The median of a figure.
     pub fn median(&self, figure: &str) -> Option<f64> {
         self.spread(figure).map(|s| s.median)
+    }
+
+    /// Why it did not run, though it should have.
+    pub fn failure(&self) -> Option<&str> {
+        let no_fault = |why: &&str| why.starts_with(NOT_SUPPORTED) || why.starts_with(NOT_INSTALLED);
+        self.missing.as_deref().filter(|why| !no_fault(why))
     }
 
     pub fn errors(&self) -> u64 {
@@ -233,6 +249,15 @@ pub mod tests {
         let counts = instructions(text).unwrap();
         assert_eq!((counts["tcp-echo"], counts["smoltcp/tcp-echo"]), (1400.5, 9000.0));
         assert!(instructions("{}").is_err());
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_failure() {
+        let cell = |why: &str| Cell { missing: Some(why.into()), ..Cell::default() };
+        assert_eq!(cell("not installed (apt-get install wrk)").failure(), None);
+        assert_eq!(cell(NOT_SUPPORTED).failure(), None);
+        assert_eq!(cell("no answer").failure(), Some("no answer"));
+        assert_eq!(Cell::default().failure(), None);
     }
 
     #[test]

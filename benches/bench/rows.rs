@@ -1,6 +1,7 @@
 //! The rows: which work is done, and by which arms.
 
 use super::bed::{Kind, OWNED, PLAIN, SERVER};
+use super::inside;
 use super::plan::{Job, Over, Rate, Ready, Scope, Server, Tool, Work};
 
 /// The arms, as tables call them.
@@ -29,7 +30,7 @@ pub const PARTS: [usize; 4] = [25, 50, 75, 90];
 
 /// All jobs of a round that the scope wants, in the order of the table.
 pub fn all(scope: &Scope) -> Vec<Job> {
-    let groups = [echo, open, churn, bulk, http, idle, memory];
+    let groups = [echo, open, churn, bulk, http, idle, inside::threads, inside::workers, inside::memory, inside::sums];
     let mut jobs: Vec<Job> = groups.iter().flat_map(|group| group(scope)).collect();
     jobs.retain(|job| scope.wants(job.group, &job.row));
     jobs
@@ -134,10 +135,8 @@ fn echo(scope: &Scope) -> Vec<Job> {
         }
     }
     jobs.extend(raw_echo(RAW, &reflector(), &all));
-    if scope.testpmd {
-        let small: Vec<Shape> = all.iter().copied().filter(|s| s.2 <= 256).collect();
-        jobs.extend(raw_echo(TESTPMD, &testpmd(), &small));
-    }
+    let small: Vec<Shape> = all.iter().copied().filter(|s| s.2 <= 256).collect();
+    jobs.extend(raw_echo(TESTPMD, &testpmd(), &small));
     // Those of the same server beside each other, so that it is started once.
     let arms = [SPIN, KERNEL_SPIN, KERNEL_BLOCK, ADAPTIVE, BLOCK, THREAD, KERNEL_BARE, SMOLTCP, SMOLTCP_PACKET, RAW, TESTPMD];
     jobs.sort_by_key(|job| (arms.iter().position(|arm| *arm == job.arm), job.is_large()));
@@ -359,45 +358,13 @@ fn idle(_: &Scope) -> Vec<Job> {
     arms.into_iter().map(job).collect()
 }
 
-/// Arms of the row of idle connections.
-pub const ASKED: &str = "ringroad, after a request on each";
-pub const SILENT: &str = "ringroad, connected only";
-
-fn memory(scope: &Scope) -> Vec<Job> {
-    let idle = scope.pick(20_000, 1_000_000, 1_000_000);
-    let job = |row: String, title: String, arm, work| {
-        Job { row, group: "memory", title, arm, bed: PLAIN, server: None, work }
-    };
-    let mut jobs: Vec<Job> = [(ASKED, false), (SILENT, true)]
-        .map(|(arm, silent)| {
-            let work = Work::Memory { connections: idle, silent };
-            job("memory-idle".into(), format!("{idle} idle connections, in memory"), arm, work)
-        })
-        .into();
-    let trips = scope.pick(20_000, 2_000_000, 2_000_000);
-    for connections in scope.pick(&MEMORY_ECHO[..2], &MEMORY_ECHO[..], &MEMORY_ECHO[..]) {
-        let (connections, work) = (*connections, Work::MemoryEcho { connections: *connections, trips });
-        let title = format!("echo of 64 B in memory, both ends on one core, {connections} connections");
-        jobs.push(job(memory_echo_row(connections), title, SPIN, work));
-    }
-    jobs
-}
-
-/// Connections of the echo in memory.
-const MEMORY_ECHO: [usize; 3] = [1, 256, 100_000];
-
-/// The name of its row.
-pub fn memory_echo_row(connections: usize) -> String {
-    format!("memory-echo-x{connections}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::plan::Size;
     use super::*;
 
     fn scope(size: Size) -> Scope {
-        Scope { size, only: Vec::new(), root: "/root".into(), nginx_conf: "/conf".into(), testpmd: false }
+        Scope { size, only: Vec::new(), root: "/root".into(), nginx_conf: "/conf".into() }
     }
 
     #[test]
@@ -412,13 +379,6 @@ mod tests {
         };
         assert_eq!(arms(Size::Quick), arms(Size::Usual));
         assert_eq!(arms(Size::Usual), arms(Size::Full));
-    }
-
-    #[test]
-    fn testpmd_takes_part_where_it_is_installed() {
-        let arms = |testpmd| all(&Scope { testpmd, ..scope(Size::Usual) }).iter().filter(|j| j.arm == TESTPMD).count();
-        assert_eq!(arms(false), 0);
-        assert!(arms(true) > 3);
     }
 
     #[test]

@@ -11,9 +11,14 @@ use serde::Deserialize;
 
 use super::bed::{Bed, INTERFACE, Kind, SERVER, Side, run};
 use super::machine::Ticks;
-use super::plan::{Job, Over, Rate, Ready, Server, Tool, Work};
+use super::memory::Done;
+use super::plan::{Job, Over, Rate, Ready, Server, Team, Tool, Work};
 use super::program::Program;
-use super::result::{BYTES_ALL, BYTES_EACH, CPU, GBIT, IDLE_CPU, Machine, P50, P99, P999, RATE, Results, Sample, TRIP};
+use super::result::{
+    BYTES_ALL, BYTES_EACH, COPIED, CPU, GBIT, IDLE_CPU, Machine, NOT_SUPPORTED, P50, P99, P999, RATE, Results, SUM, Sample,
+    TRIP,
+};
+use super::worker::Found;
 
 /// DPDK's program that forwards packets.
 pub const TESTPMD: &str = "dpdk-testpmd";
@@ -59,6 +64,13 @@ pub struct Runner {
 struct Received {
     bytes: u64,
     seconds: f64,
+    copied: Option<u64>,
+}
+
+/// What a transfer's sender prints, if it is ours.
+#[derive(Deserialize, Debug)]
+struct Sent {
+    copied: u64,
 }
 
 /// What the programs in memory print as their last line.
@@ -69,7 +81,7 @@ struct Memory {
 }
 
 #[derive(Deserialize, Debug)]
-struct Echoes {
+struct Nanoseconds {
     ns: f64,
 }
 
@@ -108,6 +120,10 @@ impl Runner {
         let failed = self.attempt(jobs, round, results);
         self.leave(&jobs[0]);
         for (job, why) in failed {
+            if why.starts_with(NOT_SUPPORTED) || why.contains(TOO_LARGE) {
+                missing(results, job, &why);
+                continue;
+            }
             eprintln!("bench: {}, {}: {why}; once more", job.row, job.arm);
             for (job, why) in self.attempt(std::slice::from_ref(job), round, results) {
                 missing(results, job, &why);
@@ -132,22 +148,19 @@ impl Runner {
         };
         for job in jobs {
             let (began, before) = (Instant::now(), self.ticks());
-            let used = |server: &Option<Program>| match (&job.work, server) {
-                (_, None) => 0.0,
-                (Work::Nothing, Some(server)) => server.run_seconds(),
-                (_, Some(server)) => server.cpu_seconds(),
-            };
-            let cpu = used(&server);
+            let ran = |server: &Option<Program>| server.as_ref().map_or(0.0, Program::run_seconds);
+            let cpu = ran(&server);
             let (done, left) = self.work(job, server.take());
             server = left;
-            let ticks = self.ticks().since(before);
+            let [there, here] = self.ticks();
+            let (there, here) = (there.since(before[0]), here.since(before[1]));
             match done {
                 Ok(mut sample) => {
                     sample.round = round;
-                    sample.steal_percent = ticks.steal_percent();
+                    sample.steal_percent = (there + here).steal_percent();
                     let took = began.elapsed().as_secs_f64();
-                    let cpu = used(&server) - cpu;
-                    note_cpu(job, &mut sample, cpu, ticks, took, self.seconds);
+                    let load = there.busy_seconds(took) + here.softirq_seconds();
+                    note_cpu(job, &mut sample, ran(&server) - cpu, load, took, self.seconds);
                     results.cell_mut(&job.row, job.group, &job.title, job.arm).samples.push(sample);
                 }
                 Err(why) => failed.push((job, why)),
@@ -156,8 +169,9 @@ impl Runner {
         failed
     }
 
-    fn ticks(&self) -> Ticks {
-        Ticks::of(&[self.machine.server_core, self.machine.client_core])
+    /// Of the server's core, and the client's.
+    fn ticks(&self) -> [Ticks; 2] {
+        [self.machine.server_core, self.machine.client_core].map(Ticks::of)
     }
 
     /// Start the job's server, if it has one, and wait until it is ready.
@@ -244,7 +258,7 @@ impl Runner {
     }
 
     /// Do one job. The server comes back, if it is still there.
-    fn work(&mut self, job: &Job, server: Option<Program>) -> (Result<Sample, String>, Option<Program>) {
+    fn work(&mut self, job: &Job, mut server: Option<Program>) -> (Result<Sample, String>, Option<Program>) {
         let once = job.server.as_ref().is_some_and(|s| s.once);
         let done = match &job.work {
             Work::Load { .. } => self.load(job),
@@ -254,12 +268,19 @@ impl Runner {
                 thread::sleep(Duration::from_secs_f64(self.seconds.max(0.2) * 2.0));
                 Ok(Sample::default())
             }
-            Work::Memory { connections, silent } => self.memory(*connections, *silent),
+            Work::Memory { connections, done } => self.memory(*connections, *done),
             Work::MemoryEcho { connections, trips } => self.memory_echo(*connections, *trips),
-            Work::Transfer { args } => self.client(job, &self.tools.own, args, self.seconds).map(|_| Sample::default()),
+            Work::Workers { team, connections } => self.workers(*team, *connections),
+            Work::Sums { bytes, words } => self.sums(*bytes, *words),
+            Work::Transfer { args } => match (self.client(job, &self.tools.own, args, self.seconds), server) {
+                (Ok(said), Some(server)) => return (self.received(server, &said), None),
+                (done, left) => {
+                    server = left;
+                    done.map(|_| Sample::default())
+                }
+            },
         };
         match (done, server) {
-            (Ok(_), Some(server)) if once => (self.received(server), None),
             (Err(why), Some(server)) if once => {
                 let said = server.output();
                 let last = said.lines().last().unwrap_or("").to_string();
@@ -269,13 +290,18 @@ impl Runner {
         }
     }
 
-    fn received(&self, server: Program) -> Result<Sample, String> {
+    /// What came of a transfer, of which the sender has said this.
+    fn received(&self, server: Program, said: &str) -> Result<Sample, String> {
         let got: Received = last_line(&server.end(GRACE)?)?;
         if got.bytes == 0 {
             return Err("nothing arrived".into());
         }
         let gbit = got.bytes as f64 * 8e-9 / got.seconds.max(1e-9);
-        Ok(Sample { figures: figures([(GBIT, gbit)]), ..Sample::default() })
+        let mut sample = Sample { figures: figures([(GBIT, gbit)]), ..Sample::default() };
+        if let (Ok(sent), Some(copied)) = (last_line::<Sent>(said), got.copied) {
+            sample.figures.insert(COPIED.into(), (sent.copied + copied) as f64 / got.bytes as f64);
+        }
+        Ok(sample)
     }
 
     /// Run a program on the client's side to its end; what it printed.
@@ -344,9 +370,8 @@ impl Runner {
         self.report(job, line)
     }
 
-    fn memory(&self, connections: usize, silent: bool) -> Result<Sample, String> {
-        let mut args = vec!["memory".to_string(), "--connections".into(), connections.to_string()];
-        args.extend(silent.then(|| "--silent".to_string()));
+    fn memory(&self, connections: usize, done: Done) -> Result<Sample, String> {
+        let args = ["memory", "--connections", &connections.to_string(), "--done", done.name()].map(String::from);
         let found: Memory = last_line(&self.alone(&args)?)?;
         let (all, each) = (found.bytes as f64, found.bytes as f64 / found.connections as f64);
         Ok(Sample { figures: figures([(BYTES_EACH, each), (BYTES_ALL, all)]), ..Sample::default() })
@@ -355,8 +380,45 @@ impl Runner {
     fn memory_echo(&self, connections: usize, trips: usize) -> Result<Sample, String> {
         let (connections, trips) = (connections.to_string(), trips.to_string());
         let args = ["memory-echo", "--connections", &connections, "--trips", &trips].map(String::from);
-        let found: Echoes = last_line(&self.alone(&args)?)?;
+        let found: Nanoseconds = last_line(&self.alone(&args)?)?;
         Ok(Sample { figures: figures([(RATE, 1e9 / found.ns), (TRIP, found.ns)]), ..Sample::default() })
+    }
+
+    fn sums(&self, bytes: usize, words: bool) -> Result<Sample, String> {
+        let mut args = ["sums", "--bytes", &bytes.to_string()].map(String::from).to_vec();
+        args.extend(words.then(|| "--words".to_string()));
+        let found: Nanoseconds = last_line(&self.alone(&args)?)?;
+        Ok(Sample { figures: figures([(SUM, found.ns)]), ..Sample::default() })
+    }
+
+    fn workers(&self, team: Team, connections: usize) -> Result<Sample, String> {
+        let (server, client) = (self.machine.server_core, self.machine.client_core);
+        if team != Team::One && server == client {
+            return Err(format!("{NOT_SUPPORTED}: it needs two cores"));
+        }
+        let program = |cores: &[usize], more: &[&str]| {
+            let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+            let mut command = Command::new(&self.tools.own);
+            command.args(["worker", "--cores", &cores.join(","), "--connections", &connections.to_string()]);
+            command.args(["--seconds", &self.seconds.to_string()]).args(more);
+            Program::start(&mut command, &self.tools.work.join(format!("workers-{}.log", cores.join("-"))))
+        };
+        let thread = client.to_string();
+        let programs = match team {
+            Team::One => vec![program(&[server], &[])?],
+            Team::Two => vec![program(&[server, client], &[])?],
+            Team::TwoPrograms => vec![program(&[server], &[])?, program(&[client], &[])?],
+            Team::Thread => vec![program(&[server], &["--thread", &thread])?],
+            Team::SleepingThread => vec![program(&[server], &["--thread", &thread, "--block"])?],
+        };
+        let mut found: Vec<Found> = Vec::new();
+        for program in programs {
+            found.push(last_line(&program.end(Duration::from_secs_f64(self.seconds) + GRACE)?)?);
+        }
+        let rate = found.iter().map(|f| f.rate).sum();
+        let worst = |of: fn(&Found) -> f64| found.iter().map(of).fold(0.0, f64::max);
+        let list = [(RATE, rate), (P50, worst(|f| f.p50)), (P99, worst(|f| f.p99)), (P999, worst(|f| f.p999))];
+        Ok(Sample { figures: figures(list), ..Sample::default() })
     }
 
     /// This program by another subcommand, on the server's core, without a bed.
@@ -396,25 +458,25 @@ impl Runner {
 /// What the device says of an MTU that it cannot do.
 const TOO_LARGE: &str = "is more than a frame holds";
 
-fn missing(results: &mut Results, job: &Job, why: &str) {
-    let why = if why.contains(TOO_LARGE) { super::result::NOT_SUPPORTED } else { why };
+pub fn missing(results: &mut Results, job: &Job, why: &str) {
+    let why = if why.contains(TOO_LARGE) { NOT_SUPPORTED } else { why };
     eprintln!("bench: {}, {}: {why}", job.row, job.arm);
     results.cell_mut(&job.row, job.group, &job.title, job.arm).missing = Some(why.to_string());
 }
 
-/// The processor's part: what an idle server takes, and what a request of an open
-/// loop costs. There the number of requests is known, with those of the warm-up.
-fn note_cpu(job: &Job, sample: &mut Sample, server: f64, ticks: Ticks, took: f64, seconds: f64) {
+/// The processor's part: what an idle server takes (it ran so long), and what a
+/// request of an open loop costs (both cores were busy so long with the server's
+/// part of it). There the number of requests is known, with those of the warm-up.
+fn note_cpu(job: &Job, sample: &mut Sample, ran: f64, busy: f64, took: f64, seconds: f64) {
     match &job.work {
         Work::Nothing => {
-            sample.figures.insert(IDLE_CPU.into(), 100.0 * server / took.max(1e-9));
+            sample.figures.insert(IDLE_CPU.into(), 100.0 * ran / took.max(1e-9));
         }
         Work::Load { rate: Rate::PartOfKernel(_), .. } => {
             let warm_up = 1.0 + (seconds / 5.0).min(1.0) / seconds;
             let requests = sample.figures.get(RATE).copied().unwrap_or(0.0) * seconds * warm_up;
-            let ns = (server + ticks.softirq_seconds()) * 1e9;
             if requests > 0.0 {
-                sample.figures.insert(CPU.into(), ns / requests);
+                sample.figures.insert(CPU.into(), busy * 1e9 / requests);
             }
         }
         _ => {}
@@ -450,10 +512,10 @@ mod tests {
         };
         let mut sample = Sample { figures: figures([(RATE, 1000.0)]), ..Sample::default() };
         // 2 s measured and 0.4 s of warm-up at 1,000 a second, 2.4 s of processor time.
-        note_cpu(&job(load), &mut sample, 2.4, Ticks::default(), 9.0, 2.0);
+        note_cpu(&job(load), &mut sample, 0.0, 2.4, 9.0, 2.0);
         assert!((sample.figures[CPU] - 1e6).abs() < 1.0, "{:?}", sample.figures);
         let mut sample = Sample::default();
-        note_cpu(&job(Work::Nothing), &mut sample, 0.02, Ticks::default(), 2.0, 1.0);
+        note_cpu(&job(Work::Nothing), &mut sample, 0.02, 0.0, 2.0, 1.0);
         assert!((sample.figures[IDLE_CPU] - 1.0).abs() < 1e-9);
     }
 

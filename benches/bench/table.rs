@@ -6,7 +6,7 @@ use ringroad::telemetry::latency::{thousands, time};
 
 use super::budget::Verdict;
 use super::result::{
-    BYTES_ALL, BYTES_EACH, Cell, CPU, GBIT, IDLE_CPU, P50, P99, P999, RATE, Results, Row, Spread, TRIP,
+    BYTES_ALL, BYTES_EACH, COPIED, Cell, CPU, GBIT, IDLE_CPU, P50, P99, P999, RATE, Results, Row, SUM, Spread, TRIP,
 };
 
 /// Between these lines of the README its table stands.
@@ -18,7 +18,7 @@ pub const DOCS: &str = "docs/bench";
 pub const PLOTS: [&str; 4] = ["tcp-64-x1-stack.svg", "rates-stack.svg", "open-75-kernel.svg", "instructions.svg"];
 
 /// Rows that the README shows, by name.
-const SHOWN: [&str; 20] = [
+const SHOWN: [&str; 24] = [
     "tcp-64-x1-stack",
     "tcp-64-x16-stack",
     "tcp-64-x256-stack",
@@ -34,11 +34,15 @@ const SHOWN: [&str; 20] = [
     "churn-stack",
     "http-wrk",
     "http-wrk-pipelined",
+    "thread-x1",
+    "workers",
     "bulk-1500",
     "bulk-3498",
     "bulk-9000",
     "memory-echo-x1",
     "memory-idle",
+    "memory-time-wait",
+    "checksum-1448",
 ];
 
 /// How a figure is written.
@@ -47,6 +51,8 @@ fn written(figure: &str, value: f64) -> String {
         P50 | P99 | P999 | CPU | TRIP => time(value as u64),
         GBIT => format!("{value:.2}"),
         IDLE_CPU => format!("{value:.1}"),
+        COPIED => format!("{value:.2}"),
+        SUM => format!("{value:.1} ns"),
         _ => thousands(value.round() as u64),
     }
 }
@@ -74,7 +80,9 @@ fn columns(rows: &[&Row]) -> Vec<(&'static str, &'static str)> {
         (P99, "p99"),
         (P999, "p99.9"),
         (GBIT, "Gbit/s"),
+        (COPIED, "copies"),
         (TRIP, "round trip"),
+        (SUM, "time"),
         (CPU, "CPU/request"),
         (IDLE_CPU, "% of a core"),
         (BYTES_EACH, "bytes each"),
@@ -129,6 +137,9 @@ fn head(out: &mut String, results: &Results) {
         s.seconds,
         (s.took / 60.0).ceil()
     );
+    if !s.cut.is_empty() {
+        let _ = writeln!(out, "There was no time left for: {}.", s.cut.join("; "));
+    }
 }
 
 /// Everything.
@@ -140,7 +151,10 @@ pub fn whole(results: &Results, verdicts: &[Verdict]) -> String {
         let _ = writeln!(out, "- offloads, {line}");
     }
     out.push_str("\nAttaching XDP on one side of a veth pair switches the other side's segmentation offload off.\n");
-    out.push_str("\"Requests/s\" of raw AF_XDP are frames of TCP's length there and back, without a stack.\n\n");
+    out.push_str("\"Requests/s\" of raw AF_XDP are frames of TCP's length there and back, without a stack.\n");
+    out.push_str("On veth a core that sends also does the kernel's part of receiving for the other side, so that\n");
+    out.push_str("both cores have a share in every row. In the rows of workers and threads each worker has its\n");
+    out.push_str("clients on its own core; a program's thread, and a second worker, run on the client's core.\n\n");
     let mut groups: Vec<&str> = Vec::new();
     for row in &results.rows {
         if !groups.contains(&row.group.as_str()) {
@@ -163,10 +177,11 @@ pub fn readme(results: &Results, verdicts: &[Verdict]) -> String {
     head(&mut out, results);
     out.push_str("Look at the ratios, not at the absolute figures.\n\n");
     // Rows with the same columns together.
-    for alone in [None, Some("bulk"), Some("memory")] {
+    let apart = ["bulk", "memory", "sums"];
+    for alone in [None].into_iter().chain(apart.map(Some)) {
         let of = |row: &&Row| match alone {
             Some(group) => row.group == group,
-            None => row.group != "bulk" && row.group != "memory",
+            None => !apart.contains(&row.group.as_str()),
         };
         let rows: Vec<&Row> = SHOWN.iter().filter_map(|id| results.row(id)).filter(of).collect();
         if !rows.is_empty() {
@@ -210,7 +225,8 @@ pub fn budgets(out: &mut String, verdicts: &[Verdict]) {
             (Some(false), _) => "not met",
             (None, _) => "",
         };
-        let _ = writeln!(out, "| {} | {} {}{floor} | {figure} | {met} |", v.what, v.bound, v.budget);
+        let row = v.row.as_ref().map_or(String::new(), |row| format!(" ({row})"));
+        let _ = writeln!(out, "| {} | {} {}{floor} | {figure}{row} | {met} |", v.what, v.bound, v.budget);
     }
     out.push('\n');
 }
