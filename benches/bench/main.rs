@@ -79,6 +79,9 @@ struct RunArgs {
     /// memory, sums), or rows with one of these in their names
     #[arg(long, value_delimiter = ',', value_name = "ROWS")]
     only: Vec<String>,
+    /// Say what would be measured, and end
+    #[arg(long)]
+    list: bool,
     /// How often everything is measured [default: 3, quick: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
@@ -171,6 +174,10 @@ impl RunArgs {
 fn run(args: &RunArgs) -> Result<(), String> {
     let began = Instant::now();
     let scope = args.scope();
+    if args.list {
+        list(&rows::all(&scope));
+        return Ok(());
+    }
     let rounds = args.rounds.unwrap_or(scope.pick(1, 3, 3)) as usize;
     let seconds = args.seconds.unwrap_or(scope.pick(0.1, 0.5, 1.0));
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -233,6 +240,21 @@ fn one_round(runner: &mut Runner, jobs: &[Job], round: usize, began: Instant, ti
         println!("bench: {minutes} min, round {round_name} of {}, {} of {count}: {what}", results.settings.rounds, i + 1);
         runner.block(jobs, round, results);
     }
+}
+
+/// Each row, and its arms.
+fn list(jobs: &[Job]) {
+    let mut rows: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    for job in jobs {
+        match rows.iter_mut().find(|row| row.0 == job.row) {
+            Some(row) => row.2.push(job.arm),
+            None => rows.push((&job.row, &job.title, vec![job.arm])),
+        }
+    }
+    for (row, title, arms) in &rows {
+        println!("{row}: {title}\n    {}", arms.join("; "));
+    }
+    println!("{} rows, {} measurements a round", rows.len(), jobs.len());
 }
 
 /// The files that HTTP servers serve, and nginx's configuration.

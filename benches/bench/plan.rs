@@ -177,7 +177,7 @@ impl Job {
     /// the package that has it. (Those that are built are there.)
     pub fn lacks(&self, installed: impl Fn(&str) -> bool) -> Option<(&'static str, &'static str)> {
         let server = match self.server.as_ref().map(|s| s.tool) {
-            Some(Tool::Testpmd) => Some((super::runner::TESTPMD, "dpdk")),
+            Some(Tool::Testpmd) => Some((super::runner::TESTPMD, "dpdk-dev")),
             Some(Tool::Nginx) => Some(("nginx", "nginx-light")),
             _ => None,
         };
