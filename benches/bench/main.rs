@@ -214,7 +214,7 @@ fn run(args: &RunArgs) -> Result<(), String> {
         one_round(&mut runner, &jobs, round, began, time, &mut results);
         results.machine = runner.machine.clone();
         results.settings.took = began.elapsed().as_secs_f64();
-        save(args, &results)?; // so that what there is outlives this program
+        save(&args.out, &results)?; // so that what there is outlives this program
     }
     runner.note_curves(&mut results);
     write(args, &root, &results, &runner)
@@ -300,16 +300,16 @@ fn find_capacity(runner: &mut Runner, results: &mut Results) {
 }
 
 /// The file for programs, and the verdicts that are in it.
-fn save(args: &RunArgs, results: &Results) -> Result<Vec<budget::Verdict>, String> {
+fn save(dir: &Path, results: &Results) -> Result<Vec<budget::Verdict>, String> {
     let verdicts = budget::verdicts(results);
-    let path = args.out.join(RESULTS);
+    let path = dir.join(RESULTS);
     let all = serde_json::json!({ "results": results, "budgets": verdicts });
     at(&path, fs::write(&path, format!("{all}\n")))?;
     Ok(verdicts)
 }
 
 fn write(args: &RunArgs, root: &Path, results: &Results, runner: &Runner) -> Result<(), String> {
-    let verdicts = save(args, results)?;
+    let verdicts = save(&args.out, results)?;
     for (row, arm, latency) in runner.latencies() {
         let arm: String = arm.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
         let path = args.out.join(format!("{row}-{arm}.hgrm"));
@@ -322,20 +322,24 @@ fn write(args: &RunArgs, root: &Path, results: &Results, runner: &Runner) -> Res
     at(&path, fs::write(&path, &text))?;
     println!("\n{text}");
     if args.readme {
-        publish(args, root, &table::readme(results, &verdicts))?;
+        publish(args, root, results, &table::readme(results, &verdicts))?;
     }
     println!("{}: results.json, table.md, {plots} plots and the histograms.", args.out.display());
     check(results)
 }
 
-/// Put the table into the README, and what it points to into `docs/bench`.
-fn publish(args: &RunArgs, root: &Path, text: &str) -> Result<(), String> {
+/// Put the table into the README, and what it points to into `docs/bench`; there
+/// without the curves' points, which the pictures show.
+fn publish(args: &RunArgs, root: &Path, results: &Results, text: &str) -> Result<(), String> {
     let path = root.join("README.md");
     let before = at(&path, fs::read_to_string(&path))?;
     let after = table::into_readme(&before, text)?;
     let docs = root.join(table::DOCS);
     at(&docs, fs::create_dir_all(&docs))?;
-    for name in [RESULTS, TABLE].iter().chain(&table::PLOTS) {
+    let mut bare = results.clone();
+    bare.rows.iter_mut().flat_map(|row| &mut row.cells).for_each(|cell| cell.curve.clear());
+    save(&docs, &bare)?;
+    for name in [TABLE].iter().chain(&table::PLOTS) {
         let from = args.out.join(name);
         if from.exists() {
             at(&from, fs::copy(&from, docs.join(name)))?;

@@ -14,6 +14,7 @@ pub const KERNEL_BLOCK: &str = "kernel, blocking epoll";
 pub const KERNEL_BARE: &str = "kernel, spinning, no offloads";
 pub const RAW: &str = "raw AF_XDP, no stack";
 pub const TESTPMD: &str = "DPDK testpmd on AF_XDP, no stack";
+pub const NGINX: &str = "nginx";
 pub const SMOLTCP: &str = "smoltcp on our AF_XDP device";
 pub const SMOLTCP_PACKET: &str = "smoltcp on AF_PACKET";
 
@@ -308,7 +309,7 @@ fn http(scope: &Scope) -> Vec<Job> {
     let nginx = Server::new(Tool::Nginx, &["-c", &scope.nginx_conf]);
     let arms = [
         (SPIN, Server::new(Tool::Ringroad, &args)),
-        ("nginx", Server { ready: Ready::Port80, ..nginx }),
+        (NGINX, Server { ready: Ready::Port80, ..nginx }),
     ];
     let mut jobs = Vec::new();
     for (arm, server) in arms {

@@ -8,6 +8,7 @@ use super::budget::Verdict;
 use super::result::{
     BYTES_ALL, BYTES_EACH, COPIED, Cell, CPU, GBIT, IDLE_CPU, P50, P99, P999, RATE, Results, Row, SUM, Spread, TRIP,
 };
+use super::rows::{KERNEL_BARE, KERNEL_BLOCK, KERNEL_SPIN, NGINX, SMOLTCP, SMOLTCP_PACKET, SPIN};
 
 /// Between these lines of the README its table stands.
 pub const BEGIN: &str = "<!-- scripts/bench: begin -->";
@@ -201,12 +202,34 @@ pub fn readme(results: &Results, verdicts: &[Verdict]) -> String {
     for (title, file, _) in pictures.iter().filter(|(_, _, there)| *there) {
         let _ = writeln!(out, "![{title}]({DOCS}/{file})\n");
     }
+    ahead(&mut out, results);
     out.push_str(
         "Where the kernel wins: bulk data over veth with its offloads on, where its \"packets\" are\n\
          64 KB without a checksum. Attaching XDP on one side switches the other's segmentation\n\
          offload off, so that this is the kernel's figure only where no arm of ours runs.\n",
     );
     out
+}
+
+/// Where another stack beat ours, by medians: its rows are not to be passed over.
+fn ahead(out: &mut String, results: &Results) {
+    let others = [KERNEL_SPIN, KERNEL_BLOCK, KERNEL_BARE, SMOLTCP, SMOLTCP_PACKET, NGINX];
+    let mut list = Vec::new();
+    for row in &results.rows {
+        let beats = |name: &'static str, figure: &str| {
+            // In an open loop everybody has the same rate.
+            let ours = row.cell(SPIN)?.median(figure).filter(|_| figure != RATE || row.group != "open")?;
+            let theirs = others.iter().filter_map(|arm| row.cell(arm)?.median(figure));
+            let ahead = theirs.filter(|theirs| if figure == RATE { *theirs > ours } else { *theirs < ours }).count();
+            (ahead > 0).then_some(name)
+        };
+        let in_what: Vec<&str> = [("rate", RATE), ("p50", P50), ("p99", P99)].into_iter().filter_map(|(n, f)| beats(n, f)).collect();
+        if !in_what.is_empty() {
+            list.push(format!("{} ({})", row.title, in_what.join(", ")));
+        }
+    }
+    let list = if list.is_empty() { "nowhere".to_string() } else { list.join("; ") };
+    let _ = writeln!(out, "Where another was ahead of \"{SPIN}\" in this run: {list}.\n");
 }
 
 fn has_curve(results: &Results, row: &str) -> bool {
@@ -246,7 +269,7 @@ pub fn into_readme(readme: &str, text: &str) -> Result<String, String> {
 mod tests {
     use super::super::budget::verdicts;
     use super::super::result::tests::results;
-    use super::super::rows::{KERNEL_SPIN, RAW, SPIN};
+    use super::super::rows::RAW;
     use super::*;
 
     #[test]
@@ -285,6 +308,21 @@ mod tests {
         results.cell_mut("tcp-64-x1-stack", "echo", "", SPIN).curve = vec![(50.0, 1)];
         let text = readme(&results, &[]);
         assert!(text.contains("(docs/bench/tcp-64-x1-stack.svg)") && !text.contains(PLOTS[3]));
+    }
+
+    #[test]
+    fn the_readme_says_where_another_was_ahead() {
+        let mut results = results(&[
+            ("one", SPIN, RATE, &[100.0]),
+            ("one", KERNEL_SPIN, RATE, &[90.0]),
+            ("one", SPIN, P50, &[1000.0]),
+            ("one", SMOLTCP, P50, &[900.0]),
+            ("two", SPIN, P99, &[1000.0]),
+            ("two", RAW, P99, &[10.0]),
+        ]);
+        assert!(readme(&results, &[]).contains("in this run: one (p50).\n"), "{}", readme(&results, &[]));
+        results.rows.retain(|row| row.id == "two");
+        assert!(readme(&results, &[]).contains("in this run: nowhere.\n"));
     }
 
     #[test]
