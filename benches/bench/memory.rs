@@ -24,6 +24,9 @@ const AT_ONCE: usize = 32;
 const PORTS: usize = 60_000;
 const FRAMES: u32 = 4096;
 const REQUEST: [u8; 64] = [7; 64];
+/// The time between two things that happen: some 100,000 connections are opened in
+/// a second.
+const STEP: Duration = Duration::from_micros(50);
 
 /// Open connections in memory, and say what they take.
 #[derive(clap::Args, Debug)]
@@ -120,6 +123,16 @@ impl Peer {
     }
 }
 
+/// Write to every frame, so that they are in memory before anything is counted.
+fn touch(pool: &mut Pool) {
+    let mut frames = Vec::new();
+    while let Some(mut frame) = pool.alloc() {
+        pool.buffer_mut(&mut frame).fill(0);
+        frames.push(frame);
+    }
+    frames.into_iter().for_each(|frame| pool.free(frame));
+}
+
 struct Server {
     sockets: Sockets,
     listener: Handle,
@@ -147,6 +160,7 @@ impl Server {
         sockets.bind(listener, (SERVER, PORT).into()).map_err(text)?;
         sockets.listen(listener, 4096).map_err(text)?;
         let set = sockets.epoll_create().map_err(text)?;
+        touch(&mut sockets.stack.core.pool);
         let now = Instant::ZERO + Duration::from_secs(1);
         let (batch, buffer, events) = (Batch::new(), vec![0; 4096], Vec::new());
         Ok(Self { sockets, listener, set, now, batch, buffer, events })
@@ -161,14 +175,14 @@ impl Server {
             frame.set_range(0, packet.len());
             self.batch.push(Packet::single(frame));
         }
-        self.now += Duration::from_micros(10);
+        self.now += STEP;
         self.sockets.receive(self.now, &mut self.batch);
         Ok(())
     }
 
     /// Let it send; what it sent, as (port, segment).
     fn collect(&mut self) -> Result<Vec<(u16, Segment)>, String> {
-        self.now += Duration::from_micros(10);
+        self.now += STEP;
         self.sockets.turn(self.now);
         let (pool, queue) = self.sockets.tx();
         let mut all = Vec::new();
