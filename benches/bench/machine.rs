@@ -60,7 +60,6 @@ pub fn look() -> Machine {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ticks {
     pub all: u64,
-    pub idle: u64,
     pub softirq: u64,
     pub steal: u64,
 }
@@ -71,7 +70,6 @@ impl std::ops::Add for Ticks {
     fn add(self, other: Self) -> Self {
         Self {
             all: self.all + other.all,
-            idle: self.idle + other.idle,
             softirq: self.softirq + other.softirq,
             steal: self.steal + other.steal,
         }
@@ -94,7 +92,6 @@ impl Ticks {
                 // Guest time, behind the eighth field, is part of user time.
                 let ticks: Vec<u64> = rest.split_whitespace().take(8).filter_map(|f| f.parse().ok()).collect();
                 sum.all += ticks.iter().sum::<u64>();
-                sum.idle += ticks.iter().skip(3).take(2).sum::<u64>();
                 sum.softirq += ticks.get(6).copied().unwrap_or(0);
                 sum.steal += ticks.get(7).copied().unwrap_or(0);
             }
@@ -106,7 +103,6 @@ impl Ticks {
     pub fn since(self, before: Self) -> Self {
         Self {
             all: self.all.saturating_sub(before.all),
-            idle: self.idle.saturating_sub(before.idle),
             softirq: self.softirq.saturating_sub(before.softirq),
             steal: self.steal.saturating_sub(before.steal),
         }
@@ -115,12 +111,6 @@ impl Ticks {
     /// Stolen time, in percent.
     pub fn steal_percent(self) -> f64 {
         100.0 * self.steal as f64 / self.all.max(1) as f64
-    }
-
-    /// How much of these seconds it was not idle, nor taken away. Idle time is what
-    /// the kernel measures; all other time it only samples.
-    pub fn busy_seconds(self, took: f64) -> f64 {
-        (took - (self.idle + self.steal) as f64 / ticks_per_second()).max(0.0)
     }
 
     /// Time in soft interrupts, in seconds.
@@ -143,13 +133,11 @@ mod tests {
     fn ticks_of_the_cores_that_are_named() {
         let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 4 5 6 7 8 100 100\ncpu1 10 0 0 80 0 0 4 6 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\n";
         let zero = Ticks::read(stat, 0);
-        assert_eq!(zero, Ticks { all: 36, idle: 9, softirq: 7, steal: 8 });
+        assert_eq!(zero, Ticks { all: 36, softirq: 7, steal: 8 });
         let both = zero + Ticks::read(stat, 1);
-        assert_eq!(both, Ticks { all: 136, idle: 89, softirq: 11, steal: 14 });
+        assert_eq!(both, Ticks { all: 136, softirq: 11, steal: 14 });
         let part = both.since(zero);
         assert_eq!(part.steal_percent(), 6.0);
         assert_eq!(part.softirq_seconds(), 4.0 / ticks_per_second());
-        let busy = part.busy_seconds(100.0 / ticks_per_second());
-        assert!((busy - 14.0 / ticks_per_second()).abs() < 1e-9, "{busy}");
     }
 }

@@ -18,9 +18,10 @@ pub const GBIT: &str = "gbit_per_second";
 pub const COPIED: &str = "copied_per_byte";
 /// Time of a checksum, in nanoseconds.
 pub const SUM: &str = "ns_per_sum";
-/// Processor time of a request in nanoseconds: how long the server's core was not
-/// idle, and what the client's core spent in soft interrupts (on veth it does the
-/// receiver's part there).
+/// Processor time of a request in nanoseconds: how long the server ran, and what the
+/// client's core spent in soft interrupts (on veth the receiver's part is done there;
+/// what the server's own sends do for the client is in the server's time, unless the
+/// kernel keeps the time of interrupts apart).
 pub const CPU: &str = "cpu_ns_per_request";
 /// Processor time that a program without work takes, in percent of a core.
 pub const IDLE_CPU: &str = "idle_cpu_percent";

@@ -159,8 +159,7 @@ impl Runner {
                     sample.round = round;
                     sample.steal_percent = (there + here).steal_percent();
                     let took = began.elapsed().as_secs_f64();
-                    let load = there.busy_seconds(took) + here.softirq_seconds();
-                    note_cpu(job, &mut sample, ran(&server) - cpu, load, took, self.seconds);
+                    note_cpu(job, &mut sample, ran(&server) - cpu, here, took, self.seconds);
                     results.cell_mut(&job.row, job.group, &job.title, job.arm).samples.push(sample);
                 }
                 Err(why) => failed.push((job, why)),
@@ -464,10 +463,10 @@ pub fn missing(results: &mut Results, job: &Job, why: &str) {
     results.cell_mut(&job.row, job.group, &job.title, job.arm).missing = Some(why.to_string());
 }
 
-/// The processor's part: what an idle server takes (it ran so long), and what a
-/// request of an open loop costs (both cores were busy so long with the server's
-/// part of it). There the number of requests is known, with those of the warm-up.
-fn note_cpu(job: &Job, sample: &mut Sample, ran: f64, busy: f64, took: f64, seconds: f64) {
+/// The processor's part: what an idle server takes, and what a request of an open
+/// loop costs, where the number of requests is known, with those of the warm-up. The
+/// server `ran` so long; `client`: what the client's core did meanwhile.
+fn note_cpu(job: &Job, sample: &mut Sample, ran: f64, client: Ticks, took: f64, seconds: f64) {
     match &job.work {
         Work::Nothing => {
             sample.figures.insert(IDLE_CPU.into(), 100.0 * ran / took.max(1e-9));
@@ -476,7 +475,8 @@ fn note_cpu(job: &Job, sample: &mut Sample, ran: f64, busy: f64, took: f64, seco
             let warm_up = 1.0 + (seconds / 5.0).min(1.0) / seconds;
             let requests = sample.figures.get(RATE).copied().unwrap_or(0.0) * seconds * warm_up;
             if requests > 0.0 {
-                sample.figures.insert(CPU.into(), busy * 1e9 / requests);
+                let both = ran + client.softirq_seconds();
+                sample.figures.insert(CPU.into(), both * 1e9 / requests);
             }
         }
         _ => {}
@@ -512,10 +512,10 @@ mod tests {
         };
         let mut sample = Sample { figures: figures([(RATE, 1000.0)]), ..Sample::default() };
         // 2 s measured and 0.4 s of warm-up at 1,000 a second, 2.4 s of processor time.
-        note_cpu(&job(load), &mut sample, 0.0, 2.4, 9.0, 2.0);
+        note_cpu(&job(load), &mut sample, 2.4, Ticks::default(), 9.0, 2.0);
         assert!((sample.figures[CPU] - 1e6).abs() < 1.0, "{:?}", sample.figures);
         let mut sample = Sample::default();
-        note_cpu(&job(Work::Nothing), &mut sample, 0.02, 0.0, 2.0, 1.0);
+        note_cpu(&job(Work::Nothing), &mut sample, 0.02, Ticks::default(), 2.0, 1.0);
         assert!((sample.figures[IDLE_CPU] - 1.0).abs() < 1e-9);
     }
 
