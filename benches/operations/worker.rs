@@ -19,6 +19,7 @@ use ringroad::socket::Handle;
 use ringroad::time::{Duration, Instant};
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
+use std::mem::MaybeUninit;
 
 /// The client behind the device, on the worker's thread as all that is here.
 struct Client {
@@ -193,15 +194,16 @@ fn open(warm: u64, steps: u64) -> (c_int, c_int) {
 }
 
 /// One turn of the program; false at the end.
-fn turn(warm: u64, steps: u64) -> bool {
-    let (wait, recv, send) = calls();
+fn turn(warm: u64, steps: u64, (wait, recv, send): (Wait4, Recv, Send)) -> bool {
     let (set, listener) = SERVED.get().unwrap_or_else(|| open(warm, steps));
-    let mut events = [const { epoll_event { events: 0, u64: 0 } }; 64];
-    let mut buffer = [0u8; 2 * ours::MESSAGE];
+    // As in C, nobody fills them before the calls do.
+    let mut events = [const { MaybeUninit::<epoll_event>::uninit() }; 64];
+    let mut buffer = [const { MaybeUninit::<u8>::uninit() }; 2 * ours::MESSAGE];
     // SAFETY: `events` has room for so many.
-    let n = unsafe { wait(set, events.as_mut_ptr(), 64, 0) };
+    let n = unsafe { wait(set, events.as_mut_ptr().cast(), 64, 0) };
     for event in events.iter().take(n.max(0) as usize) {
-        let fd = event.u64 as c_int;
+        // SAFETY: `wait` wrote so many.
+        let fd = unsafe { event.assume_init_ref() }.u64 as c_int;
         if fd == listener {
             // SAFETY: null pointers are allowed.
             let new = unsafe { rr_accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_NONBLOCK) };
@@ -227,5 +229,6 @@ pub fn run(warm: u64, steps: u64) {
     let config = Config { wait: Wait::Spin, seed: Some(7), ..Config::new("memory") };
     let runtime = Runtime::with_stations(config, vec![station]).expect("a worker");
     runtime.install().expect("the only one");
-    runtime.run_loop(move || turn(warm, steps)).expect("it runs to its end");
+    let calls = calls();
+    runtime.run_loop(move || turn(warm, steps, calls)).expect("it runs to its end");
 }

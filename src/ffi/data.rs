@@ -5,6 +5,7 @@ use super::errno::{self, guard, shielded};
 use super::message::{self, Control};
 use super::target::Target;
 use crate::errno::{Errno, Result};
+use crate::runtime::posix;
 use crate::socket::linux::{TCP_CM_INQ, TCP_INQ};
 use crate::socket::{Figure, RecvMeta, SendMeta};
 use core::ffi::{c_int, c_uint, c_void};
@@ -48,6 +49,18 @@ fn broken_pipe(target: Target, fd: c_int) {
 /// `buf` is null or `len` readable bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rr_write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(sent) = unsafe { send_own::<0>(fd, buf, len, 0) } {
+        return sent;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { write_elsewhere(fd, buf, len) }
+}
+
+/// # Safety
+/// `buf` is null or `len` readable bytes.
+#[inline(never)]
+unsafe fn write_elsewhere(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::write(fd, buf, len) };
@@ -67,6 +80,18 @@ pub unsafe extern "C" fn rr_send(
     len: size_t,
     flags: c_int,
 ) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(sent) = unsafe { send_own::<1>(fd, buf, len, flags) } {
+        return sent;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { send_elsewhere(fd, buf, len, flags) }
+}
+
+/// # Safety
+/// `buf` is null or `len` readable bytes.
+#[inline(never)]
+unsafe fn send_elsewhere(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::send(fd, buf, len, flags) };
@@ -75,9 +100,31 @@ pub unsafe extern "C" fn rr_send(
     sending(target, fd, flags, || unsafe { send(target, fd, buf, len, flags) })
 }
 
+/// The short way of a worker's own thread; `None` where it is not one. There is one
+/// of its own for each `CALL`, so that the compiler puts it into the call.
+///
 /// # Safety
 /// `buf` is null or `len` readable bytes.
-#[inline]
+#[inline(always)]
+unsafe fn send_own<const CALL: usize>(
+    fd: c_int,
+    buf: *const c_void,
+    len: usize,
+    flags: c_int,
+) -> Option<ssize_t> {
+    let sent = errno::attempt(move || {
+        let _own = CALL;
+        // SAFETY: the caller's promise.
+        let data = unsafe { message::bytes(buf, len) }.ok()?;
+        Some(posix::own_send(fd, data, flags)?.map(|n| n as ssize_t))
+    })?;
+    signal_broken_pipe(Target::Running, fd, flags, sent);
+    Some(sent)
+}
+
+/// # Safety
+/// `buf` is null or `len` readable bytes.
+#[inline(never)]
 unsafe fn send(
     target: Target,
     fd: c_int,
@@ -249,6 +296,18 @@ pub unsafe extern "C" fn rr_sendmmsg(
 /// `buf` is null or `len` writable bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rr_read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(got) = unsafe { recv_own::<0>(fd, buf, len, 0) } {
+        return got;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { read_elsewhere(fd, buf, len) }
+}
+
+/// # Safety
+/// `buf` is null or `len` writable bytes.
+#[inline(never)]
+unsafe fn read_elsewhere(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::read(fd, buf, len) };
@@ -268,6 +327,18 @@ pub unsafe extern "C" fn rr_recv(
     len: size_t,
     flags: c_int,
 ) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(got) = unsafe { recv_own::<1>(fd, buf, len, flags) } {
+        return got;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { recv_elsewhere(fd, buf, len, flags) }
+}
+
+/// # Safety
+/// `buf` is null or `len` writable bytes.
+#[inline(never)]
+unsafe fn recv_elsewhere(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::recv(fd, buf, len, flags) };
@@ -276,9 +347,29 @@ pub unsafe extern "C" fn rr_recv(
     unsafe { recv(target, fd, buf, len, flags) }
 }
 
+/// The short way of a worker's own thread; `None` where it is not one. `CALL` as in
+/// [`send_own`].
+///
 /// # Safety
 /// `buf` is null or `len` writable bytes.
-#[inline]
+#[inline(always)]
+unsafe fn recv_own<const CALL: usize>(
+    fd: c_int,
+    buf: *mut c_void,
+    len: usize,
+    flags: c_int,
+) -> Option<ssize_t> {
+    errno::attempt(move || {
+        let _own = CALL;
+        // SAFETY: the caller's promise.
+        let out = unsafe { message::bytes_mut(buf, len) }.ok()?;
+        Some(posix::own_recv(fd, out, flags)?.map(|n| n as ssize_t))
+    })
+}
+
+/// # Safety
+/// `buf` is null or `len` writable bytes.
+#[inline(never)]
 unsafe fn recv(target: Target, fd: c_int, buf: *mut c_void, len: usize, flags: c_int) -> ssize_t {
     guard(|| {
         // SAFETY: the caller's promise.

@@ -82,7 +82,35 @@ pub unsafe extern "C" fn rr_epoll_wait(
     timeout_ms: c_int,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { rr_epoll_pwait(epfd, events, max, timeout_ms, core::ptr::null()) }
+    match unsafe { ready(epfd, events, max) } {
+        // SAFETY: the caller's promise.
+        0 => unsafe { rr_epoll_pwait(epfd, events, max, timeout_ms, core::ptr::null()) },
+        n => n,
+    }
+}
+
+/// What is there already in a worker's own set, on its own thread; 0 where that is
+/// nothing, or not so simple.
+///
+/// # Safety
+/// `events` is null or `max` writable structs.
+#[inline(always)]
+unsafe fn ready(epfd: c_int, events: *mut epoll_event, max: c_int) -> c_int {
+    let Some(room) = usize::try_from(max).ok().filter(|m| *m <= MAX_EVENTS && !events.is_null()) else {
+        return 0;
+    };
+    guard(|| {
+        let mut at = events;
+        let found = posix::own_ready(epfd, room, |event| {
+            let event = epoll_event { events: event.events, u64: event.data };
+            // SAFETY: at most `room` of them come, which the caller has.
+            unsafe {
+                at.write_unaligned(event);
+                at = at.add(1);
+            }
+        });
+        Ok(found as c_int)
+    })
 }
 
 /// epoll_pwait(2).

@@ -52,6 +52,7 @@ pub(super) fn explained(error: Errno, sentence: impl core::fmt::Display) -> Errn
 }
 
 /// Puts the error in `errno`.
+#[inline(never)]
 pub(super) fn set(error: Errno) {
     match SENTENCE.get() {
         Sentence::None => {}
@@ -78,6 +79,20 @@ pub(super) fn guard<T: Failed>(body: impl FnOnce() -> Result<T>) -> T {
             T::FAILED
         }
         Err(panic) => panicked(panic),
+    }
+}
+
+/// As [`guard`], for a way that a call can take only sometimes: `None` where not.
+#[inline(always)]
+pub(super) fn attempt<T: Failed>(body: impl FnOnce() -> Option<Result<T>>) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Some(Ok(value))) => Some(value),
+        Ok(Some(Err(error))) => {
+            set(error);
+            Some(T::FAILED)
+        }
+        Ok(None) => None,
+        Err(panic) => Some(panicked(panic)),
     }
 }
 

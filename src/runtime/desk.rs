@@ -2,6 +2,7 @@
 //! command rings, and the sockets they use.
 
 mod closing;
+mod frames;
 mod slow;
 
 use super::channel::{Channel, Command, Reply};
@@ -10,7 +11,6 @@ use super::hub::{Hub, Knock};
 use super::link::{ACCEPTED, End, FULL, Kind, LENT, Link, LinkId, MARK, OPEN, PRESSED, PRI, SOME, SPECIAL, WANTED};
 use super::ring::{Consumer, ring};
 use super::worker::Core;
-use crate::frame::Frame;
 use crate::socket::{Figure, Handle, Sockets};
 use crate::tcp::Readiness;
 use core::net::SocketAddr;
@@ -81,6 +81,15 @@ impl Desk {
     }
 
 
+    /// The next channel from this one on in which something waits. Each that is
+    /// passed costs some 8 instructions, every turn.
+    #[inline]
+    fn next_busy(&mut self, from: usize) -> Option<usize> {
+        let waits = |channel: &mut Channel| !channel.commands.is_empty() || !channel.late.is_empty();
+        let mut rest = self.channels.get_mut(from..)?.iter_mut();
+        rest.position(|channel| channel.as_mut().is_some_and(waits)).map(|n| from + n)
+    }
+
     pub(super) fn place(&self, id: LinkId) -> Option<usize> {
         let index = id as u32 as usize;
         let same = self.generations.get(index).is_some_and(|g| u64::from(*g) == id >> 32);
@@ -145,32 +154,45 @@ impl Core {
     }
 
     /// Carries out what other threads asked for: whether there was anything.
+    #[inline]
     pub(super) fn commands(&mut self) -> bool {
-        let mut any = self.answer_door();
         self.desk.again = false;
-        for i in 0..self.desk.channels.len() {
-            for n in 0.. {
-                if n == COMMAND_BUDGET {
-                    self.desk.again = true;
-                    break;
-                }
-                let Some(channel) = &mut self.desk.channels[i] else { break };
-                let Some(command) = channel.commands.pop() else { break };
-                any = true;
-                self.command(i, command);
-            }
-            self.late_replies(i);
+        let mut any = self.answer_door();
+        let mut from = 0;
+        while let Some(channel) = self.desk.next_busy(from) {
+            any |= self.serve(channel);
+            from = channel + 1;
         }
         any
     }
 
-    pub(super) fn answer_door(&mut self) -> bool {
-        let seat = &self.hub.seats[self.worker];
-        let knocks = seat.knocks.load(Ordering::Acquire);
-        if knocks == self.desk.knocks {
-            return false;
+    /// Carries out one thread's commands: whether there were any.
+    #[inline(never)]
+    fn serve(&mut self, channel: usize) -> bool {
+        let mut n = 0;
+        while let Some(Some(thread)) = self.desk.channels.get_mut(channel) {
+            if n == COMMAND_BUDGET {
+                self.desk.again = true;
+                break;
+            }
+            let Some(command) = thread.commands.pop() else { break };
+            n += 1;
+            self.command(channel, command);
         }
+        self.late_replies(channel);
+        n > 0
+    }
+
+    #[inline]
+    pub(super) fn answer_door(&mut self) -> bool {
+        let knocks = self.seat.knocks.load(Ordering::Acquire);
+        knocks != self.desk.knocks && self.open_door(knocks)
+    }
+
+    #[cold]
+    fn open_door(&mut self, knocks: usize) -> bool {
         self.desk.knocks = knocks;
+        let seat = self.seat;
         while let Some(knock) = seat.door.pop() {
             match knock {
                 Knock::Channel(channel) => {
@@ -215,25 +237,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// A program's frame that was never sent comes back.
-    pub(super) fn take_home(&mut self, frame: Frame) {
-        self.sockets.stack.core.lent -= 1;
-        self.sockets.stack.core.pool.free(frame);
-    }
-
-    /// Frames for a thread to fill: no more than leaves the stack enough.
-    fn hand_out(&mut self, channel: usize, n: usize) {
-        let pool = &self.sockets.stack.core.pool;
-        let spare = pool.available().saturating_sub(pool.capacity() / HUNGRY_PART);
-        for _ in 0..n.min(spare as usize) {
-            let Some(frame) = self.sockets.stack.core.pool.alloc() else { break };
-            self.sockets.stack.core.lent += 1;
-            self.reply(channel, Reply::Stock(frame));
-        }
-        self.reply(channel, Reply::StockEnd);
-        self.wake(channel);
     }
 
     pub(super) fn reply(&mut self, channel: usize, reply: Reply) {
@@ -457,7 +460,15 @@ impl Core {
 
     /// Looks at the sockets whose readiness changed, at links that starved, and
     /// at what is late: whether there was anything.
+    #[inline]
     pub(super) fn report(&mut self) -> bool {
+        let desk = &self.desk;
+        let nothing = desk.starved.is_empty() && desk.sets.is_empty() && !self.sockets.has_watched();
+        !nothing && self.report_changes()
+    }
+
+    #[inline(never)]
+    fn report_changes(&mut self) -> bool {
         let mut watched = core::mem::take(&mut self.desk.watched);
         self.sockets.take_watched(&mut watched);
         let any = !watched.is_empty();
@@ -473,17 +484,6 @@ impl Core {
         }
         self.desk.again |= !self.desk.starved.is_empty();
         any
-    }
-
-    /// Says in the seat whether frames are short. Before a sleep, with a fence
-    /// after it.
-    pub(super) fn publish_hunger(&mut self) {
-        let pool = &self.sockets.stack.core.pool;
-        let hungry = pool.available() < pool.capacity() / HUNGRY_PART;
-        let told = &self.hub.seats[self.worker].hungry;
-        if told.load(Ordering::Relaxed) != hungry {
-            told.store(hungry, Ordering::Relaxed);
-        }
     }
 }
 

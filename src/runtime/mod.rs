@@ -34,7 +34,7 @@ pub use error::Error;
 pub use mirror::Mirror;
 pub use start::{Runtime, Stopper, run};
 pub use worker::{App, Station};
-pub(crate) use worker::panicked;
+pub(crate) use worker::{panicked, set_in_simulation};
 
 #[cfg(test)]
 mod tests;

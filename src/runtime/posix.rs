@@ -7,12 +7,14 @@
 
 mod epoll;
 mod figures;
+mod own;
 mod poll;
 
 pub use epoll::{epoll_create, epoll_ctl, epoll_wait};
 pub use figures::{
     bytes_readable, close_on_exec, figure, nonblocking, set_close_on_exec, set_nonblocking,
 };
+pub use own::{own_ready, own_recv, own_send};
 pub use poll::poll;
 
 use super::channel::{self, Thread};
@@ -62,10 +64,12 @@ fn now_plus(timeout: Duration) -> u64 {
 /// A socket, wherever it is.
 enum Found<'t> {
     Local(Owner, Handle),
+    /// An epoll set of this worker's own.
+    LocalSet(Owner, Handle),
     Shared(Guard<'t, Object>),
 }
 
-/// Looks a descriptor up; a worker's own socket that another thread uses
+/// Looks a descriptor up; a worker's own socket or set that another thread uses
 /// becomes one that any thread may use.
 fn find(fd: RawFd) -> Result<Found<'static>> {
     if worker::in_app() {
@@ -77,7 +81,10 @@ fn find(fd: RawFd) -> Result<Found<'static>> {
             Entry::Local(owner, raw) if worker::current_owner() == Some(owner) => {
                 return Ok(Found::Local(owner, Handle::from_raw(raw)));
             }
-            Entry::Local(owner, _) => promote(fd, owner)?,
+            Entry::LocalSet(owner, raw) if worker::current_owner() == Some(owner) => {
+                return Ok(Found::LocalSet(owner, Handle::from_raw(raw)));
+            }
+            Entry::Local(owner, _) | Entry::LocalSet(owner, _) => promote(fd, owner)?,
         }
     }
 }
@@ -88,14 +95,19 @@ fn promote(fd: RawFd, owner: Owner) -> Result<()> {
     channel::with(|thread| {
         thread.call(hub, owner.worker.into(), move |core| {
             // Still that worker's own? On its thread nothing changes meanwhile.
-            if let Ok(Some(Entry::Local(o, raw))) = TABLE.lookup(fd)
-                && o == owner
-            {
-                let nonblocking = TABLE.status(fd) & NONBLOCKING != 0;
-                let socket = SharedSocket::adopt(core, Handle::from_raw(raw), nonblocking);
-                TABLE.share(fd, Object::Socket(Arc::new(socket)));
+            match TABLE.lookup(fd) {
+                Ok(Some(Entry::Local(o, raw))) if o == owner => {
+                    let nonblocking = TABLE.status(fd) & NONBLOCKING != 0;
+                    let socket = SharedSocket::adopt(core, Handle::from_raw(raw), nonblocking);
+                    TABLE.share(fd, Object::Socket(Arc::new(socket)));
+                    Ok(())
+                }
+                Ok(Some(Entry::LocalSet(o, raw))) if o == owner => {
+                    epoll::share_set(core.hub, fd, owner, Handle::from_raw(raw))
+                }
+                _ => Ok(()),
             }
-        })
+        })?
     })
 }
 
@@ -107,6 +119,7 @@ fn on_socket<R>(
 ) -> Result<R> {
     match find(fd)? {
         Found::Local(owner, h) => worker::with_sockets(owner, |s| local(s, h)).ok_or(Errno::EBADF)?,
+        Found::LocalSet(..) => Err(Errno::ENOTSOCK),
         Found::Shared(guard) => match &*guard {
             Object::Socket(socket) => channel::with(|thread| shared(thread, socket)),
             Object::Epoll(_) => Err(Errno::ENOTSOCK),
@@ -457,6 +470,10 @@ pub fn close(fd: RawFd) -> Result<()> {
             TABLE.remove_local(fd)?;
             worker::with_sockets(owner, |s| s.close(h)).ok_or(Errno::EBADF)?
         }
+        Found::LocalSet(owner, h) => {
+            TABLE.remove_local(fd)?;
+            worker::with_sockets(owner, |s| s.close(h)).ok_or(Errno::EBADF)?
+        }
         Found::Shared(guard) => {
             let socket = match &*guard {
                 Object::Socket(socket) => Some(socket.clone()),
@@ -500,7 +517,11 @@ pub fn dup(fd: RawFd, _from: RawFd, cloexec: bool) -> Result<RawFd> {
         });
         TABLE.share(fd, Object::Socket(Arc::new(socket.ok_or(Errno::EBADF)?)));
     }
-    let Found::Shared(guard) = find(fd)? else { return Err(Errno::EBADF) };
+    let guard = match find(fd)? {
+        Found::Shared(guard) => guard,
+        Found::LocalSet(..) => return Err(Errno::EINVAL),
+        Found::Local(..) => return Err(Errno::EBADF),
+    };
     let Object::Socket(socket) = &*guard else { return Err(Errno::EINVAL) };
     let one_more = |n: u32| (n > 0).then_some(n + 1);
     // None are left where it is being closed: those who use it were told to end.
@@ -530,6 +551,7 @@ pub fn get_option(fd: RawFd, level: i32, name: i32, out: &mut [u8]) -> Result<us
         Found::Local(owner, h) => {
             worker::with_sockets(owner, |s| s.get_option(h, level, name, out)).ok_or(Errno::EBADF)?
         }
+        Found::LocalSet(..) => Err(Errno::ENOTSOCK),
         Found::Shared(guard) => match &*guard {
             Object::Socket(socket) => channel::with(|t| socket.get_option(t, level, name, out)),
             Object::Epoll(_) => Err(Errno::ENOTSOCK),
@@ -560,6 +582,7 @@ pub fn peer_addr(fd: RawFd) -> Result<SocketAddr> {
 pub fn readiness(fd: RawFd) -> Result<Readiness> {
     match find(fd)? {
         Found::Local(owner, h) => worker::with_sockets(owner, |s| s.readiness(h)).ok_or(Errno::EBADF),
+        Found::LocalSet(..) => Err(Errno::EINVAL),
         Found::Shared(guard) => match &*guard {
             Object::Socket(socket) => Ok(Readiness::from_bits_truncate(socket.readiness())),
             Object::Epoll(_) => Err(Errno::EINVAL),
@@ -575,6 +598,6 @@ pub(super) fn shared_of(fd: RawFd) -> Result<Arc<SharedSocket>> {
             Object::Socket(socket) => Ok(socket.clone()),
             Object::Epoll(_) => Err(Errno::ENOTSOCK),
         },
-        Found::Local(..) => Err(Errno::EBADF),
+        Found::Local(..) | Found::LocalSet(..) => Err(Errno::EBADF),
     }
 }

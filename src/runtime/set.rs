@@ -13,7 +13,7 @@ use crate::errno::{Errno, Result};
 use crate::socket::{EpollEvent, Handle};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering, fence};
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
 
 const ONESHOT: u32 = 1 << 30;
@@ -187,29 +187,33 @@ pub(super) fn looked_at() -> usize {
 }
 
 impl EpollSet {
-    /// A set, and the kernel's descriptor that it is known by.
-    pub fn new(hub: &'static Hub) -> Result<(Self, OwnedFd)> {
+    /// The kernel's set that one of ours is known by.
+    pub fn kernel() -> Result<OwnedFd> {
         // SAFETY: takes no pointers.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
             return Err(last_errno());
         }
         // SAFETY: a new descriptor that nobody else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// A set over the kernel's, which the caller keeps as long, and over one that was
+    /// a worker's own until now.
+    pub fn new(hub: &'static Hub, kernel: RawFd, local: Option<(Owner, Handle)>) -> Result<Self> {
         let shared = Arc::new(SetShared::new(hub).map_err(|_| Errno::EMFILE)?);
         // Edge triggered: each write of the eventfd wakes one sleeper, and nobody
         // has to read it.
-        kernel_ctl(fd.as_raw_fd(), libc::EPOLL_CTL_ADD, shared.fd(), 0x1 | EDGE, WAKE)?;
-        let set = Self {
+        kernel_ctl(kernel, libc::EPOLL_CTL_ADD, shared.fd(), 0x1 | EDGE, WAKE)?;
+        Ok(Self {
             shared,
-            kernel_fd: AtomicI32::new(fd.as_raw_fd()),
+            kernel_fd: AtomicI32::new(kernel),
             inner: Claim::new(Inner::default()),
             sleepers: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             kernel_members: AtomicUsize::new(0),
-            locals: Claim::new(Vec::new()),
-        };
-        Ok((set, fd))
+            locals: Claim::new(local.into_iter().collect()),
+        })
     }
 
     fn kernel_fd(&self) -> RawFd {
@@ -325,6 +329,9 @@ impl EpollSet {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.shared.signal();
+        for (owner, _) in self.locals.hold().iter() {
+            self.shared.hub.seats[usize::from(owner.worker)].sleeper.wake();
+        }
     }
 
     /// `epoll_wait`: appends up to `max` events; `deadline` in ns of

@@ -128,14 +128,9 @@ impl ForkMark {
         Ok(it)
     }
 
-    fn get(&self) -> &core::sync::atomic::AtomicU32 {
+    /// What is 1, and 0 in a child of the process that made the mark.
+    pub fn get(&self) -> &'static core::sync::atomic::AtomicU32 {
         // SAFETY: mapped for ever, aligned to a page, zero-initialised.
         unsafe { self.0.as_ref() }
-    }
-
-    /// True in a child of the process that made the mark.
-    #[inline]
-    pub fn forked(&self) -> bool {
-        self.get().load(core::sync::atomic::Ordering::Relaxed) == 0
     }
 }

@@ -7,9 +7,9 @@
 use super::clock::Clock;
 use super::config::Wait;
 use super::desk::Desk;
-use super::descriptors::Owner;
+use super::descriptors::{Owner, local_state};
 use super::exchange::Exchange;
-use super::hub::Hub;
+use super::hub::{Hub, Seat};
 use super::mirror::Mirror;
 use super::sys;
 use crate::device::Device;
@@ -49,6 +49,8 @@ pub(super) enum Program {
 pub(super) struct Core {
     pub hub: &'static Hub,
     pub worker: usize,
+    /// Its own in the hub.
+    pub seat: &'static Seat,
     pub sockets: Sockets,
     pub desk: Desk,
     pub exchange: Exchange,
@@ -103,7 +105,7 @@ const SHORT_SLEEP_NS: u64 = 1_000_000;
 trait Turner {
     fn core(&mut self) -> &mut Core;
     fn turn(&mut self);
-    fn idle(&mut self, deadline: Option<Instant>, extra: Option<RawFd>);
+    fn blocked_turn(&mut self, deadline: Option<Instant>, extra: Option<RawFd>);
     fn panicked(&mut self);
 }
 
@@ -114,28 +116,99 @@ struct Current {
     owner: Owner,
 }
 
+/// What a call has to know of its thread, in one place: finding a thread's own
+/// costs a function call in a shared library.
+struct Here {
+    /// The sockets that a call may use without further questions: the thread is
+    /// their worker's, in its program's loop, and in no simulation. Else null.
+    own: Cell<*mut Sockets>,
+    /// What the table says of the descriptors of such sockets.
+    state: Cell<u64>,
+    /// The worker whose thread this is, whatever it does.
+    seated: Cell<Option<Current>>,
+    in_loop: Cell<bool>,
+    in_app: Cell<bool>,
+    in_simulation: Cell<bool>,
+}
+
 thread_local! {
-    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
-    static IN_APP: Cell<bool> = const { Cell::new(false) };
+    static HERE: Here = const { Here {
+        own: Cell::new(core::ptr::null_mut()),
+        state: Cell::new(0),
+        seated: Cell::new(None),
+        in_loop: Cell::new(false),
+        in_app: Cell::new(false),
+        in_simulation: Cell::new(false),
+    } };
+}
+
+impl Here {
+    fn sit(&self, current: Current) {
+        self.state.set(local_state(current.owner));
+        self.seated.set(Some(current));
+    }
+
+    fn set_in_loop(&self, yes: bool) {
+        self.in_loop.set(yes);
+        let may = yes && !self.in_simulation.get();
+        let own = if may { self.seated.get().map(|c| c.sockets) } else { None };
+        self.own.set(own.unwrap_or(core::ptr::null_mut()));
+    }
+
+    fn rise(&self) {
+        self.set_in_loop(false);
+        self.in_app.set(false);
+        self.seated.set(None);
+    }
+
+    fn current(&self) -> Option<Current> {
+        if self.in_loop.get() { self.seated.get() } else { None }
+    }
+}
+
+/// Runs `f` on this thread's own sockets and what `find` finds by the state of their
+/// descriptors; `None` where it finds nothing, and where the thread has no such
+/// sockets. The first step of most calls: some 5 instructions.
+#[inline(always)]
+pub(super) fn on_own<K, R>(
+    find: impl FnOnce(u64) -> Option<K>,
+    f: impl FnOnce(&mut Sockets, K) -> R,
+) -> Option<R> {
+    let (sockets, state) = HERE.with(|here| (here.own.get(), here.state.get()));
+    if sockets.is_null() {
+        return None;
+    }
+    let found = find(state)?;
+    // SAFETY: as in `with_sockets`: `own` is null but in the program's loop.
+    Some(f(unsafe { &mut *sockets }, found))
+}
+
+/// The thread enters a simulation, or leaves it: meanwhile no call is for the
+/// worker's own sockets.
+pub(crate) fn set_in_simulation(yes: bool) {
+    HERE.with(|here| {
+        here.in_simulation.set(yes);
+        here.set_in_loop(here.in_loop.get());
+    });
 }
 
 /// The worker whose thread this is, if it is in a program's loop.
 #[inline]
 pub(super) fn current_owner() -> Option<Owner> {
-    CURRENT.get().map(|c| c.owner)
+    HERE.with(Here::current).map(|c| c.owner)
 }
 
 /// True within an [`App`]'s turn, where only the sockets that it was given may
 /// be used.
 pub(super) fn in_app() -> bool {
-    IN_APP.get()
+    HERE.with(|here| here.in_app.get())
 }
 
 /// Runs `f` on this thread's own sockets; `None` where it is no worker's.
 #[inline]
 pub(super) fn with_sockets<R>(owner: Owner, f: impl FnOnce(&mut Sockets) -> R) -> Option<R> {
-    let current = CURRENT.get().filter(|c| c.owner == owner)?;
-    // SAFETY: `CURRENT` is set only while the worker's thread is in its program's
+    let current = HERE.with(Here::current).filter(|c| c.owner == owner)?;
+    // SAFETY: there is a current worker only while the worker's thread is in its program's
     // loop, when no other borrow of the worker is alive; `f` cannot come back here
     // with one, as `Sockets` calls nothing of the runtime's but the port guard.
     Some(f(unsafe { &mut *current.sockets }))
@@ -143,7 +216,7 @@ pub(super) fn with_sockets<R>(owner: Owner, f: impl FnOnce(&mut Sockets) -> R) -
 
 /// Runs `f` on this worker, if its thread is this one.
 pub(super) fn with_core<R>(hub: &'static Hub, worker: usize, f: impl FnOnce(&mut Core) -> R) -> Option<R> {
-    let current = CURRENT.get()?;
+    let current = HERE.with(Here::current)?;
     if current.owner.runtime != hub.number || usize::from(current.owner.worker) != worker {
         return None;
     }
@@ -153,7 +226,7 @@ pub(super) fn with_core<R>(hub: &'static Hub, worker: usize, f: impl FnOnce(&mut
 
 /// Runs a turn, without waiting, if this thread is a worker of the hub's.
 pub(super) fn run_turn(hub: &'static Hub) -> bool {
-    let Some(current) = CURRENT.get().filter(|c| c.owner.runtime == hub.number) else {
+    let Some(current) = HERE.with(Here::current).filter(|c| c.owner.runtime == hub.number) else {
         return false;
     };
     // SAFETY: as in `with_sockets`; a turn does not enter the program's loop.
@@ -169,11 +242,9 @@ pub(super) fn run_blocked_turn(deadline: Option<u64>) -> bool {
 
 /// As [`run_blocked_turn`]; a wait ends also when `extra` is readable.
 pub(super) fn run_blocked_turn_with(deadline: Option<u64>, extra: Option<RawFd>) -> bool {
-    let Some(current) = CURRENT.get() else { return false };
-    // SAFETY: as in `with_sockets`.
-    let turner = unsafe { &mut *current.turner };
-    turner.idle(deadline.map(Instant::from_nanos), extra);
-    turner.turn();
+    let Some(current) = HERE.with(Here::current) else { return false };
+    // SAFETY: as in `with_sockets`; a turn does not enter the program's loop.
+    unsafe { (*current.turner).blocked_turn(deadline.map(Instant::from_nanos), extra) };
     true
 }
 
@@ -181,7 +252,8 @@ pub(super) fn run_blocked_turn_with(deadline: Option<u64>, extra: Option<RawFd>)
 /// left half done is touched by nobody any more.
 #[cold]
 pub(crate) fn panicked() {
-    if let Some(current) = CURRENT.take() {
+    if let Some(current) = HERE.with(Here::current) {
+        HERE.with(Here::rise);
         // SAFETY: as in `with_sockets`: the panic has left every borrow.
         unsafe { (*current.turner).panicked() }
     }
@@ -195,6 +267,7 @@ impl<D: Device + 'static> Worker<D> {
             core: Core {
                 hub,
                 worker,
+                seat: &hub.seats[worker],
                 sockets: station.sockets,
                 desk: Desk::default(),
                 exchange,
@@ -220,7 +293,11 @@ impl<D: Device + 'static> Worker<D> {
         let this = core::ptr::from_mut(self);
         // SAFETY: `self` is exclusively borrowed to the end of this function; every
         // borrow through the pointer ends before the program's loop is entered.
+        // `farewell` comes before it is gone.
         unsafe {
+            let sockets = &raw mut (*this).core.sockets;
+            let owner = (*this).core.owner();
+            HERE.with(|here| here.sit(Current { turner: this as *mut dyn Turner, sockets, owner }));
             (*this).refill();
             while !(*this).core.hub.stopping() {
                 (*this).receive_half();
@@ -241,8 +318,7 @@ impl<D: Device + 'static> Worker<D> {
 
     /// The last act: after it, nobody is answered any more. Also after a panic.
     pub fn farewell(&mut self) {
-        IN_APP.set(false);
-        CURRENT.set(None);
+        HERE.with(Here::rise);
         let _ = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| self.core.end_program()));
         self.core.release_everyone();
     }
@@ -259,39 +335,37 @@ impl<D: Device + 'static> Worker<D> {
     /// # Safety
     /// `this` is valid, and nothing of it is borrowed.
     unsafe fn program(this: *mut Self) {
-        // SAFETY: the caller's promise; the borrow ends here.
-        let Some(program) = (unsafe { (*this).core.program.take() }) else { return };
-        let (program, goes_on) = match program {
-            Program::App(mut app) => {
-                // SAFETY: as above; the borrow ends with the call.
-                let core = unsafe { &mut (*this).core };
-                IN_APP.set(true);
-                let flow = app.turn(core.now, &mut core.sockets);
-                IN_APP.set(false);
-                (Program::App(app), flow.is_continue())
+        // SAFETY: the caller's promise; the borrow ends with the call.
+        let goes_on = match unsafe { &mut (*this).core.program } {
+            None => return,
+            Some(Program::App(app)) => {
+                // SAFETY: as above; the program is no part of the sockets.
+                let (now, sockets) = unsafe { ((*this).core.now, &mut (*this).core.sockets) };
+                HERE.with(|here| here.in_app.set(true));
+                let flow = app.turn(now, sockets);
+                HERE.with(|here| here.in_app.set(false));
+                flow.is_continue()
             }
-            Program::Loop(mut enter) => {
-                // SAFETY: no reference is made, only pointers for calls from
-                // within `enter`.
-                let sockets = unsafe { &raw mut (*this).core.sockets };
-                // SAFETY: as above, a copy of two numbers.
-                let owner = unsafe { (*this).core.owner() };
-                CURRENT.set(Some(Current { turner: this as *mut dyn Turner, sockets, owner }));
+            Some(Program::Loop(enter)) => {
+                // What is boxed is not the worker's own memory, and stays while it
+                // runs: a program is ended here and after the last turn alone.
+                let enter: *mut dyn FnMut() -> bool = &raw mut **enter;
+                HERE.with(|here| here.set_in_loop(true));
                 let leave = Leave;
-                let goes_on = enter();
+                // SAFETY: as said; calls from within have pointers, no references.
+                let goes_on = unsafe { (*enter)() };
                 drop(leave);
-                (Program::Loop(enter), goes_on)
+                goes_on
             }
         };
-        // SAFETY: as above.
-        let core = unsafe { &mut (*this).core };
-        core.program = Some(program);
         if !goes_on {
-            core.end_program();
+            // SAFETY: as above.
+            unsafe { (*this).core.end_program() };
         }
     }
 
-    fn receive_half(&mut self) -> bool {
+    #[inline(always)]
+    fn receive_half(&mut self) {
         let now = self.clock.now();
         self.core.now = now;
         if let Some(tick) = &mut self.tick {
@@ -309,23 +383,22 @@ impl<D: Device + 'static> Worker<D> {
         if let Some(mirror) = &mut self.mirror {
             mirror.turn(&mut self.core, now);
         }
-        busy |= self.core.report();
-        if busy {
+        if busy | self.core.report() {
             self.busy_at = now;
         }
-        busy
     }
 
+    #[inline(always)]
     fn send_half(&mut self) {
-        if self.core.commands() {
-            self.busy_at = self.core.now;
-        }
-        self.core.sockets.turn(self.core.now);
-        self.core.report();
+        let now = self.core.now;
+        // What a timer did to a socket the program has not seen yet: no sleep before that.
+        let mut busy = self.core.commands();
+        busy |= self.core.sockets.turn_and_tell(now);
+        busy |= self.core.report();
         self.core.carry_home();
         let (pool, queue) = self.core.sockets.tx();
-        if !queue.is_empty() {
-            self.busy_at = self.core.now;
+        if busy | !queue.is_empty() {
+            self.busy_at = now;
         }
         // Also with nothing new: what an earlier call could not kick off.
         self.device.transmit(pool, queue);
@@ -367,7 +440,7 @@ impl<D: Device + 'static> Worker<D> {
             at_most(SHORT_SLEEP_NS);
         }
         let (hub, worker) = (self.core.hub, self.core.worker);
-        let sleeper = &hub.seats[worker].sleeper;
+        let sleeper = &self.core.seat.sleeper;
         self.core.publish_hunger();
         sleeper.announce();
         // Everything that others write to is looked at after the announcement.
@@ -398,7 +471,7 @@ impl<D: Device + 'static> Turner for Worker<D> {
         self.dead = true;
         self.core.hub.fail(Errno::ENETDOWN, "a worker panicked");
         // No call is answered from here on: `run` returns without a further turn.
-        self.core.hub.seats[self.core.worker].down.store(true, Ordering::Release);
+        self.core.seat.down.store(true, Ordering::Release);
     }
 
     fn core(&mut self) -> &mut Core {
@@ -410,10 +483,12 @@ impl<D: Device + 'static> Turner for Worker<D> {
         self.receive_half();
     }
 
-    fn idle(&mut self, deadline: Option<Instant>, extra: Option<RawFd>) {
-        // What the program just did leaves before a sleep.
+    fn blocked_turn(&mut self, deadline: Option<Instant>, extra: Option<RawFd>) {
+        // What the program just did leaves before a sleep. What falls due in it is
+        // for the next turn's first half: whoever is blocked comes again.
         self.send_half();
         self.wait(deadline, extra);
+        self.receive_half();
     }
 }
 
@@ -422,7 +497,7 @@ struct Leave;
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        CURRENT.set(None);
+        HERE.with(|here| here.set_in_loop(false));
     }
 }
 

@@ -242,32 +242,35 @@ impl Sets {
 
     /// Reports up to `max` ready members, at least one if there are any; returns
     /// how many.
-    #[inline]
+    #[inline(always)]
     pub fn wait(
         &mut self,
         set: u32,
         members: &impl Members,
-        out: &mut Vec<EpollEvent>,
         max: usize,
+        mut out: impl FnMut(EpollEvent),
     ) -> usize {
-        if self.wait_one(set, members, out) { 1 } else { self.wait_any(set, members, out, max) }
+        match self.wait_one(set, members) {
+            Some(event) => {
+                out(event);
+                1
+            }
+            None => self.wait_any(set, members, max, &mut out),
+        }
     }
 
     /// The short way: the one member on the list is level-triggered and ready, so
     /// that it stays there as it is.
     #[inline(always)]
-    fn wait_one(&self, set: u32, members: &impl Members, out: &mut Vec<EpollEvent>) -> bool {
-        let Some(s) = &self.sets[set as usize] else { return false };
-        let (1, Some(&id)) = (s.ready.len(), s.ready.front()) else { return false };
+    fn wait_one(&self, set: u32, members: &impl Members) -> Option<EpollEvent> {
+        let s = self.sets[set as usize].as_ref()?;
+        let (1, Some(&id)) = (s.ready.len(), s.ready.front()) else { return None };
         let item = &self.items[id as usize];
         if item.socket == NONE || item.events & (EPOLLET | EPOLLONESHOT) != 0 {
-            return false;
+            return None;
         }
         let events = wanted(item.events, members.poll(self, item.socket));
-        if events != 0 {
-            out.push(EpollEvent { events, data: item.data });
-        }
-        events != 0
+        (events != 0).then_some(EpollEvent { events, data: item.data })
     }
 
     #[inline(never)]
@@ -275,15 +278,15 @@ impl Sets {
         &mut self,
         set: u32,
         members: &impl Members,
-        out: &mut Vec<EpollEvent>,
         max: usize,
+        out: &mut impl FnMut(EpollEvent),
     ) -> usize {
-        let before = out.len();
+        let mut found = 0;
         let Some(s) = &mut self.sets[set as usize] else { return 0 };
         // No member asks for this set's own list: sets do not go in circles.
         let mut ready = core::mem::take(&mut s.ready);
         for _ in 0..ready.len() {
-            if out.len() - before == max {
+            if found == max {
                 break;
             }
             let Some(id) = ready.pop_front() else { break };
@@ -298,7 +301,8 @@ impl Sets {
             if revents == 0 {
                 continue;
             }
-            out.push(EpollEvent { events: revents, data: item.data });
+            out(EpollEvent { events: revents, data: item.data });
+            found += 1;
             if events & EPOLLONESHOT != 0 {
                 item.events &= PRIVATE;
             } else if events & EPOLLET == 0 {
@@ -309,7 +313,7 @@ impl Sets {
         if let Some(s) = &mut self.sets[set as usize] {
             s.ready = ready;
         }
-        out.len() - before
+        found
     }
 
     /// Readiness of a set as a member of another: EPOLLIN where a wait on it

@@ -105,11 +105,19 @@ impl Sockets {
     /// Called once a loop, after the program's turn.
     #[inline]
     pub fn turn(&mut self, now: Instant) {
+        self.turn_and_tell(now);
+    }
+
+    /// As [`Sockets::turn`]: true where something happened at a socket that a program
+    /// may wait for.
+    #[inline]
+    pub fn turn_and_tell(&mut self, now: Instant) -> bool {
         self.stack.turn(now);
-        self.deliver();
+        let any = self.deliver();
         if self.stack.tcp.ports.has_released() {
             self.release_ports();
         }
+        any
     }
 
     /// When [`Sockets::turn`] has to be called next; `None`: not before
@@ -134,12 +142,14 @@ impl Sockets {
         self.table.len()
     }
 
-    /// Hands the stack's events to epoll sets and watchers.
+    /// Hands the stack's events to epoll sets and watchers: whether there were any.
     #[inline]
-    fn deliver(&mut self) {
-        if !self.stack.core.events.is_empty() {
+    fn deliver(&mut self) -> bool {
+        let any = !self.stack.core.events.is_empty();
+        if any {
             self.deliver_events();
         }
+        any
     }
 
     fn deliver_events(&mut self) {
@@ -550,6 +560,12 @@ impl Sockets {
         if let Ok(socket) = self.table.get_mut(h) {
             socket.flags.remove(Flags::WATCHED);
         }
+    }
+
+    /// True where [`Sockets::take_watched`] may find some.
+    #[inline]
+    pub fn has_watched(&self) -> bool {
+        !self.watched.is_empty() || !self.stack.core.events.is_empty()
     }
 
     /// Appends the watched sockets whose readiness changed, each once, with what

@@ -79,13 +79,22 @@ impl Sockets {
     /// `EBADF`, `EINVAL` (not a set, or `max` is 0).
     #[inline]
     pub fn epoll_wait(&mut self, ep: Handle, out: &mut Vec<EpollEvent>, max: usize) -> Result<usize> {
+        self.epoll_take(ep, max, |event| out.push(event))
+    }
+
+    /// As [`Sockets::epoll_wait`], with each event to `out`.
+    ///
+    /// # Errors
+    /// As [`Sockets::epoll_wait`].
+    #[inline(always)]
+    pub fn epoll_take(&mut self, ep: Handle, max: usize, out: impl FnMut(EpollEvent)) -> Result<usize> {
         let Kind::Set(set) = self.table.get(ep)?.kind else { return Err(Errno::EINVAL) };
         if max == 0 {
             return Err(Errno::EINVAL);
         }
         self.deliver();
         let view = View { table: &self.table, stack: &self.stack, places: &self.places };
-        Ok(self.sets.wait(set, &view, out, max))
+        Ok(self.sets.wait(set, &view, max, out))
     }
 
     /// True where the set's ready list is not empty: a cheap look that may be

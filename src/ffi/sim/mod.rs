@@ -287,6 +287,7 @@ fn enter(sim: &rr_sim) -> Result<()> {
     }
     leave();
     LEAVER.with(|_| CURRENT.set(sim));
+    crate::runtime::set_in_simulation(true);
     Ok(())
 }
 
@@ -294,6 +295,7 @@ fn enter(sim: &rr_sim) -> Result<()> {
 fn leave() {
     let sim = CURRENT.replace(core::ptr::null());
     if !sim.is_null() {
+        crate::runtime::set_in_simulation(false);
         // SAFETY: as in `Entered::with`.
         unsafe { &*sim }.owner.store(0, Ordering::Release);
     }

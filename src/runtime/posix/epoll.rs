@@ -2,11 +2,12 @@
 
 use super::{Found, Object, TABLE, find, is_ours, keep_on_exec, now_plus};
 use crate::errno::{Errno, Result};
+use crate::runtime::descriptors::Owner;
 use crate::runtime::hub::Hub;
 use crate::runtime::set::EpollSet;
-use crate::runtime::{channel, worker};
-use crate::socket::EpollEvent;
-use std::os::fd::RawFd;
+use crate::runtime::{channel, sys, worker};
+use crate::socket::{EpollEvent, Handle, Sockets};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,22 +20,27 @@ pub fn epoll_create(cloexec: bool) -> Result<RawFd> {
         return Err(Errno::EBADF);
     }
     let hub = Hub::current().ok_or(Errno::ENETDOWN)?;
-    let (set, fd) = EpollSet::new(hub)?;
-    let fd = TABLE.adopt(fd, Object::Epoll(Arc::new(set)), 0)?;
+    let kernel = EpollSet::kernel()?;
+    let fd = if let Some(owner) = worker::current_owner() {
+        // A worker's own, until another thread uses it or what is not the worker's
+        // own comes into it.
+        let h = worker::with_sockets(owner, |s| s.epoll_create()).ok_or(Errno::EBADF)??;
+        TABLE.adopt_local(kernel, owner, h.to_raw()).inspect_err(|_| {
+            let _ = worker::with_sockets(owner, |s| s.close(h));
+        })?
+    } else {
+        let set = EpollSet::new(hub, kernel.as_raw_fd(), None)?;
+        TABLE.adopt(kernel, Object::Epoll(Arc::new(set)), 0)?
+    };
     keep_on_exec(fd, !cloexec);
     Ok(fd)
 }
 
-/// Runs `f` on a set. Its descriptor's number is nobody else's until that is
-/// over, also where another thread closes it.
-fn on_set<R>(fd: RawFd, f: impl FnOnce(&EpollSet) -> Result<R>) -> Result<R> {
-    match find(fd)? {
-        Found::Shared(guard) => match &*guard {
-            Object::Epoll(set) => f(set),
-            Object::Socket(_) => Err(Errno::EINVAL),
-        },
-        Found::Local(..) => Err(Errno::EINVAL),
-    }
+/// Makes a worker's own set one that any thread may use. On the worker's thread.
+pub(super) fn share_set(hub: &'static Hub, fd: RawFd, owner: Owner, h: Handle) -> Result<()> {
+    let set = EpollSet::new(hub, fd, Some((owner, h)))?;
+    TABLE.share(fd, Object::Epoll(Arc::new(set)));
+    Ok(())
 }
 
 /// `epoll_ctl`; the member may be ours or the kernel's.
@@ -42,7 +48,26 @@ fn on_set<R>(fd: RawFd, f: impl FnOnce(&EpollSet) -> Result<R>) -> Result<R> {
 /// # Errors
 /// As the system's; `EINVAL` for a set in a set.
 pub fn epoll_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
-    on_set(set, |set| control(set, op, fd, events, data))
+    if let Found::LocalSet(owner, local) = find(set)? {
+        let member = if is_ours(fd) { Some(find(fd)?) } else { None };
+        match member {
+            Some(Found::Local(_, h)) => {
+                let control = |s: &mut Sockets| s.epoll_ctl(local, op, h, events, data);
+                return worker::with_sockets(owner, control).ok_or(Errno::EBADF)?;
+            }
+            Some(Found::LocalSet(..)) => return Err(Errno::EINVAL),
+            _ => share_set(Hub::current().ok_or(Errno::ENETDOWN)?, set, owner, local)?,
+        }
+    }
+    // Its descriptor's number is nobody else's until that is over, also where
+    // another thread closes it.
+    match find(set)? {
+        Found::Shared(guard) => match &*guard {
+            Object::Epoll(set) => control(set, op, fd, events, data),
+            Object::Socket(_) => Err(Errno::EINVAL),
+        },
+        Found::Local(..) | Found::LocalSet(..) => Err(Errno::EINVAL),
+    }
 }
 
 fn control(set: &EpollSet, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
@@ -54,6 +79,7 @@ fn control(set: &EpollSet, op: i32, fd: RawFd, events: u32, data: u64) -> Result
             let local = set.local(owner, true)?.ok_or(Errno::EBADF)?;
             worker::with_sockets(owner, |s| s.epoll_ctl(local, op, h, events, data)).ok_or(Errno::EBADF)?
         }
+        Found::LocalSet(..) => Err(Errno::EINVAL),
         Found::Shared(guard) => match &*guard {
             Object::Socket(socket) => {
                 channel::with(|thread| set.control(thread, op, fd, socket, events, data))
@@ -73,5 +99,48 @@ pub fn epoll_wait(set: RawFd, out: &mut Vec<EpollEvent>, max: usize, timeout: Op
         return Err(Errno::EINVAL);
     }
     out.clear();
-    on_set(set, |set| set.wait(out, max, timeout.map(now_plus)))
+    match find(set)? {
+        Found::LocalSet(owner, h) => wait_own(set, owner, h, out, max, timeout),
+        Found::Shared(guard) => match &*guard {
+            Object::Epoll(set) => set.wait(out, max, timeout.map(now_plus)),
+            Object::Socket(_) => Err(Errno::EINVAL),
+        },
+        Found::Local(..) => Err(Errno::EINVAL),
+    }
+}
+
+/// Waits on a worker's own set, running the worker's turns meanwhile.
+fn wait_own(
+    fd: RawFd,
+    owner: Owner,
+    h: Handle,
+    out: &mut Vec<EpollEvent>,
+    max: usize,
+    timeout: Option<Duration>,
+) -> Result<usize> {
+    // One that does not wait asks for no time.
+    let deadline = timeout.map(|t| if t.is_zero() { 0 } else { now_plus(t) });
+    let mut first = true;
+    loop {
+        let n = worker::with_sockets(owner, |s| s.epoll_wait(h, out, max)).ok_or(Errno::EBADF)??;
+        let over = deadline.is_some_and(|d| d == 0 || sys::monotonic_ns() >= d);
+        // A worker's network goes on even under a program that only polls.
+        if n > 0 || over && !first {
+            return Ok(n);
+        }
+        if !over && Hub::current().is_none_or(Hub::stopping) {
+            return Err(Errno::ENETDOWN);
+        }
+        first = false;
+        worker::run_blocked_turn(if over { Some(0) } else { deadline });
+        // Another thread may have used it in that turn, or closed it.
+        match find(fd)? {
+            Found::LocalSet(_, same) if same == h => {}
+            Found::Shared(guard) => match &*guard {
+                Object::Epoll(set) if set.local(owner, false)? == Some(h) => return set.wait(out, max, deadline),
+                _ => return Err(Errno::EBADF),
+            },
+            _ => return Err(Errno::EBADF),
+        }
+    }
 }

@@ -14,6 +14,7 @@ use std::os::fd::RawFd;
 pub fn nonblocking(fd: RawFd) -> Result<bool> {
     match TABLE.lookup(fd)?.ok_or(Errno::EBADF)? {
         Entry::Local(..) => Ok(TABLE.status(fd) & NONBLOCKING != 0),
+        Entry::LocalSet(..) => Ok(false),
         Entry::Shared(guard) => match &*guard {
             Object::Socket(socket) => Ok(socket.nonblocking.load(Ordering::Relaxed)),
             Object::Epoll(_) => Ok(false),
@@ -29,6 +30,7 @@ pub fn set_nonblocking(fd: RawFd, on: bool) -> Result<()> {
     match TABLE.lookup(fd)?.ok_or(Errno::EBADF)? {
         Entry::Local(..) if on => TABLE.change_status(fd, NONBLOCKING, 0),
         Entry::Local(..) => TABLE.change_status(fd, 0, NONBLOCKING),
+        Entry::LocalSet(..) => {}
         Entry::Shared(guard) => {
             if let Object::Socket(socket) = &*guard {
                 socket.nonblocking.store(on, Ordering::Relaxed);

@@ -4,6 +4,7 @@ mod app;
 mod edges;
 mod flags;
 mod manners;
+mod own;
 mod strays;
 mod threads;
 mod urgent;

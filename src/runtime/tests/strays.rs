@@ -188,7 +188,7 @@ fn two_cores() -> (Core, Core, Handle) {
         let mut sockets = seat(Plug::new(&cable, worker), A, pool).sockets;
         sockets.stack.core.book = Some(Box::new(Book { directory: directory.clone(), worker }));
         let now = Instant::from_nanos(1);
-        Core { hub, worker, sockets, desk: Default::default(), exchange, program: None, ended: None, now }
+        Core { hub, worker, seat: &hub.seats[worker], sockets, desk: Default::default(), exchange, program: None, ended: None, now }
     };
     let mut exchanges = Exchange::new(2).into_iter();
     let zero = core(0, exchanges.next().unwrap());
