@@ -3,6 +3,7 @@
 use super::Frame;
 use core::any::Any;
 use core::fmt;
+use core::num::NonZeroU16;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ struct Region {
     base: NonNull<u8>,
     stride: usize,
     capacity: u16,
-    id: u16,
+    id: NonZeroU16,
     count: u32,
 }
 
@@ -98,7 +99,9 @@ impl Arena {
         owner: Box<dyn Any + Send + Sync>,
     ) -> Arc<Self> {
         assert!(stride >= capacity.into());
+        // Of 65,536 the one that is zero is taken for the first's.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let id = NonZeroU16::new(id).unwrap_or(NonZeroU16::MIN);
         let region = Region { base, stride, capacity, id, count };
         Arc::new(Self { region, _owner: owner })
     }

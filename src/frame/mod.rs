@@ -22,6 +22,8 @@ pub use arena::Arena;
 pub use packet::{BATCH, Batch, Packet};
 pub use pool::{Pool, PoolCounts, TxDesc, TxQueue, Unwritten};
 
+use core::num::NonZeroU16;
+
 /// The token of one frame, and the range of bytes in it that counts.
 ///
 /// Dropping a token without giving it to [`Pool::free`] leaks the frame: the
@@ -32,7 +34,8 @@ pub struct Frame {
     index: u32,
     offset: u16,
     len: u16,
-    arena: u16,
+    /// Not zero, so that a place for a frame that may be empty is no larger.
+    arena: NonZeroU16,
 }
 
 impl Frame {

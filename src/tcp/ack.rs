@@ -144,7 +144,7 @@ impl Connection {
         timestamp: Option<(u32, u32)>,
         sent_at: Option<Instant>,
     ) {
-        if seq::lt(ack, self.hot.rtt_seq) {
+        if seq::lt(ack, self.cold.rtt_seq) {
             return;
         }
         let took = match sent_at {
@@ -157,7 +157,7 @@ impl Connection {
         };
         self.hot.rtt.sample(took, env.config);
         self.cold.min_rtt.sample(took, env.now);
-        self.hot.rtt_seq = self.hot.snd_nxt;
+        self.cold.rtt_seq = self.hot.snd_nxt;
         // The backed-off RTO lasts until something was measured (Karn; RFC 6298, 5).
         self.hot.backoff = 0;
     }

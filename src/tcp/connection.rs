@@ -123,7 +123,6 @@ pub(super) struct Hot {
     /// Last.ACK.sent.
     pub last_ack: u32,
     pub ts_recent: u32,
-    pub ts_offset: u32,
     pub rcv_buf: u32,
     /// Bytes in order that were not read, lent ones included.
     pub rcv_used: u32,
@@ -138,8 +137,6 @@ pub(super) struct Hot {
     pub snd_buf: u32,
 
     pub rtt: Rtt,
-    /// The next measurement begins when this is acknowledged.
-    pub rtt_seq: u32,
     pub congestion: Congestion,
     pub timers: Timers,
     pub send: SendQueue,
@@ -149,6 +146,10 @@ pub(super) struct Hot {
 #[derive(Debug)]
 pub(super) struct Cold {
     pub iss: u32,
+    /// What our timestamps are ahead of the clock.
+    pub ts_offset: u32,
+    /// The next measurement of the round trip begins when this is acknowledged.
+    pub rtt_seq: u32,
     pub irs: u32,
     /// Recovery lasts until this is acknowledged (RFC 6582).
     pub recover: u32,
@@ -217,9 +218,12 @@ pub(super) struct Cold {
 
 impl Cold {
     /// Of a connection in no state yet. What the path allows is the caller's to set.
-    fn new(env: &Env, options: &ConnOptions, iss: u32) -> Self {
+    fn new(env: &Env, options: &ConnOptions, initial: isn::Initial) -> Self {
+        let iss = initial.iss;
         Self {
             iss,
+            ts_offset: initial.ts_offset,
+            rtt_seq: iss,
             irs: 0,
             recover: iss,
             error: None,
@@ -326,7 +330,6 @@ impl Connection {
             rcv_edge: 0,
             last_ack: 0,
             ts_recent: 0,
-            ts_offset: initial.ts_offset,
             rcv_buf,
             rcv_used: 0,
             snd_una: initial.iss,
@@ -337,12 +340,11 @@ impl Connection {
             snd_wl2: 0,
             snd_buf: options.send_buffer.clamp(1024, config.max_send_buffer.clamp(1024, MOST)),
             rtt: Rtt::new(config),
-            rtt_seq: initial.iss,
             congestion: Congestion::new(options.congestion, config.knobs(), 10 * 536),
             timers: Timers::OFF,
             send: SendQueue::default(),
         };
-        let cold = Cold { mtu, adv_mss, peer_mss, ..Cold::new(env, options, initial.iss) };
+        let cold = Cold { mtu, adv_mss, peer_mss, ..Cold::new(env, options, initial) };
         let mut conn = Self { hot, recv: RecvQueue::default(), template, cold, extra: None };
         conn.set_max_pacing_rate(options.max_pacing_rate);
         conn.set_mss(env.pool.arena().capacity());

@@ -127,7 +127,7 @@ impl Connection {
     pub(super) fn open(&mut self, env: &mut Env, ack: u32) -> Disposition {
         let h = &mut self.hot;
         h.snd_una = ack;
-        h.rtt_seq = ack;
+        self.cold.rtt_seq = ack;
         (h.backoff, h.retries) = (0, 0);
         h.timers.stop(Timer::Retransmit);
         h.bits -= Bits::SYN_DUE;

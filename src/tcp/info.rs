@@ -100,7 +100,7 @@ impl Connection {
             snd_nxt: h.snd_nxt,
             rcv_nxt: h.rcv_nxt,
             ts_recent: h.ts_recent,
-            ts_offset: h.ts_offset,
+            ts_offset: self.cold.ts_offset,
             expires: ends.as_millis_wrapping(),
             answered: now.as_millis_wrapping().wrapping_sub(1 << 20),
             window: left.min(65_535) as u16,

@@ -18,6 +18,7 @@ mod fast_open;
 mod ecn;
 mod flow;
 mod extra;
+mod few;
 mod handshake;
 mod icmp;
 mod info;

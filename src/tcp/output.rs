@@ -464,7 +464,7 @@ impl Connection {
     /// The timestamp clock: milliseconds, and an offset of the connection's own.
     #[inline]
     pub(super) fn ts_now(&self, now: Instant) -> u32 {
-        now.as_millis_wrapping().wrapping_add(self.hot.ts_offset)
+        now.as_millis_wrapping().wrapping_add(self.cold.ts_offset)
     }
 
     /// The timestamp and its echo that a segment carries now.

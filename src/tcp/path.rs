@@ -151,7 +151,7 @@ impl Connection {
         }
         // One connection's are apart for as long as the counter needs to wrap;
         // where it begins the peer cannot know.
-        let start = self.hot.ts_offset as u16;
+        let start = self.cold.ts_offset as u16;
         let path = &mut self.extra().path;
         path.ident = path.ident.wrapping_add(1);
         Some(path.ident.wrapping_add(start))

@@ -1,16 +1,16 @@
 //! What came in and was not read: the frames that it came in.
 
-use super::assembler::Assembler;
 use super::Config;
+use super::assembler::Assembler;
+use super::few::Few;
 use super::types::Env;
 use crate::frame::{Frame, Pool};
 use crate::telemetry::Counters;
-use std::collections::VecDeque;
 
 /// In-order data, and what came ahead of a gap.
 #[derive(Debug, Default)]
 pub(super) struct RecvQueue {
-    frames: VecDeque<Frame>,
+    frames: Few<Frame>,
     /// Bytes in the frames.
     len: u32,
     pub ahead: Option<Box<Assembler>>,
@@ -73,10 +73,9 @@ impl RecvQueue {
     #[inline]
     pub fn read(&mut self, pool: &mut Pool, buf: &mut [u8], peek: bool) -> usize {
         // The one frame that is there, and all of it.
-        if self.frames.len() == 1
-            && !peek
+        if !peek
             && let Some(to) = buf.get_mut(..self.len as usize)
-            && let Some(frame) = self.frames.pop_front()
+            && let Some(frame) = self.frames.take_only()
         {
             to.copy_from_slice(pool.bytes(&frame));
             pool.free(frame);
@@ -112,7 +111,7 @@ impl RecvQueue {
 
     fn peek(&self, pool: &Pool, buf: &mut [u8]) -> usize {
         let mut done = 0;
-        for frame in &self.frames {
+        for frame in self.frames.iter() {
             let n = frame.len().min(buf.len() - done);
             buf[done..done + n].copy_from_slice(&pool.bytes(frame)[..n]);
             done += n;
@@ -158,7 +157,7 @@ impl RecvQueue {
 
     /// Gives all frames back.
     pub fn clear(&mut self, pool: &mut Pool) {
-        for frame in self.frames.drain(..) {
+        for frame in self.frames.drain() {
             pool.free(frame);
         }
         self.len = 0;
@@ -174,8 +173,6 @@ impl RecvQueue {
 
     /// Gives memory back that a burst left behind.
     pub fn trim(&mut self) {
-        if self.frames.capacity() > 8 && self.frames.len() < 2 {
-            self.frames.shrink_to(4);
-        }
+        self.frames.trim();
     }
 }

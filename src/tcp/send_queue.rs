@@ -4,12 +4,12 @@
 //! Each segment carries its marks. Loss recovery's scoreboard sets them and keeps
 //! their books; output sends what is marked.
 
+use super::few::Few;
 use super::loss::{Board, Seen};
 use super::seq;
 use crate::frame::{Frame, Pool};
 use crate::time::Instant;
 use crate::wire::checksum::{self, Sum};
-use std::collections::VecDeque;
 
 bitflags::bitflags! {
     /// What is known of a segment.
@@ -60,7 +60,7 @@ impl Segment {
 /// The queue. In front the segments that were sent, behind them the others.
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
-    segments: VecDeque<Segment>,
+    segments: Few<Segment>,
     /// Segments that were sent at least once.
     sent: u32,
     /// Bytes marked lost.
@@ -111,10 +111,7 @@ impl SendQueue {
     /// The only segment, if it was never sent.
     #[inline(always)]
     pub fn lone_unsent(&mut self) -> Option<&mut Segment> {
-        if self.sent != 0 || self.segments.len() != 1 {
-            return None;
-        }
-        self.segments.front_mut()
+        if self.sent == 0 { self.segments.only_mut() } else { None }
     }
 
     #[inline]
@@ -130,12 +127,12 @@ impl SendQueue {
 
     #[inline]
     pub fn get(&self, i: usize) -> &Segment {
-        &self.segments[i]
+        self.segments.get(i).expect("a segment of the queue")
     }
 
     #[inline]
     pub fn get_mut(&mut self, i: usize) -> &mut Segment {
-        &mut self.segments[i]
+        self.segments.get_mut(i).expect("a segment of the queue")
     }
 
     #[inline]
@@ -151,7 +148,7 @@ impl SendQueue {
     /// The first segment was sent with the SYN, then.
     pub fn sent_with_syn(&mut self, at: Instant) {
         if let Some(i) = self.first_unsent() {
-            self.segments[i].sent_at = at;
+            self.get_mut(i).sent_at = at;
             self.on_first_sent();
         }
     }
@@ -230,9 +227,9 @@ impl SendQueue {
     pub fn acknowledge(&mut self, pool: &mut Pool, una: u32) -> Option<Instant> {
         // One whole segment: no loop.
         if self.sent == 1
-            && let Some(front) = self.segments.front()
-            && una == front.seq.wrapping_add(front.len())
-            && let Some(done) = self.segments.pop_front()
+            && let Some(only) = self.segments.only()
+            && una == only.end()
+            && let Some(done) = self.segments.take_only()
         {
             self.sent = 0;
             debug_assert!(!done.marks.intersects(Marks::BOOKED));
@@ -331,7 +328,7 @@ impl SendQueue {
             return false;
         }
         let Some(second) = self.segments.remove(i + 1) else { return false };
-        let first = &mut self.segments[i];
+        let Some(first) = self.segments.get_mut(i) else { return false };
         let buf = pool.buffer_mut(&mut first.frame);
         buf[offset + n..offset + n + more].copy_from_slice(pool.bytes(&second.frame));
         first.frame.set_range(offset, n + more);
@@ -351,7 +348,7 @@ impl SendQueue {
     #[cold]
     pub fn split(&mut self, pool: &mut Pool, i: usize, at: usize, room: usize) -> bool {
         let Some(mut fresh) = pool.alloc() else { return false };
-        let seg = &mut self.segments[i];
+        let seg = self.segments.get_mut(i).expect("a segment of the queue");
         debug_assert!(at > 0 && at < seg.frame.len());
         let bytes = &pool.bytes(&seg.frame)[at..];
         let n = bytes.len();
@@ -415,7 +412,7 @@ impl SendQueue {
         }
         let Some(mut b) = self.segments.remove(i + 1) else { return false };
         let n = b.frame.len().min(want - have);
-        let a = &mut self.segments[i];
+        let Some(a) = self.segments.get_mut(i) else { return false };
         move_to(pool, &mut a.frame, room);
         let buf = pool.buffer_mut(&mut a.frame);
         let more = &pool.bytes(&b.frame)[..n];
@@ -435,7 +432,7 @@ impl SendQueue {
 
     /// Gives all frames back.
     pub fn clear(&mut self, pool: &mut Pool) {
-        for seg in self.segments.drain(..) {
+        for seg in self.segments.drain() {
             pool.free(seg.frame);
         }
         (self.sent, self.lost, self.sacked) = (0, 0, 0);
@@ -443,9 +440,7 @@ impl SendQueue {
 
     /// Gives memory back that a burst left behind.
     pub fn trim(&mut self) {
-        if self.segments.capacity() > 8 && self.segments.len() < 2 {
-            self.segments.shrink_to(4);
-        }
+        self.segments.trim();
     }
 }
 
@@ -488,7 +483,7 @@ mod tests {
     }
 
     fn sums_are_right(q: &SendQueue, pool: &Pool) {
-        for s in &q.segments {
+        for s in q.segments.iter() {
             let sum = checksum::sum(pool.bytes(&s.frame)).fold();
             // What was taken away from may be all ones instead of zero.
             assert_eq!(s.sum % 0xffff, sum % 0xffff);
@@ -502,7 +497,7 @@ mod tests {
                 let mut pool = Pool::heap(4, 2048);
                 let mut q = queue(&mut pool, &[40, 33]);
                 if zeros {
-                    for seg in &mut q.segments {
+                    for seg in q.segments.iter_mut() {
                         pool.bytes_mut(&mut seg.frame).fill(0);
                         seg.sum = 0;
                     }
@@ -511,7 +506,7 @@ mod tests {
                 sums_are_right(&q, &pool);
                 assert!(q.merge(&mut pool, 1, 2000));
                 sums_are_right(&q, &pool);
-                SendQueue::trim_front(&pool, &mut q.segments[1], cut);
+                SendQueue::trim_front(&pool, q.get_mut(1), cut);
                 sums_are_right(&q, &pool);
                 q.recut(&mut pool, ROOM, cut, 30, 2);
                 sums_are_right(&q, &pool);

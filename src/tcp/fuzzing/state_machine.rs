@@ -62,7 +62,7 @@ fn shake_hands(bench: &mut Bench, choices: &mut Choices) {
     };
     if hot.state == State::SynSent {
         seg.options = syn_options(choices);
-        seg.options.timestamp = seg.options.timestamp.map(|t| (t.0, hot.ts_offset));
+        seg.options.timestamp = seg.options.timestamp.map(|t| (t.0, cold.ts_offset));
     } else if hot.bits.contains(crate::tcp::connection::Bits::TIMESTAMPS) {
         seg.options.timestamp = Some((5000, bench.conn().ts_now(bench.now)));
     }

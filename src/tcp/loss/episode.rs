@@ -86,7 +86,7 @@ impl Connection {
         let echo = seg.options.timestamp.filter(|_| time);
         Seen {
             min_rtt: self.least_rtt(),
-            echo: echo.map(|t| t.1.wrapping_sub(self.hot.ts_offset)),
+            echo: echo.map(|t| t.1.wrapping_sub(self.cold.ts_offset)),
             ..Seen::nothing(env.now, r.board.fack, self.cold.recover)
         }
     }
@@ -146,7 +146,7 @@ impl Connection {
                 // What was in flight takes many round trips to be acknowledged now:
                 // with one measurement for all of them, an RTO that a long one drove
                 // up would come down by an eighth with each expiry.
-                self.hot.rtt_seq = self.hot.snd_una;
+                self.cold.rtt_seq = self.hot.snd_una;
             }
         }
     }

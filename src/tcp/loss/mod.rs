@@ -231,7 +231,7 @@ impl Connection {
         h.bits |= Bits::LOSS;
         h.dup_acks = 0;
         self.cold.recover = h.snd_nxt;
-        h.rtt_seq = h.snd_una;
+        self.cold.rtt_seq = h.snd_una;
         if !h.bits.contains(Bits::SACK) {
             h.send.set_sacked(0);
         } else if h.send.front().is_some_and(|s| s.marks.contains(Marks::SACKED)) {

@@ -284,8 +284,9 @@ fn a_mark_counts_however_many_bytes_after_the_last() {
     assert_eq!(solo.host.conn().unacknowledged(), 0);
     // Two gigabytes and some later.
     let far = 0x9000_0000u32;
-    let h = &mut solo.host.conn.as_mut().unwrap().hot;
-    for number in [&mut h.snd_una, &mut h.snd_nxt, &mut h.snd_end, &mut h.snd_wl2, &mut h.rtt_seq] {
+    let conn = solo.host.conn.as_mut().unwrap();
+    let (h, rtt_seq) = (&mut conn.hot, &mut conn.cold.rtt_seq);
+    for number in [&mut h.snd_una, &mut h.snd_nxt, &mut h.snd_end, &mut h.snd_wl2, rtt_seq] {
         *number = number.wrapping_add(far);
     }
     solo.ack = solo.ack.wrapping_add(far);
