@@ -43,7 +43,7 @@ pub fn is_ones(bytes: &[u8], plus: u32) -> bool {
         return portable::is_ones(bytes, plus);
     }
     let sum = u64::from(unit::sum(bytes)) + u64::from(plus);
-    sum != 0 && sum.is_multiple_of(0xffff)
+    portable::is_ones_word(sum)
 }
 
 /// Copies `src` to the front of `dst` and gives its sum, going over memory once.

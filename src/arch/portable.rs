@@ -58,8 +58,7 @@ impl Acc {
     #[inline(always)]
     fn is_ones(self) -> bool {
         let (sum, carry) = self.words.overflowing_add(self.carries);
-        let sum = sum + u64::from(carry);
-        sum != 0 && sum.is_multiple_of(0xffff)
+        is_ones_word(sum + u64::from(carry))
     }
 
     /// Folded to 16 bits.
@@ -68,6 +67,17 @@ impl Acc {
         let (sum, carry) = self.words.overflowing_add(self.carries);
         fold(sum + u64::from(carry))
     }
+}
+
+/// What 65,535 times it is 1, modulo 2^64.
+const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
+
+/// True for a multiple of 65,535 that is not zero: those, and no others, become by
+/// its inverse what they are multiples by, which is small.
+#[inline(always)]
+pub const fn is_ones_word(sum: u64) -> bool {
+    sum != 0 && sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 /// Folds a sum of 16-bit words to 16 bits. Where its halves change places and are

@@ -32,6 +32,8 @@ pub struct Interface {
     /// The first IPv4 address for the short way in; zero, which is nobody's, where
     /// there is none or no Ethernet.
     pub(super) quick_own: u32,
+    /// The hardware address as [`quick`](super::quick) reads one.
+    pub(super) quick_mac: u64,
     /// The IPv4 addresses once more, as the packet path compares them.
     v4: Vec<Subnet>,
 }
@@ -59,6 +61,12 @@ impl Subnet {
     }
 }
 
+/// A hardware address in the upper bytes of a word, in the order of the wire.
+fn quick_mac(mac: Mac) -> u64 {
+    let [a, b, c, d, e, f] = mac.0;
+    u64::from_le_bytes([0, 0, a, b, c, d, e, f])
+}
+
 impl Interface {
     /// The interface of a configuration.
     pub fn new(config: &Config) -> Self {
@@ -68,6 +76,7 @@ impl Interface {
             mtu: config.mtu.clamp(68, 65_535),
             link_len: if config.raw_ip { 0 } else { ethernet::HEADER_LEN },
             quick_own: 0,
+            quick_mac: quick_mac(config.mac),
             v4: Vec::new(),
         };
         interface.set_addresses(&config.addresses);

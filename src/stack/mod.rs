@@ -81,9 +81,12 @@ impl Stack {
         for packet in batch.drain(..) {
             self.core.counters.rx_packets += 1;
             self.core.counters.rx_bytes += packet.len() as u64;
-            match quick::Quick::of(&self.core, &self.tcp, &packet) {
+            let packet = match quick::Quick::of(&self.core, &self.tcp, &packet) {
                 Some(quick) => self.tcp.quick_input(&mut self.core, &quick, packet),
-                None => self.link_input(packet, false),
+                None => Some(packet),
+            };
+            if let Some(packet) = packet {
+                self.link_input(packet, false);
             }
         }
         self.report();

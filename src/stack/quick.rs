@@ -19,7 +19,7 @@ const HEADERS: usize = TCP + tcp::HEADER_LEN;
 /// Two NOPs, and the timestamp's kind and length.
 const TIMESTAMP: [u8; 4] = [1, 1, 8, 10];
 
-/// A segment that is expected.
+/// A segment of a connection, plain enough for the short way.
 #[derive(Clone, Copy)]
 pub(super) struct Quick {
     /// The connection's slot.
@@ -44,9 +44,10 @@ impl Quick {
         if !is_plain(&core.interface, head) || !checksum::is_right(&head[IP..TCP], Sum::ZERO) {
             return None;
         }
-        let (payload, timestamp) = match head[TCP + 12] >> 4 {
-            5 => (HEADERS, None),
-            8 => (HEADERS + 12, Some(timestamp(&bytes[HEADERS..])?)),
+        // The header's length and the flags: ACK, and perhaps PSH, alone.
+        let (payload, timestamp) = match be16(head, TCP + 12) & !0x0008 {
+            0x5010 => (HEADERS, None),
+            0x8010 => (HEADERS + 12, Some(timestamp(&bytes[HEADERS..])?)),
             _ => return None,
         };
         let pseudo = Sum::from_u16((end - TCP) as u16).add_u16(ipv4::TCP.into());
@@ -63,7 +64,7 @@ impl Quick {
         let (remote, local) = (be32(head, IP + 12), be32(head, IP + 16));
         // The source's port comes first; in a key, ours does.
         let ports = be32(head, TCP).rotate_left(16);
-        let id = table.expecting(local, remote, ports, &segment)?;
+        let id = table.find_quick(local, remote, ports)?;
         Some(Self { id, segment, payload })
     }
 
@@ -77,6 +78,11 @@ impl Quick {
 }
 
 #[inline(always)]
+fn le32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    be32(bytes, at).swap_bytes()
+}
+
+#[inline(always)]
 fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
@@ -87,18 +93,21 @@ fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 }
 
 /// To our hardware address and our first IPv4 address; IPv4 without options, whole,
-/// not marked by a congested path;
-/// TCP with no flag but ACK and PSH. Whether the source may be one is answered by
-/// the connection: none has a peer of an address that is no host's.
+/// not marked by a congested path; TCP. Whether the source may be one is answered by
+/// the connection: none has a peer of an address that is no host's. Neighbouring
+/// fields are compared together, as the words of a little-endian machine.
 #[inline(always)]
 fn is_plain(interface: &Interface, head: &[u8; HEADERS]) -> bool {
-    head[..6] == interface.mac.0
-        && be32(head, 12) & 0xffff_ff00 == 0x0800_4500
-        && head[IP + 1] & 3 != 3
-        && be16(head, IP + 6) & 0x3fff == 0
-        && head[IP + 9] == ipv4::TCP
+    let mac = u64::from(le32(head, 0)) << 16 | u64::from(le32(head, 4)) << 48;
+    // EtherType, version and header length, type of service.
+    let kind = le32(head, 12);
+    // Flags and fragment offset, time to live, protocol.
+    let part = le32(head, IP + 6);
+    mac == interface.quick_mac
+        && kind & 0x00ff_ffff == 0x0045_0008
+        && kind & 0x0300_0000 != 0x0300_0000
+        && part & 0xff00_ff3f == u32::from(ipv4::TCP) << 24
         && be32(head, IP + 16) == interface.quick_own
-        && head[TCP + 13] & !0x08 == 0x10
 }
 
 /// The timestamp option, aligned as everybody sends it.

@@ -65,11 +65,17 @@ impl Connection {
     /// two thirds of the buffer, which may grow then, and not any more.
     #[inline(always)]
     pub(super) fn make_room(&mut self, env: &Env, queued: u32) -> Events {
-        let was_full = u64::from(queued) * 3 > u64::from(self.hot.snd_buf) * 2;
+        let was_full = self.was_full(queued);
         if was_full {
             self.tune_sent(env);
         }
         if was_full && self.writable() { Events::WRITABLE } else { Events::empty() }
+    }
+
+    /// With so many bytes queued no writer was told of room.
+    #[inline(always)]
+    pub(super) fn was_full(&self, queued: u32) -> bool {
+        u64::from(queued) * 3 > u64::from(self.hot.snd_buf) * 2
     }
 
     /// Lets the congestion window grow, if it was what held the sender back.
@@ -155,7 +161,7 @@ impl Connection {
                 None => return,
             },
         };
-        self.hot.rtt.sample(took, env.config);
+        self.hot.rtt.sample(took);
         self.cold.min_rtt.sample(took, env.now);
         self.cold.rtt_seq = self.hot.snd_nxt;
         // The backed-off RTO lasts until something was measured (Karn; RFC 6298, 5).

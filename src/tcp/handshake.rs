@@ -107,10 +107,10 @@ impl Connection {
         let answered = self.cold.early && self.hot.send.sent() > 0;
         if !repeated && !answered {
             let took = env.now.since(self.cold.last_sent);
-            self.hot.rtt.sample(took, env.config);
+            self.hot.rtt.sample(took);
             self.cold.min_rtt.sample(took, env.now);
         } else if let Some(took) = self.echoed(env, echo) {
-            self.hot.rtt.sample(took, env.config);
+            self.hot.rtt.sample(took);
         } else if repeated {
             self.hot.rtt.after_syn_timeout();
         }

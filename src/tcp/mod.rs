@@ -31,6 +31,7 @@ mod pressure;
 mod pacing;
 mod path;
 mod program;
+mod quick;
 mod rate;
 mod recv_queue;
 mod reset;

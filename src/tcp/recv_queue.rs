@@ -41,12 +41,12 @@ impl RecvQueue {
     /// Adds a payload in order. A small one, or any when the pool is low, is
     /// copied to the last frame's end, so that few bytes do not pin a frame.
     #[inline]
-    pub fn push(&mut self, env: &mut Env, frame: Frame) {
+    pub fn push(&mut self, pool: &mut Pool, counters: &mut Counters, config: &Config, frame: Frame) {
         self.len += frame.len() as u32;
         if self.frames.is_empty() {
             self.frames.push_back(frame);
         } else {
-            self.push_behind(env.pool, env.counters, env.config, frame);
+            self.push_behind(pool, counters, config, frame);
         }
     }
 

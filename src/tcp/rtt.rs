@@ -10,14 +10,14 @@ pub(super) struct Rtt {
     srtt8: u32,
     /// Its variation times 4.
     var4: u32,
-    /// The time-out as the formulas have it, without its bounds.
-    rto: u32,
+    /// The time-out until something was measured.
+    initial: u32,
 }
 
 /// Longest round trip that is believed, in microseconds.
 const LONGEST: u32 = 1 << 27;
-/// The clock's granularity G in microseconds.
-const GRANULARITY: u32 = 1000;
+/// The clock's granularity G in nanoseconds.
+const GRANULARITY: u64 = 1_000_000;
 /// Stands beside the number of doublings: a tail's probe left, and nothing was
 /// measured since (RFC 8985, 7.3).
 pub(super) const PROBED: u8 = 0x80;
@@ -25,14 +25,12 @@ pub(super) const PROBED: u8 = 0x80;
 impl Rtt {
     /// Before any measurement (2.1).
     pub fn new(config: &Config) -> Self {
-        Self { srtt8: 0, var4: 0, rto: micros(config.initial_rto.max(config.min_rto)) }
+        Self { srtt8: 0, var4: 0, initial: micros(config.initial_rto.max(config.min_rto)) }
     }
 
-    /// A measurement (2.2, 2.3). The least time-out is a floor for the variation's
-    /// share of it, as in Linux: so a delayed ACK is no time-out on a long path
-    /// whose round trip never varies.
+    /// A measurement (2.2, 2.3).
     #[inline]
-    pub fn sample(&mut self, took: Duration, config: &Config) {
+    pub fn sample(&mut self, took: Duration) {
         let r = took.as_micros().min(LONGEST.into()) as u32;
         if self.srtt8 == 0 {
             self.srtt8 = (r << 3).max(1);
@@ -43,21 +41,27 @@ impl Rtt {
             self.var4 = self.var4 - (self.var4 >> 2) + off;
             self.srtt8 = (self.srtt8 - (self.srtt8 >> 3) + r).max(1);
         }
-        let least = micros(config.min_rto).max(GRANULARITY);
-        self.rto = (self.srtt8 >> 3).saturating_add(self.var4.max(least));
     }
 
     /// The SYN's timer expired and nothing was measured: 3 seconds for data (5.7).
     pub fn after_syn_timeout(&mut self) {
-        self.rto = self.rto.max(3_000_000);
+        self.initial = self.initial.max(3_000_000);
     }
 
     /// The time-out after `backoff` expirations (5.5), 16 at most, within the
-    /// configured bounds (2.4, 2.5).
+    /// configured bounds (2.4, 2.5). The least time-out is a floor for the variation's
+    /// share of it, as in Linux: so a delayed ACK is no time-out on a long path
+    /// whose round trip never varies.
     #[inline]
     pub fn rto(&self, backoff: u8, config: &Config) -> Duration {
-        let us = u64::from(self.rto) << (backoff & 31);
-        Duration::from_nanos((us * 1000).min(config.max_rto.as_nanos()))
+        let ns = if self.is_measured() {
+            let least = config.min_rto.as_nanos().max(GRANULARITY);
+            u64::from(self.srtt8 >> 3) * 1000 + (u64::from(self.var4) * 1000).max(least)
+        } else {
+            u64::from(self.initial) * 1000
+        };
+        // Less than 2^43, so that the doublings do not overflow.
+        Duration::from_nanos((ns << (backoff & 31).min(16)).min(config.max_rto.as_nanos()))
     }
 
     /// Something was measured.
@@ -80,21 +84,21 @@ impl Rtt {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MinRtt {
     least: u32,
-    /// When it was measured, in milliseconds.
+    /// When it was measured, in units of 2^20 nanoseconds, a millisecond nearly.
     at: u32,
 }
 
-/// A measurement counts for so many milliseconds.
-const MIN_RTT_AGE: u32 = 300_000;
+/// A measurement counts for 300 seconds, in those units.
+const MIN_RTT_AGE: u32 = (300_000_000_000u64 >> 20) as u32;
 
 impl MinRtt {
     /// A measurement.
     #[inline]
     pub fn sample(&mut self, took: Duration, now: Instant) {
         let us = took.as_micros().clamp(1, LONGEST.into()) as u32;
-        let ms = now.as_millis_wrapping();
-        if us <= self.least || self.least == 0 || ms.wrapping_sub(self.at) > MIN_RTT_AGE {
-            *self = Self { least: us, at: ms };
+        let at = (now.as_nanos() >> 20) as u32;
+        if us <= self.least || self.least == 0 || at.wrapping_sub(self.at) > MIN_RTT_AGE {
+            *self = Self { least: us, at };
         }
     }
 
@@ -118,11 +122,11 @@ mod tests {
         let config = Config { min_rto: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(&config);
         assert_eq!(rtt.rto(0, &config), Duration::from_secs(1));
-        rtt.sample(Duration::from_millis(100), &config);
+        rtt.sample(Duration::from_millis(100));
         // SRTT 100, RTTVAR 50, RTO 300.
         assert_eq!((rtt.smoothed(), rtt.variation()), (100_000, 50_000));
         assert_eq!(rtt.rto(0, &config), Duration::from_millis(300));
-        rtt.sample(Duration::from_millis(200), &config);
+        rtt.sample(Duration::from_millis(200));
         // RTTVAR 3/4 * 50 + 1/4 * 100 = 62.5, SRTT 7/8 * 100 + 1/8 * 200 = 112.5.
         assert_eq!((rtt.smoothed(), rtt.variation()), (112_500, 62_500));
         assert_eq!(rtt.rto(0, &config), Duration::from_micros(362_500));
@@ -132,11 +136,11 @@ mod tests {
     fn is_bounded_and_backs_off_exponentially() {
         let config = Config::default();
         let mut rtt = Rtt::new(&config);
-        rtt.sample(Duration::from_micros(10), &config);
+        rtt.sample(Duration::from_micros(10));
         assert_eq!(rtt.rto(0, &config), config.min_rto + Duration::from_micros(10));
         assert_eq!(rtt.rto(3, &config), Duration::from_micros(1_600_080));
         assert_eq!(rtt.rto(16 | PROBED, &config), config.max_rto);
-        rtt.sample(Duration::from_secs(1000), &config);
+        rtt.sample(Duration::from_secs(1000));
         assert_eq!(rtt.rto(0, &config), config.max_rto);
     }
 
@@ -146,7 +150,7 @@ mod tests {
             let config = Config { min_rto: Duration::from_millis(floor), ..Config::default() };
             let mut rtt = Rtt::new(&config);
             for _ in 0..100 {
-                rtt.sample(Duration::from_millis(250), &config);
+                rtt.sample(Duration::from_millis(250));
             }
             assert_eq!(rtt.rto(0, &config), Duration::from_millis(250 + floor));
         }

@@ -114,6 +114,19 @@ impl SendQueue {
         if self.sent == 0 { self.segments.only_mut() } else { None }
     }
 
+    /// The only segment, if it was sent.
+    #[inline(always)]
+    pub fn lone_sent(&self) -> Option<&Segment> {
+        if self.sent == 1 { self.segments.only() } else { None }
+    }
+
+    /// Takes the only segment, which was sent and is acknowledged.
+    #[inline(always)]
+    pub fn take_lone_sent(&mut self) -> Option<Segment> {
+        self.sent = 0;
+        self.segments.take_only()
+    }
+
     #[inline]
     pub fn has_unsent(&self) -> bool {
         (self.sent as usize) < self.segments.len()
@@ -226,12 +239,9 @@ impl SendQueue {
     #[inline(always)]
     pub fn acknowledge(&mut self, pool: &mut Pool, una: u32) -> Option<Instant> {
         // One whole segment: no loop.
-        if self.sent == 1
-            && let Some(only) = self.segments.only()
-            && una == only.end()
-            && let Some(done) = self.segments.take_only()
+        if self.lone_sent().is_some_and(|only| una == only.end())
+            && let Some(done) = self.take_lone_sent()
         {
-            self.sent = 0;
             debug_assert!(!done.marks.intersects(Marks::BOOKED));
             pool.free(done.frame);
             return Some(done.sent_at);

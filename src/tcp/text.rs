@@ -75,7 +75,14 @@ impl Connection {
     /// Takes the next payload of the stream.
     #[inline(always)]
     pub(super) fn take_in_order(&mut self, env: &mut Env, frame: Frame) -> Disposition {
-        let n = frame.len() as u32;
+        self.note_in_order(frame.len() as u32);
+        self.recv.push(env.pool, env.counters, env.config, frame);
+        Disposition { events: Events::READABLE, flush: true }
+    }
+
+    /// So many bytes came in order; are they to be acknowledged at once?
+    #[inline(always)]
+    pub(super) fn note_in_order(&mut self, n: u32) {
         let h = &mut self.hot;
         h.rcv_nxt = h.rcv_nxt.wrapping_add(n);
         h.rcv_used += n;
@@ -90,8 +97,6 @@ impl Connection {
             h.quick = h.quick.saturating_sub(1);
             h.bits |= Bits::ACK_NOW;
         }
-        self.recv.push(env, frame);
-        Disposition { events: Events::READABLE, flush: true }
     }
 
     /// Keeps what came ahead of a gap, within the bounds; the peer is told at

@@ -10,7 +10,7 @@ use crate::stack::ip_input::IpMeta;
 use crate::stack::neighbor::{Resolve, Waiter};
 use crate::stack::quick::Quick;
 use crate::tcp::time_wait::Action;
-use crate::tcp::{Connection, Events, IcmpError, Link, Plain, Readiness, Reply, State, Template};
+use crate::tcp::{Connection, Events, IcmpError, Link, Readiness, Reply, State, Template};
 use crate::telemetry::DropReason;
 use crate::wire::ethernet::Mac;
 use crate::wire::tcp::{Flags, Segment};
@@ -93,44 +93,72 @@ impl Table {
         }
     }
 
-    /// The connection of this flow over IPv4, if the segment is what it expects.
-    /// The connection found last is looked at first: segments of one flow come in
-    /// rows. Of a connection to ourselves nothing comes from the wire.
+    /// The connection of this flow over IPv4. The one found last is looked at first:
+    /// segments of one flow come in rows. Of a connection to ourselves nothing comes
+    /// from the wire.
     #[inline(always)]
-    pub(in crate::stack) fn expecting(
-        &self,
-        local: u32,
-        remote: u32,
-        ports: u32,
-        segment: &Plain,
-    ) -> Option<u32> {
+    pub(in crate::stack) fn find_quick(&self, local: u32, remote: u32, ports: u32) -> Option<u32> {
         let is = |slot: &Slot| {
-            slot.marks.contains(Marks::INDEXED) && slot.key.is_v4(local, remote, ports)
+            slot.marks & (Marks::INDEXED | Marks::LOOPED) == Marks::INDEXED
+                && slot.key.is_v4(local, remote, ports)
         };
-        let id = match self.slots.get(self.last_found as usize) {
-            Some(slot) if is(slot) => self.last_found,
-            _ => self.find_v4(local, remote, ports)?,
-        };
-        let slot = self.slots.get(id as usize)?;
-        let conn = slot.conn.as_ref()?;
-        (!slot.marks.contains(Marks::LOOPED) && conn.is_expected(segment)).then_some(id)
+        match self.slots.get(self.last_found as usize) {
+            Some(slot) if is(slot) => Some(self.last_found),
+            _ => self.find_v4(local, remote, ports),
+        }
     }
 
     #[inline(never)]
     fn find_v4(&self, local: u32, remote: u32, ports: u32) -> Option<u32> {
         let hash = self.keyed.flow_v4(local, remote, ports);
         let is = |&n: &u32| self.key_of(n).is_v4(local, remote, ports);
-        self.flows.find(hash, is).copied()
+        let id = self.flows.find(hash, is).copied().filter(|id| id & WAITING == 0)?;
+        (!self.slots[id as usize].marks.contains(Marks::LOOPED)).then_some(id)
     }
 
-    /// The segment that a connection expects (see [`Table::expecting`]).
+    /// A plain segment of a connection. Gives back what goes the long way.
     #[inline(always)]
-    pub(in crate::stack) fn quick_input(&mut self, core: &mut Core, quick: &Quick, mut packet: Packet) {
-        self.last_found = quick.id;
+    pub(in crate::stack) fn quick_input(
+        &mut self,
+        core: &mut Core,
+        quick: &Quick,
+        mut packet: Packet,
+    ) -> Option<Packet> {
         let slot = &mut self.slots[quick.id as usize];
-        let Some(conn) = &mut slot.conn else {
-            return core.discard(packet, DropReason::TcpNoSocket);
+        let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_quick(&quick.segment)) else {
+            return self.expected_input(core, quick, packet);
         };
+        self.last_found = quick.id;
+        core.counters.tcp_segments_in += 1;
+        let readable = quick.segment.len > 0;
+        let payload = if readable {
+            quick.trim(&mut packet);
+            Some(packet.head)
+        } else {
+            core.pool.free(packet.head);
+            None
+        };
+        let Core { now, pool, counters, config, .. } = core;
+        conn.input_quick(*now, pool, counters, &config.tcp, &quick.segment, payload);
+        if !slot.marks.contains(Marks::TOUCHED) {
+            slot.marks.insert(Marks::TOUCHED);
+            self.touched.push(quick.id);
+        }
+        if readable && slot.token != NONE {
+            core.events.push(Event { token: slot.token, ready: Readiness::IN });
+        }
+        None
+    }
+
+    /// The same for the other segments that header prediction takes: acknowledgments of
+    /// some of what is under way, and what makes windows and buffers grow.
+    #[inline(never)]
+    fn expected_input(&mut self, core: &mut Core, quick: &Quick, mut packet: Packet) -> Option<Packet> {
+        let slot = &mut self.slots[quick.id as usize];
+        let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_expected(&quick.segment)) else {
+            return Some(packet);
+        };
+        self.last_found = quick.id;
         core.counters.tcp_segments_in += 1;
         let payload = if quick.segment.len == 0 {
             core.pool.free(packet.head);
@@ -140,13 +168,9 @@ impl Table {
             Some(packet.head)
         };
         let done = conn.input_expected(&mut env(core, false), &quick.segment, payload);
-        if !slot.marks.contains(Marks::TOUCHED) {
-            slot.marks.insert(Marks::TOUCHED);
-            self.touched.push(quick.id);
-        }
-        if slot.token != NONE && !done.events.is_empty() {
-            core.events.push(Event { token: slot.token, ready: readiness(done.events) });
-        }
+        self.touch(quick.id);
+        self.report(core, quick.id, done.events);
+        None
     }
 
     #[inline]

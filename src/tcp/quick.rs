@@ -1,0 +1,117 @@
+//! Header prediction: the short way of the segments that nearly all are. In order,
+//! and with data, or the acknowledgment of the one segment under way, or both: a
+//! request, an answer, bulk data. Everything that could want more is asked before
+//! anything is done, so that what is done has no branches, calls nothing and needs
+//! no surroundings but the frames.
+
+use super::Config;
+use super::connection::{Bits, Connection};
+use super::input::Plain;
+use super::seq;
+use super::timers::Timer;
+use super::types::State;
+use crate::frame::{Frame, Pool};
+use crate::telemetry::Counters;
+use crate::time::Instant;
+
+impl Connection {
+    /// True where the segment can take the short way: [`input_quick`](Self::input_quick).
+    /// The pool is not low. Some 60 instructions with what it reads.
+    #[inline(always)]
+    pub fn is_quick(&self, seg: &Plain) -> bool {
+        let h = &self.hot;
+        let timestamps = h.bits.contains(Bits::TIMESTAMPS);
+        let time_ok = match seg.timestamp {
+            Some((value, _)) => timestamps && seq::ge(value, h.ts_recent),
+            None => !timestamps,
+        };
+        // Nothing new, or all that is under way.
+        let ack_ok = if seg.ack == h.snd_una {
+            seg.len > 0
+        } else {
+            seg.ack == h.snd_nxt && self.is_lone_under_way()
+        };
+        let left = h.rcv_edge.wrapping_sub(seg.seq) as i32;
+        h.state == State::Established
+            && !h.bits.intersects(Bits::SLOW)
+            && seg.seq == h.rcv_nxt
+            && time_ok
+            && ack_ok
+            && left >= seg.len as i32
+            && seg.window > 0
+            && h.snd_wnd > 0
+            && seq::lt(seg.seq.wrapping_add(seg.len), self.cold.tune_at)
+    }
+
+    /// One segment is under way and nothing waits behind it; its acknowledgment wakes
+    /// no writer, and is nothing to congestion control: it did not fill the window.
+    #[inline(always)]
+    fn is_lone_under_way(&self) -> bool {
+        let h = &self.hot;
+        let flight = h.snd_nxt.wrapping_sub(h.snd_una);
+        let least = flight.saturating_add(flight.max(2 * u32::from(h.mss)));
+        h.send.lone_sent().is_some()
+            && least <= h.congestion.window
+            && !h.congestion.wants_all()
+            && self.cold.flow.is_none()
+            && !self.was_full(flight)
+    }
+
+    /// Takes a segment that [`is_quick`](Self::is_quick); the frame's range is its
+    /// payload, `None` where it has none.
+    #[inline(always)]
+    pub fn input_quick(
+        &mut self,
+        now: Instant,
+        pool: &mut Pool,
+        counters: &mut Counters,
+        config: &Config,
+        seg: &Plain,
+        payload: Option<Frame>,
+    ) {
+        let h = &mut self.hot;
+        self.cold.last_recv = now;
+        if let Some((value, _)) = seg.timestamp
+            && seq::le(seg.seq, h.last_ack)
+        {
+            h.ts_recent = value;
+        }
+        if seg.ack != h.snd_una {
+            self.lone_acknowledged(now, pool, seg.ack);
+        }
+        let h = &mut self.hot;
+        // In order, it is newer than all before it.
+        (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
+        h.snd_wnd = u32::from(seg.window) << h.snd_scale;
+        self.cold.max_wnd = self.cold.max_wnd.max(h.snd_wnd);
+        if let Some(frame) = payload {
+            self.note_in_order(frame.len() as u32);
+            self.recv.push(pool, counters, config, frame);
+        }
+    }
+
+    /// The only segment was acknowledged, and so is everything.
+    #[inline(always)]
+    fn lone_acknowledged(&mut self, now: Instant, pool: &mut Pool, ack: u32) {
+        let h = &mut self.hot;
+        let bytes = ack.wrapping_sub(h.snd_una);
+        if let Some(done) = h.send.take_lone_sent() {
+            debug_assert_eq!(done.end(), ack);
+            pool.free(done.frame);
+            if seq::ge(ack, self.cold.rtt_seq) {
+                self.cold.rtt_seq = ack;
+                h.rtt.sample(now.since(done.sent_at));
+                self.cold.min_rtt.sample(now.since(done.sent_at), now);
+                h.backoff = 0;
+            }
+        }
+        h.snd_una = ack;
+        (h.dup_acks, h.retries) = (0, 0);
+        if bytes >= h.mss.into() {
+            self.cold.acked_mss = h.mss;
+        }
+        self.cold.stalled = Instant::NEVER;
+        self.cold.bytes_acked += u64::from(bytes);
+        h.timers.stop(Timer::Retransmit);
+    }
+}
