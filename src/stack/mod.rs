@@ -82,7 +82,7 @@ impl Stack {
             self.core.counters.rx_packets += 1;
             self.core.counters.rx_bytes += packet.len() as u64;
             let packet = match quick::Quick::of(&self.core, &self.tcp, &packet) {
-                Some(quick) => self.tcp.quick_input(&mut self.core, &quick, packet),
+                Some(quick) => self.tcp.quick_input(&mut self.core, quick, packet),
                 None => Some(packet),
             };
             if let Some(packet) = packet {

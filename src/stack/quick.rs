@@ -16,6 +16,8 @@ const IP: usize = ethernet::HEADER_LEN;
 const TCP: usize = IP + ipv4::HEADER_LEN;
 /// With the fixed part of TCP's header.
 const HEADERS: usize = TCP + tcp::HEADER_LEN;
+/// With the timestamp option, as everybody sends it.
+const STAMPED: usize = HEADERS + tcp::TIMESTAMP_LEN;
 /// Two NOPs, and the timestamp's kind and length.
 const TIMESTAMP: [u8; 4] = [1, 1, 8, 10];
 
@@ -24,9 +26,10 @@ const TIMESTAMP: [u8; 4] = [1, 1, 8, 10];
 pub(super) struct Quick {
     /// The connection's slot.
     pub id: u32,
-    pub segment: Plain,
     /// Where the payload begins in the frame's range.
     payload: usize,
+    /// Where the IP packet ends there.
+    end: usize,
 }
 
 impl Quick {
@@ -45,27 +48,39 @@ impl Quick {
             return None;
         }
         // The header's length and the flags: ACK, and perhaps PSH, alone.
-        let (payload, timestamp) = match be16(head, TCP + 12) & !0x0008 {
-            0x5010 => (HEADERS, None),
-            0x8010 => (HEADERS + 12, Some(timestamp(&bytes[HEADERS..])?)),
+        let payload = match be16(head, TCP + 12) & !0x0008 {
+            0x5010 => HEADERS,
+            0x8010 if bytes.first_chunk::<STAMPED>()?[HEADERS..][..4] == TIMESTAMP => STAMPED,
             _ => return None,
         };
         let pseudo = Sum::from_u16((end - TCP) as u16).add_u16(ipv4::TCP.into());
         if end < payload || !checksum::is_right(summed, pseudo) {
             return None;
         }
-        let segment = Plain {
-            seq: be32(head, TCP + 4),
-            ack: be32(head, TCP + 8),
-            window: be16(head, TCP + 14),
-            timestamp,
-            len: (end - payload) as u32,
-        };
         let (remote, local) = (be32(head, IP + 12), be32(head, IP + 16));
         // The source's port comes first; in a key, ours does.
         let ports = be32(head, TCP).rotate_left(16);
         let id = table.find_quick(local, remote, ports)?;
-        Some(Self { id, segment, payload })
+        Some(Self { id, payload, end })
+    }
+
+    /// The segment itself; `bytes` are the packet's.
+    #[inline(always)]
+    pub fn segment(&self, bytes: &[u8]) -> Option<Plain> {
+        let head = bytes.first_chunk::<HEADERS>()?;
+        let timestamp = match bytes.first_chunk::<STAMPED>() {
+            Some(head) if self.payload == STAMPED => {
+                Some((be32(head, HEADERS + 4), be32(head, HEADERS + 8)))
+            }
+            _ => None,
+        };
+        Some(Plain {
+            seq: be32(head, TCP + 4),
+            ack: be32(head, TCP + 8),
+            window: be16(head, TCP + 14),
+            timestamp,
+            len: (self.end - self.payload) as u32,
+        })
     }
 
     /// The payload alone, as the frame's range; of the padding behind a short
@@ -73,7 +88,7 @@ impl Quick {
     #[inline(always)]
     pub fn trim(&self, packet: &mut Packet) {
         let at = packet.head.offset() + self.payload;
-        packet.head.set_range(at, self.segment.len as usize);
+        packet.head.set_range(at, self.end - self.payload);
     }
 }
 
@@ -98,21 +113,15 @@ fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 /// fields are compared together, as the words of a little-endian machine.
 #[inline(always)]
 fn is_plain(interface: &Interface, head: &[u8; HEADERS]) -> bool {
-    let mac = u64::from(le32(head, 0)) << 16 | u64::from(le32(head, 4)) << 48;
+    let [a, b, c, d, e, f, g, h, ..] = *head;
+    let mac = u64::from_le_bytes([a, b, c, d, e, f, g, h]) << 16;
     // EtherType, version and header length, type of service.
     let kind = le32(head, 12);
     // Flags and fragment offset, time to live, protocol.
     let part = le32(head, IP + 6);
     mac == interface.quick_mac
-        && kind & 0x00ff_ffff == 0x0045_0008
-        && kind & 0x0300_0000 != 0x0300_0000
+        && kind << 8 == 0x4500_0800
+        && kind >> 24 & 3 != 3
         && part & 0xff00_ff3f == u32::from(ipv4::TCP) << 24
         && be32(head, IP + 16) == interface.quick_own
-}
-
-/// The timestamp option, aligned as everybody sends it.
-#[inline(always)]
-fn timestamp(options: &[u8]) -> Option<(u32, u32)> {
-    let options = options.first_chunk::<{ tcp::TIMESTAMP_LEN }>()?;
-    (options[..4] == TIMESTAMP).then(|| (be32(options, 4), be32(options, 8)))
 }

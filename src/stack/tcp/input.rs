@@ -121,16 +121,17 @@ impl Table {
     pub(in crate::stack) fn quick_input(
         &mut self,
         core: &mut Core,
-        quick: &Quick,
+        quick: Quick,
         mut packet: Packet,
     ) -> Option<Packet> {
         let slot = &mut self.slots[quick.id as usize];
-        let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_quick(&quick.segment)) else {
+        let Some(seg) = quick.segment(core.pool.bytes(&packet.head)) else { return Some(packet) };
+        let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_quick(&seg)) else {
             return self.expected_input(core, quick, packet);
         };
         self.last_found = quick.id;
         core.counters.tcp_segments_in += 1;
-        let readable = quick.segment.len > 0;
+        let readable = seg.len > 0;
         let payload = if readable {
             quick.trim(&mut packet);
             Some(packet.head)
@@ -139,7 +140,7 @@ impl Table {
             None
         };
         let Core { now, pool, counters, config, .. } = core;
-        conn.input_quick(*now, pool, counters, &config.tcp, &quick.segment, payload);
+        conn.input_quick(*now, pool, counters, &config.tcp, &seg, payload);
         if !slot.marks.contains(Marks::TOUCHED) {
             slot.marks.insert(Marks::TOUCHED);
             self.touched.push(quick.id);
@@ -153,21 +154,22 @@ impl Table {
     /// The same for the other segments that header prediction takes: acknowledgments of
     /// some of what is under way, and what makes windows and buffers grow.
     #[inline(never)]
-    fn expected_input(&mut self, core: &mut Core, quick: &Quick, mut packet: Packet) -> Option<Packet> {
+    fn expected_input(&mut self, core: &mut Core, quick: Quick, mut packet: Packet) -> Option<Packet> {
         let slot = &mut self.slots[quick.id as usize];
-        let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_expected(&quick.segment)) else {
+        let Some(seg) = quick.segment(core.pool.bytes(&packet.head)) else { return Some(packet) };
+        let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_expected(&seg)) else {
             return Some(packet);
         };
         self.last_found = quick.id;
         core.counters.tcp_segments_in += 1;
-        let payload = if quick.segment.len == 0 {
+        let payload = if seg.len == 0 {
             core.pool.free(packet.head);
             None
         } else {
             quick.trim(&mut packet);
             Some(packet.head)
         };
-        let done = conn.input_expected(&mut env(core, false), &quick.segment, payload);
+        let done = conn.input_expected(&mut env(core, false), &seg, payload);
         self.touch(quick.id);
         self.report(core, quick.id, done.events);
         None
