@@ -115,11 +115,18 @@ impl Stack {
     /// Tells who waited for neighbours, and lets every protocol send.
     #[inline]
     fn flush(&mut self) {
-        while let Some(frame) = self.core.undeliverable.pop() {
-            self.neighbor_unreachable(frame);
+        if !self.core.undeliverable.is_empty() {
+            self.neighbors_unreachable();
         }
         self.tcp.neighbors(&mut self.core);
         self.tcp.flush(&mut self.core);
+    }
+
+    #[cold]
+    fn neighbors_unreachable(&mut self) {
+        while let Some(frame) = self.core.undeliverable.pop() {
+            self.neighbor_unreachable(frame);
+        }
     }
 
     /// Takes in what was sent to ourselves. Each packet is copied: its sender may

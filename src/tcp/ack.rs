@@ -55,7 +55,7 @@ impl Connection {
         if self.hot.snd_una == self.hot.snd_nxt {
             self.hot.timers.stop(Timer::Retransmit);
         } else {
-            self.set_retransmit(env);
+            self.set_retransmit(env.now, env.config);
         }
         let events = self.make_room(env, queued);
         Disposition { events, flush: flush || self.owes_fin() }

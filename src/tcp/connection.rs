@@ -86,7 +86,7 @@ bitflags::bitflags! {
         const SLOW = Self::BOOKS.bits() | Self::GAP.bits() | Self::ECN_BUSY.bits()
             | Self::URGENT.bits();
         /// What a lone segment need not think of on leaving.
-        const LONE = Self::PATH.bits() | Self::ACK_PENDING.bits() | Self::ACK_NOW.bits()
+        const LONE_MAY = Self::ACK_PENDING.bits() | Self::ACK_NOW.bits()
             | Self::TIMESTAMPS.bits() | Self::SACK.bits() | Self::SCALING.bits()
             | Self::NODELAY.bits() | Self::KEEPALIVE.bits() | Self::QUICK_ACK.bits()
             | Self::PASSIVE.bits() | Self::SYN_REPEATED.bits() | Self::TAIL.bits()

@@ -1,63 +1,76 @@
 //! The most frequent sending by far, of requests and answers: one segment, of one
-//! write, with nothing under way. Some 190 instructions a round trip less than the general way.
+//! write, with nothing under way. As on the short way in, everything that could ask
+//! for more is looked at before anything is done, and no surroundings are built but
+//! what is used here.
 
+use super::Config;
 use super::connection::{Bits, Connection};
 use super::send_queue::Marks;
 use super::template::Fields;
 use super::timers::{Mode, Timer};
-use super::types::{Env, State};
+use super::types::State;
+use crate::frame::{Pool, TxQueue};
+use crate::telemetry::Counters;
+use crate::time::Instant;
 use crate::wire::tcp::Flags;
 
 impl Connection {
-    /// Sends the lone segment that waits, and what ACK is due with it. False, with
-    /// nothing done, where there is more to think of: trouble, a gap, a FIN, cork,
-    /// pacing, a window that is too small, or one that grew and may be stale.
+    /// Sends the lone segment that waits, and what ACK is due with it. When the timer
+    /// that it starts expires; `None`, with nothing done, where there is more to think
+    /// of: trouble, a gap, a FIN, cork, pacing, a window that is too small, or one that
+    /// grew and may be stale.
     #[inline(always)]
-    pub(super) fn flush_lone(&mut self, env: &mut Env) -> bool {
-        let h = &self.hot;
-        let plain = h.state == State::Established
-            && h.bits.difference(Bits::LONE).is_empty()
-            && h.bits.contains(Bits::PATH)
-            && h.snd_una == h.snd_nxt
-            && !h.congestion.is_spaced()
-            && h.congestion.window <= u32::from(env.config.initial_window) * u32::from(h.mss);
-        if !plain || self.cold.flow.is_some() || env.tx.room() == 0 {
-            return false;
+    pub fn flush_lone(
+        &mut self,
+        now: Instant,
+        pool: &mut Pool,
+        tx: &mut TxQueue,
+        counters: &mut Counters,
+        config: &Config,
+    ) -> Option<Instant> {
+        if tx.room() == 0 || !self.is_lone_ready(config) {
+            return None;
         }
-        let (room, timestamp) = (self.room(), self.data_timestamp(env.now));
-        let (most, usable) = (usize::from(self.hot.mss), self.hot.snd_wnd as usize);
-        let fits = |len: usize| len <= most && len <= usable;
-        let Some(seg) = self.hot.send.lone_unsent() else { return false };
-        let ready = fits(seg.frame.len()) && seg.frame.offset() == room;
-        if !ready || !seg.marks.contains(Marks::PUSH) {
-            return false;
-        }
-        self.send_lone(env, room, timestamp)
-    }
-
-    #[inline(always)]
-    fn send_lone(&mut self, env: &mut Env, room: usize, timestamp: Option<(u32, u32)>) -> bool {
-        let window = self.window();
+        let timestamp = self.data_timestamp(now);
+        let window = self.window_now();
         let h = &mut self.hot;
-        let Some(seg) = h.send.lone_unsent() else { return false };
+        let seg = h.send.lone_unsent()?;
         let flags = Flags::ACK | Flags::PSH;
         let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
-        let (len, sum, template) = (seg.frame.len(), seg.sum, &self.template);
-        let Some(mut out) = env.pool.transmit_and_write(&mut seg.frame, room + len) else {
-            return false;
-        };
-        template.stamp_data(out.buffer(), fields, timestamp, len, sum);
-        env.tx.push(out.written());
-        seg.sent_at = env.now;
+        let (len, sum, end) = (seg.frame.len(), seg.sum, seg.end());
+        // The payload lies right behind the headers.
+        let end_of_frame = seg.frame.offset() + len;
+        let mut out = pool.transmit_and_write(&mut seg.frame, end_of_frame)?;
+        self.template.stamp_data(out.buffer(), fields, timestamp, len, sum);
+        tx.push(out.written());
+        seg.sent_at = now;
         h.send.on_first_sent();
-        h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
-        self.cold.small_end = h.snd_nxt;
-        self.cold.last_sent = env.now;
-        self.ack_left(env, true);
+        h.snd_nxt = end;
+        self.cold.small_end = end;
+        self.cold.last_sent = now;
+        counters.tcp_segments_out += 1;
+        self.ack_left(true);
         let settled = matches!(self.cold.mode, Mode::Hold | Mode::Settle);
         if settled || !self.hot.timers.is_set(Timer::Retransmit) {
-            self.set_retransmit(env);
+            self.set_retransmit(now, config);
         }
-        true
+        Some(self.hot.timers.get(Timer::Retransmit))
+    }
+
+    /// True where there is such a segment, and nothing else.
+    #[inline(always)]
+    fn is_lone_ready(&self, config: &Config) -> bool {
+        let h = &self.hot;
+        let Some(seg) = h.send.lone_waiting() else { return false };
+        let (len, initial) = (seg.len(), u32::from(config.initial_window) * u32::from(h.mss));
+        h.state == State::Established
+            && h.bits & !Bits::LONE_MAY == Bits::PATH
+            && h.snd_una == h.snd_nxt
+            && len <= h.snd_wnd.min(h.mss.into())
+            && seg.frame.offset() == self.room()
+            && seg.marks.contains(Marks::PUSH)
+            && h.congestion.window <= initial
+            && !h.congestion.is_spaced()
+            && self.cold.flow.is_none()
     }
 }

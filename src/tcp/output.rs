@@ -1,5 +1,6 @@
 //! What leaves, once a batch: what is lost, then new data, then at most one ACK.
 
+use super::Config;
 use super::connection::{Bits, Connection};
 use super::send_queue::Marks;
 use super::template::{Fields, timestamp_option};
@@ -22,11 +23,15 @@ impl Connection {
     /// timer or the program touched.
     #[inline]
     pub fn flush(&mut self, env: &mut Env) -> Flush {
-        if self.flush_lone(env) { Flush::Done } else { self.flush_any(env) }
+        match self.flush_lone(env.now, env.pool, env.tx, env.counters, env.config) {
+            Some(_) => Flush::Done,
+            None => self.flush_any(env),
+        }
     }
 
+    /// As [`flush`](Self::flush), for whom [`flush_lone`](Self::flush_lone) was none.
     #[inline(never)]
-    fn flush_any(&mut self, env: &mut Env) -> Flush {
+    pub fn flush_any(&mut self, env: &mut Env) -> Flush {
         if !self.hot.bits.contains(Bits::PATH) {
             self.arm(env);
             return Flush::Done;
@@ -272,7 +277,8 @@ impl Connection {
         if fin {
             self.fin_left();
         }
-        self.ack_left(env, true);
+        env.counters.tcp_segments_out += 1;
+        self.ack_left(true);
         Ok(())
     }
 
@@ -346,7 +352,8 @@ impl Connection {
     /// program's.
     fn data_left(&mut self, env: &mut Env, fresh: bool) {
         let quick = self.hot.quick;
-        self.ack_left(env, true);
+        env.counters.tcp_segments_out += 1;
+        self.ack_left(true);
         if !fresh {
             self.hot.quick = quick;
         }
@@ -359,7 +366,7 @@ impl Connection {
         r.undo.resent(env.now);
         if i == 0 && self.cold.mode == Mode::Retransmit {
             // Not again less than an RTO from now (RFC 6298, 5).
-            self.set_retransmit(env);
+            self.set_retransmit(env.now, env.config);
         }
         if self.hot.bits.contains(Bits::CARE) {
             self.probe_resent(env, seq);
@@ -378,7 +385,8 @@ impl Connection {
         if !self.template.send_bare(env.pool, env.tx, fields, options) {
             return Err(self.out_of_frames(env));
         }
-        self.ack_left(env, true);
+        env.counters.tcp_segments_out += 1;
+        self.ack_left(true);
         Ok(())
     }
 
@@ -437,14 +445,14 @@ impl Connection {
         if !self.template.send_bare_urgent(env.pool, env.tx, fields, options, urgent) {
             return Err(self.out_of_frames(env));
         }
-        self.ack_left(env, false);
+        env.counters.tcp_segments_out += 1;
+        self.ack_left(false);
         Ok(())
     }
 
     /// A segment with our acknowledgment left.
     #[inline]
-    pub(super) fn ack_left(&mut self, env: &mut Env, with_data: bool) {
-        env.counters.tcp_segments_out += 1;
+    pub(super) fn ack_left(&mut self, with_data: bool) {
         let h = &mut self.hot;
         h.last_ack = h.rcv_nxt;
         if with_data {
@@ -502,7 +510,7 @@ impl Connection {
         if h.snd_una != h.snd_nxt {
             let mode = self.cold.mode;
             if !h.timers.is_set(Timer::Retransmit) || mode == Mode::Hold || mode == Mode::Settle {
-                self.set_retransmit(env);
+                self.set_retransmit(env.now, env.config);
             } else if mode == Mode::Probe && self.cold.last_sent == env.now {
                 self.set_probe(env);
             }
@@ -538,23 +546,23 @@ impl Connection {
     /// Starts the retransmission timer anew (RFC 6298, 5.1 and 5.3), or that of
     /// the tail's probe, which comes before it (RFC 8985, 7.2).
     #[inline]
-    pub(super) fn set_retransmit(&mut self, env: &Env) {
+    pub(super) fn set_retransmit(&mut self, now: Instant, config: &Config) {
         let h = &self.hot;
-        let mut wait = h.rtt.rto(h.backoff, env.config);
+        let mut wait = h.rtt.rto(h.backoff, config);
         let none = Bits::NO_PROBE | Bits::TAIL_DUE | Bits::RECOVERY | Bits::LOSS;
         let trouble = Bits::TAIL | none;
         let mode = if h.snd_wnd == 0 && h.state.is_synchronized() {
             Mode::Persist
         } else if h.bits & trouble == Bits::TAIL {
-            wait = wait.min(self.probe_timeout(env));
+            wait = wait.min(self.probe_timeout(config));
             Mode::Probe
         } else {
             Mode::Retransmit
         };
-        let mut at = env.now + wait;
+        let mut at = now + wait;
         if self.cold.user_timeout > 0 {
             let limit = Duration::from_millis(self.cold.user_timeout.into());
-            at = at.min(self.cold.stalled.min(env.now) + limit);
+            at = at.min(self.cold.stalled.min(now) + limit);
         }
         self.hot.timers.set(Timer::Retransmit, at);
         self.cold.mode = mode;

@@ -171,7 +171,7 @@ impl Connection {
     /// moves left (SHLD-14; what the scale cannot express is announced less but
     /// taken all the same, RFC 7323, 2.4), and moves right only by enough
     /// (MUST-39).
-    #[inline]
+    #[inline(never)]
     pub(super) fn window(&mut self) -> u16 {
         let step = u32::from(self.cold.adv_mss);
         let h = &mut self.hot;
@@ -185,6 +185,20 @@ impl Connection {
         let units = units.min(65_535);
         h.rcv_edge = seq::max(h.rcv_edge, h.rcv_nxt.wrapping_add(units << scale));
         units as u16
+    }
+
+    /// As [`window`](Self::window) in a state that has one, where it mostly shrinks by
+    /// what came in and stays within what was announced.
+    #[inline(always)]
+    pub(super) fn window_now(&mut self) -> u16 {
+        let h = &self.hot;
+        let left = h.rcv_edge.wrapping_sub(h.rcv_nxt);
+        let free = h.rcv_buf.saturating_sub(h.rcv_used);
+        let step = u32::from(self.cold.adv_mss).min(h.rcv_buf / 2);
+        if left as i32 >= 0 && free < left.saturating_add(step) {
+            return (left >> h.rcv_scale).min(65_535) as u16;
+        }
+        self.window()
     }
 
     /// The program sends no more: a FIN follows the queued data (half-close).

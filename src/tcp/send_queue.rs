@@ -114,6 +114,12 @@ impl SendQueue {
         if self.sent == 0 { self.segments.only_mut() } else { None }
     }
 
+    /// The same, to look at.
+    #[inline(always)]
+    pub fn lone_waiting(&self) -> Option<&Segment> {
+        if self.sent == 0 { self.segments.only() } else { None }
+    }
+
     /// The only segment, if it was sent.
     #[inline(always)]
     pub fn lone_sent(&self) -> Option<&Segment> {

@@ -53,6 +53,11 @@ impl Timers {
     }
 
     #[inline]
+    pub fn get(&self, timer: Timer) -> Instant {
+        self.0[timer as usize]
+    }
+
+    #[inline]
     pub fn is_set(&self, timer: Timer) -> bool {
         self.0[timer as usize] != Instant::NEVER
     }

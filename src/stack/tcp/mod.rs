@@ -142,8 +142,8 @@ pub struct Table {
     stalled: pressure::Stalled,
     /// Connections whose programs gave them up.
     orphans: usize,
-    /// What `touched` is swapped with while it is worked off.
-    flushing: Vec<u32>,
+    /// Whom the wheel wakes, while they are worked off.
+    woken: Vec<u32>,
     wheel: Wheel,
     isn: isn::Generator,
     cookies: cookies::Cookies,
@@ -184,7 +184,7 @@ impl Table {
             starved: Vec::new(),
             stalled: pressure::Stalled::default(),
             orphans: 0,
-            flushing: Vec::new(),
+            woken: Vec::new(),
             wheel: Wheel::new(core.now),
             isn: isn::Generator::new(&mut core.rng, core.config.tcp.sequence_base),
             cookies: cookies::Cookies::default(),

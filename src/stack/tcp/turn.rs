@@ -37,12 +37,12 @@ impl Table {
     /// A tick of the wheel, a millisecond, is over.
     #[inline(never)]
     fn wheel_turned(&mut self, core: &mut Core) {
-        let mut woken = core::mem::take(&mut self.flushing);
+        let mut woken = core::mem::take(&mut self.woken);
         self.wheel.advance(core.now, &mut woken);
         for id in woken.drain(..) {
             self.wake(core, id);
         }
-        self.flushing = woken;
+        self.woken = woken;
     }
 
     /// There are frames again: programs that found none are told.
@@ -187,23 +187,44 @@ impl Table {
         if self.touched.is_empty() {
             return;
         }
-        let mut list = core::mem::take(&mut self.touched);
-        core::mem::swap(&mut self.touched, &mut self.flushing);
-        for &id in &list {
-            self.flush_one(core, id);
+        let waiting = self.touched.len();
+        for i in 0..waiting {
+            self.flush_one(core, self.touched[i]);
         }
-        self.stuck = self.touched.len();
-        list.clear();
-        self.flushing = list;
+        // Behind them are those that are to be flushed again.
+        self.stuck = self.touched.len() - waiting;
+        if self.stuck == 0 {
+            self.touched.clear();
+        } else {
+            self.touched.drain(..waiting);
+        }
     }
 
-    #[inline]
+    /// A lone segment leaves here; everything else in [`Table::flush_any`].
+    #[inline(always)]
     fn flush_one(&mut self, core: &mut Core, id: u32) {
         let slot = &mut self.slots[id as usize];
         slot.marks.remove(Marks::TOUCHED);
+        let Core { now, pool, tx, counters, config, .. } = core;
+        if !slot.marks.intersects(Marks::LOOPED | Marks::TIME_WAIT | Marks::CLOSED)
+            && let Some(conn) = &mut slot.conn
+            && let Some(timer) = conn.flush_lone(*now, pool, tx, counters, &config.tcp)
+        {
+            // Another that was set since is looked at when this one is.
+            if timer < slot.armed {
+                self.arm(core.now, id);
+            }
+            return;
+        }
+        self.flush_any(core, id);
+    }
+
+    #[inline(never)]
+    fn flush_any(&mut self, core: &mut Core, id: u32) {
+        let slot = &mut self.slots[id as usize];
         let Some(conn) = &mut slot.conn else { return };
         let looped = slot.marks.contains(Marks::LOOPED);
-        if conn.flush(&mut env(core, looped)) == Flush::Again {
+        if conn.flush_any(&mut env(core, looped)) == Flush::Again {
             slot.marks.insert(Marks::TOUCHED);
             self.touched.push(id);
         } else if slot.marks.intersects(Marks::TIME_WAIT | Marks::CLOSED) {

@@ -310,7 +310,7 @@ impl Connection {
             _ => false,
         };
         if advanced || stale {
-            self.set_retransmit(env);
+            self.set_retransmit(env.now, env.config);
         }
         let h = &mut self.hot;
         if reneging {

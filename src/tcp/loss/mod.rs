@@ -269,7 +269,7 @@ impl Connection {
                 self.hot.congestion.window = pipe + r.prr.room(0, false, pipe, threshold, mss);
             }
         }
-        self.set_retransmit(env);
+        self.set_retransmit(env.now, env.config);
         self.after_booked(env, r, false);
         FLUSH
     }

@@ -3,6 +3,7 @@
 //! the time-out.
 
 use super::{FLUSH, Recovery, Seen};
+use crate::tcp::Config;
 use crate::tcp::connection::{Bits, Connection};
 use crate::tcp::output::Sent;
 use crate::tcp::rtt::PROBED;
@@ -28,10 +29,10 @@ impl Connection {
     /// ACK too. A first guess where nothing was measured. The coarse clock of both
     /// ends is allowed for.
     #[inline]
-    pub(in crate::tcp) fn probe_timeout(&self, env: &Env) -> Duration {
+    pub(in crate::tcp) fn probe_timeout(&self, config: &Config) -> Duration {
         let srtt = Duration::from_micros(self.hot.rtt.smoothed().into());
         let slack = if self.hot.send.sent() <= 1 {
-            env.config.probe_ack_delay
+            config.probe_ack_delay
         } else {
             Duration::from_millis(2)
         };
@@ -48,7 +49,7 @@ impl Connection {
             return FLUSH;
         }
         self.hot.bits -= Bits::TAIL;
-        self.set_retransmit(env);
+        self.set_retransmit(env.now, env.config);
         self.hot.bits |= Bits::TAIL;
         Disposition::NONE
     }
@@ -89,7 +90,7 @@ impl Connection {
         self.books().1.tail = Some(Tail { end, resent: fresh.is_none(), flight });
         // The time-out counts from here.
         self.cold.mode = Mode::Retransmit;
-        self.set_retransmit(env);
+        self.set_retransmit(env.now, env.config);
         Ok(())
     }
 
