@@ -90,15 +90,22 @@ impl<T> Few<T> {
 
     #[inline(always)]
     pub fn push_back(&mut self, value: T) {
-        if self.first.is_none() {
-            self.first = Some(value);
-        } else {
-            self.push_behind(value);
+        match self.vacancy() {
+            Some(place) => *place = Some(value),
+            None => self.push_behind(value),
         }
     }
 
+    /// The place in front, where it is empty: who fills it there saves a copy.
+    #[inline(always)]
+    pub fn vacancy(&mut self) -> Option<&mut Option<T>> {
+        if self.first.is_none() { Some(&mut self.first) } else { None }
+    }
+
+    /// As [`push_back`](Self::push_back), where there is no vacancy.
     #[inline(never)]
-    fn push_behind(&mut self, value: T) {
+    pub fn push_behind(&mut self, value: T) {
+        debug_assert!(self.first.is_some());
         self.rest.get_or_insert_default().push_back(value);
     }
 

@@ -157,6 +157,10 @@ impl Connection {
     pub(super) fn after_release(&mut self) -> Disposition {
         let h = &mut self.hot;
         let left = seq::distance(h.rcv_nxt, h.rcv_edge);
+        // Twice that is more than can ever be free: nothing to be worked out.
+        if left > h.rcv_buf / 2 {
+            return Disposition::NONE;
+        }
         // Not more than the header can say.
         let free = h.rcv_buf.saturating_sub(h.rcv_used).min(65_535 << h.rcv_scale);
         let step = u32::from(self.cold.adv_mss).min(h.rcv_buf / 2);

@@ -210,9 +210,19 @@ impl SendQueue {
     }
 
     /// Adds a segment of the payload in this frame's range.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, frame: Frame, seq: u32, sum: u16, marks: Marks) {
-        self.segments.push_back(Segment { frame, seq, sum, marks, sent_at: Instant::ZERO });
+        if let Some(place) = self.segments.vacancy() {
+            *place = Some(Segment { frame, seq, sum, marks, sent_at: Instant::ZERO });
+        } else {
+            self.push_behind(frame, seq, sum, marks);
+        }
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, frame: Frame, seq: u32, sum: u16, marks: Marks) {
+        let segment = Segment { frame, seq, sum, marks, sent_at: Instant::ZERO };
+        self.segments.push_behind(segment);
     }
 
     /// The last write ends here.
