@@ -34,7 +34,7 @@ impl Connection {
         let timestamp = self.data_timestamp(now);
         let window = self.window_now();
         let h = &mut self.hot;
-        let seg = h.send.lone_unsent()?;
+        let seg = h.send.front_mut()?;
         let flags = Flags::ACK | Flags::PSH;
         let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
         let (len, sum, end) = (seg.frame.len(), seg.sum, seg.end());

@@ -108,13 +108,13 @@ impl SendQueue {
         self.segments.partition_point(|s| seq::lt(s.seq, seq))
     }
 
-    /// The only segment, if it was never sent.
+    /// The oldest segment, to change it.
     #[inline(always)]
-    pub fn lone_unsent(&mut self) -> Option<&mut Segment> {
-        if self.sent == 0 { self.segments.only_mut() } else { None }
+    pub fn front_mut(&mut self) -> Option<&mut Segment> {
+        self.segments.front_mut()
     }
 
-    /// The same, to look at.
+    /// The only segment, if it was never sent.
     #[inline(always)]
     pub fn lone_waiting(&self) -> Option<&Segment> {
         if self.sent == 0 { self.segments.only() } else { None }
