@@ -1,10 +1,19 @@
 //! What leaves together: where PSH stands in the middle of a write.
 
 use super::connection::Connection;
-use super::output::{Full, Sent};
+use super::output::{Along, Full};
 use super::send_queue::Marks;
 use super::seq;
 use super::types::Env;
+
+/// Segments from the middle of a write that leave one after another.
+#[derive(Debug, Default)]
+pub(super) struct Burst {
+    /// So many left since the last PSH.
+    place: u32,
+    /// With so many PSH is due; zero before it is needed.
+    most: u32,
+}
 
 impl Connection {
     /// Segments that Linux would hand to its device as one packet: about a
@@ -20,24 +29,31 @@ impl Connection {
         (((rate >> 10) + near) / u64::from(h.mss)).clamp(least.clamp(1, 1000).into(), 1000) as u32
     }
 
-    /// Sends a segment from the middle of a write, after `burst` that left with it.
-    /// The last of several carries PSH, as does each that fills half a window or a
-    /// train, as in Linux: the peer need not wait for more. Gives the next's place.
-    #[inline(never)]
-    pub(super) fn send_in_burst(&mut self, env: &mut Env, i: usize, fin: bool, burst: u32) -> Result<u32, Full> {
+    /// True where segment `i`, of `len` bytes and from the middle of a write, carries PSH
+    /// as the last of several that leave together: one that ends the flight, fills half a
+    /// window, or ends a train, as in Linux. The peer need not wait for more.
+    #[inline]
+    pub(super) fn ends_train(&self, least: u32, i: usize, len: u32, burst: &mut Burst) -> bool {
+        if burst.most == 0 {
+            let half = self.hot.congestion.window / u32::from(self.hot.mss) / 2;
+            burst.most = half.clamp(1, self.train(least));
+        }
+        let place = burst.place;
+        let full = place + 1 == burst.most;
+        burst.place = if full { 0 } else { place + 1 };
+        place > 0 && (full || self.ends_flight(i, len))
+    }
+
+    /// Nothing leaves behind segment `i`, for want of data or of room.
+    #[inline]
+    fn ends_flight(&self, i: usize, len: u32) -> bool {
         let h = &self.hot;
-        let mss = u32::from(h.mss);
-        let len = h.send.get(i).len();
-        let (window, edge) = (h.congestion.window, h.snd_una.wrapping_add(h.snd_wnd));
-        let last = h.send.is_last(i) || {
-            let next = h.send.get(i + 1).len().min(mss);
-            self.pipe() + len + next > window || seq::distance(h.snd_nxt, edge) < len + next
-        };
-        let half = (window / mss / 2).clamp(1, self.train(env.config.least_train));
-        let place = burst % half;
-        let push = place > 0 && (last || place + 1 == half);
-        self.hot.send.get_mut(i).marks.set(Marks::TRAIN, push);
-        self.pushed(i, push, |conn| conn.send_fresh(env, i, fin)).map(|()| burst + 1)
+        if h.send.is_last(i) {
+            return true;
+        }
+        let both = len + h.send.get(i + 1).len().min(h.mss.into());
+        let edge = h.snd_una.wrapping_add(h.snd_wnd);
+        self.pipe() + both > h.congestion.window || seq::distance(h.snd_nxt, edge) < both
     }
 
     /// Sends segment `i` again. Where the one in front of it in its train did just
@@ -47,18 +63,8 @@ impl Connection {
     pub(super) fn send_again(&mut self, env: &mut Env, i: usize, end: Option<u32>) -> Result<Option<u32>, Full> {
         let seg = self.hot.send.get(i);
         let (last, next) = (seg.marks.contains(Marks::TRAIN), seg.end());
-        let push = last && end == Some(seg.seq);
-        self.pushed(i, push, |conn| conn.send_segment(env, i, false))?;
+        let with = Along { fin: false, push: last && end == Some(seg.seq) };
+        self.send_segment(env, i, with)?;
         Ok((!last).then_some(next))
-    }
-
-    /// Sends segment `i` by this call, with PSH if that is due now or anyway.
-    #[inline]
-    fn pushed(&mut self, i: usize, push: bool, send: impl FnOnce(&mut Self) -> Sent) -> Sent {
-        let anyway = self.hot.send.get(i).marks.contains(Marks::PUSH);
-        self.hot.send.get_mut(i).marks.set(Marks::PUSH, push || anyway);
-        let sent = send(self);
-        self.hot.send.get_mut(i).marks.set(Marks::PUSH, anyway);
-        sent
     }
 }

@@ -1,6 +1,7 @@
 //! What leaves, once a batch: what is lost, then new data, then at most one ACK.
 
 use super::Config;
+use super::burst::Burst;
 use super::connection::{Bits, Connection};
 use super::send_queue::Marks;
 use super::template::{Fields, timestamp_option};
@@ -13,6 +14,15 @@ use crate::wire::tcp::Flags;
 
 /// Whether a step of output got all it had through.
 pub(super) type Sent = Result<(), Full>;
+
+/// What a segment carries besides what it is marked with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Along {
+    /// The FIN.
+    pub fin: bool,
+    /// PSH, as the last of several (see burst.rs).
+    pub push: bool,
+}
 
 /// The transmit queue is full or the pool empty.
 #[derive(Debug)]
@@ -130,7 +140,7 @@ impl Connection {
         if self.hot.snd_una == self.hot.snd_nxt {
             self.restart_after_idle(env);
         }
-        let mut burst = 0;
+        let mut burst = Burst::default();
         if self.hot.bits.contains(Bits::CARE) {
             self.look_after(env);
             if self.user_timeout_bytes().is_some() {
@@ -143,21 +153,24 @@ impl Connection {
             }
         }
         while let Some(i) = self.hot.send.first_unsent() {
-            let len = self.hot.send.get(i).len();
+            let seg = self.hot.send.get(i);
+            let (len, pushed) = (seg.len(), seg.marks.contains(Marks::PUSH));
             let most = self.allowance(len, i);
             if most == 0 || self.is_held_back(env.now) {
                 return Ok(());
             }
-            if len > most && !self.hot.send.split(env.pool, i, most as usize, self.room()) {
+            let cut = len > most;
+            if cut && !self.hot.send.split(env.pool, i, most as usize, self.room()) {
                 return Err(self.out_of_frames(env));
             }
-            let fin = self.hot.send.is_last(i) && self.owes_fin();
-            if self.hot.send.get(i).marks.contains(Marks::PUSH) {
-                self.send_fresh(env, i, fin)?;
-                burst = 0;
+            let fin = self.owes_fin() && self.hot.send.is_last(i);
+            let push = if pushed && !cut {
+                burst = Burst::default();
+                false
             } else {
-                burst = self.send_in_burst(env, i, fin, burst)?;
-            }
+                self.ends_train(env.config.least_train, i, len.min(most), &mut burst)
+            };
+            self.send_fresh(env, i, Along { fin, push })?;
             self.hot.bits -= Bits::PROBE_DUE;
         }
         if self.owes_fin() { self.send_bare_fin(env) } else { Ok(()) }
@@ -250,31 +263,32 @@ impl Connection {
 
     /// Sends segment `i` of the queue, which was never sent, from its own frame.
     #[inline(always)]
-    pub(super) fn send_fresh(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
+    pub(super) fn send_fresh(&mut self, env: &mut Env, i: usize, with: Along) -> Sent {
         let (room, timestamp) = (self.room(), self.data_timestamp(env.now));
         let odd = self.hot.bits.intersects(Bits::PROBE_DUE | Bits::ECN_BUSY | Bits::CARE);
         if odd || env.tx.room() == 0 || self.hot.send.get(i).frame.offset() != room {
-            return self.send_segment(env, i, fin);
+            return self.send_segment(env, i, with);
         }
-        let window = self.window();
+        let window = self.window_now();
         let h = &mut self.hot;
         let seg = h.send.get_mut(i);
         let mut flags = Flags::ACK;
-        flags.set(Flags::PSH, seg.marks.contains(Marks::PUSH));
-        flags.set(Flags::FIN, fin);
+        flags.set(Flags::PSH, with.push || seg.marks.contains(Marks::PUSH));
+        flags.set(Flags::FIN, with.fin);
         let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
         let (len, sum, template) = (seg.frame.len(), seg.sum, &self.template);
         let Some(mut out) = env.pool.transmit_and_write(&mut seg.frame, room + len) else {
-            return self.send_segment(env, i, fin);
+            return self.send_segment(env, i, with);
         };
         template.stamp_data(out.buffer(), fields, timestamp, len, sum);
         env.tx.push(out.written());
         seg.sent_at = env.now;
+        seg.marks.set(Marks::TRAIN, with.push);
         h.send.on_first_sent();
         h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
         self.cold.last_sent = env.now;
         self.count_paced(env.now, len);
-        if fin {
+        if with.fin {
             self.fin_left();
         }
         env.counters.tcp_segments_out += 1;
@@ -285,7 +299,7 @@ impl Connection {
     /// Sends segment `i` of the queue. Its own frame is used where the payload
     /// lies right and no transmission of it is pending, else a copy.
     #[inline(never)]
-    pub(super) fn send_segment(&mut self, env: &mut Env, i: usize, fin: bool) -> Sent {
+    pub(super) fn send_segment(&mut self, env: &mut Env, i: usize, with: Along) -> Sent {
         if env.tx.room() == 0 {
             return Err(self.out_of_queue(env));
         }
@@ -301,8 +315,8 @@ impl Connection {
         let last_resent = !fresh && h.bits.contains(Bits::FIN_SENT) && h.send.is_last(i);
         let seg = h.send.get_mut(i);
         let mut flags = Flags::ACK | ecn;
-        flags.set(Flags::PSH, seg.marks.contains(Marks::PUSH));
-        flags.set(Flags::FIN, fin || last_resent);
+        flags.set(Flags::PSH, with.push || seg.marks.contains(Marks::PUSH));
+        flags.set(Flags::FIN, with.fin || last_resent);
         let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
         let (len, sum) = (seg.frame.len(), seg.sum);
         let template = &self.template;
@@ -331,6 +345,7 @@ impl Connection {
         }
         if fresh {
             seg.sent_at = env.now;
+            seg.marks.set(Marks::TRAIN, with.push);
             h.send.on_first_sent();
             h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
         } else {
@@ -341,7 +356,7 @@ impl Connection {
         }
         self.cold.last_sent = env.now;
         self.count_paced(env.now, len);
-        if fin {
+        if with.fin {
             self.fin_left();
         }
         self.data_left(env, fresh);

@@ -10,7 +10,7 @@
 use super::Config;
 use super::connection::{Bits, Connection, limit};
 use super::loss::Recovery;
-use super::output::Full;
+use super::output::{Along, Full};
 use super::seq;
 use super::types::{Discover, Env};
 use crate::time::{Duration, Instant};
@@ -290,7 +290,7 @@ impl Connection {
             return Ok(());
         }
         let seq = self.hot.send.get(i).seq;
-        self.send_segment(env, i, false)?;
+        self.send_segment(env, i, Along::default())?;
         env.counters.tcp_mtu_probes += 1;
         if let Some(s) = self.search() {
             s.probe = Some(Probe { size, seq, end: seq.wrapping_add(len as u32) });

@@ -5,7 +5,7 @@
 use super::{FLUSH, Recovery, Seen};
 use crate::tcp::Config;
 use crate::tcp::connection::{Bits, Connection};
-use crate::tcp::output::Sent;
+use crate::tcp::output::{Along, Sent};
 use crate::tcp::rtt::PROBED;
 use crate::tcp::seq;
 use crate::tcp::timers::Mode;
@@ -70,11 +70,11 @@ impl Connection {
         }
         if let Some(i) = fresh {
             let fin = self.hot.send.is_last(i) && self.owes_fin();
-            self.send_segment(env, i, fin)?;
+            self.send_segment(env, i, Along { fin, push: false })?;
         } else {
             let sent = self.hot.send.sent() as usize;
             if sent > 0 {
-                self.send_segment(env, sent - 1, false)?;
+                self.send_segment(env, sent - 1, Along::default())?;
             } else {
                 self.send_control(env, self.hot.snd_end, Flags::FIN | Flags::ACK)?;
             }
