@@ -41,7 +41,9 @@ pub use neighbor::{Neighbor, Resolve, Waiter};
 pub use route::{Path, Route};
 
 use crate::arch;
-use crate::frame::{Batch, Packet, Pool};
+use arrayvec::Drain;
+use quick::Quick;
+use crate::frame::{BATCH, Batch, Packet, Pool};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
 
@@ -78,10 +80,13 @@ impl Stack {
         for packet in batch.iter().skip(1) {
             arch::prefetch(self.core.pool.bytes(&packet.head));
         }
-        for packet in batch.drain(..) {
-            self.core.counters.rx_packets += 1;
-            self.core.counters.rx_bytes += packet.len() as u64;
-            let packet = match quick::Quick::of(&self.core, &self.tcp, &packet) {
+        let mut packets = batch.drain(..);
+        while let Some(packet) = packets.next() {
+            self.count_received(&packet);
+            let packet = match Quick::of(&self.core, &self.tcp, &packet) {
+                Some(quick) if quick.is_bare() && packets.len() > 0 => {
+                    self.receive_acks(quick, packet, &mut packets)
+                }
                 Some(quick) => self.tcp.quick_input(&mut self.core, quick, packet),
                 None => Some(packet),
             };
@@ -89,7 +94,48 @@ impl Stack {
                 self.link_input(packet, false);
             }
         }
+        drop(packets);
         self.report();
+    }
+
+    #[inline(always)]
+    fn count_received(&mut self, packet: &Packet) {
+        self.core.counters.rx_packets += 1;
+        self.core.counters.rx_bytes += packet.len() as u64;
+    }
+
+    /// Takes in an ACK without data, and all of the batch that follow it: of those of
+    /// one flow that come in a row only the last has something to say. Gives back what
+    /// is none of that row.
+    #[inline(never)]
+    fn receive_acks(
+        &mut self,
+        mut quick: Quick,
+        mut packet: Packet,
+        packets: &mut Drain<'_, Packet, BATCH>,
+    ) -> Option<Packet> {
+        for next in packets {
+            self.count_received(&next);
+            let found = Quick::of(&self.core, &self.tcp, &next);
+            if let Some(mut later) = found
+                && self.tcp.stands_for(&self.core, (&quick, &packet), (&later, &next))
+            {
+                later.merged = quick.merged + 1;
+                self.core.counters.tcp_acks_merged += 1;
+                self.core.counters.tcp_segments_in += 1;
+                std::mem::replace(&mut packet, next).free(&mut self.core.pool);
+                quick = later;
+                continue;
+            }
+            if let Some(packet) = self.tcp.quick_input(&mut self.core, quick, packet) {
+                self.link_input(packet, false);
+            }
+            return match found {
+                Some(quick) => self.tcp.quick_input(&mut self.core, quick, next),
+                None => Some(next),
+            };
+        }
+        self.tcp.quick_input(&mut self.core, quick, packet)
     }
 
     /// Does what is due at `now`: timers, neighbours that were found or not, and

@@ -30,6 +30,8 @@ pub(super) struct Quick {
     payload: usize,
     /// Where the IP packet ends there.
     end: usize,
+    /// ACKs that it stands for, besides itself.
+    pub merged: u32,
 }
 
 impl Quick {
@@ -61,7 +63,13 @@ impl Quick {
         // The source's port comes first; in a key, ours does.
         let ports = be32(head, TCP).rotate_left(16);
         let id = table.find_quick(local, remote, ports)?;
-        Some(Self { id, payload, end })
+        Some(Self { id, payload, end, merged: 0 })
+    }
+
+    /// True for a segment without data.
+    #[inline(always)]
+    pub fn is_bare(&self) -> bool {
+        self.end == self.payload
     }
 
     /// The segment itself; `bytes` are the packet's.
@@ -80,6 +88,7 @@ impl Quick {
             window: be16(head, TCP + 14),
             timestamp,
             len: (self.end - self.payload) as u32,
+            merged: self.merged,
         })
     }
 

@@ -14,6 +14,8 @@ use crate::time::{Duration, Instant};
 pub(super) struct Progress {
     /// Bytes acknowledged by the cumulative number.
     pub acked: u32,
+    /// ACKs merged into this one; zero where it stands for itself.
+    pub merged: u32,
     /// Bytes newly acknowledged or selectively acknowledged.
     pub delivered: u32,
     /// Bytes newly marked lost.
@@ -35,6 +37,7 @@ impl Connection {
         env: &mut Env,
         ack: u32,
         timestamp: Option<(u32, u32)>,
+        merged: u32,
     ) -> Disposition {
         let queued = self.queued();
         let h = &mut self.hot;
@@ -49,7 +52,7 @@ impl Connection {
         self.cold.stalled = Instant::NEVER;
         self.cold.bytes_acked += u64::from(bytes);
         self.measure(env, ack, timestamp, sent_at);
-        self.open_window(env, bytes, flight, sent_at);
+        self.open_window(env, (bytes, merged), flight, sent_at);
         let flush = self.hot.send.has_unsent();
         // RFC 6298, 5.2 and 5.3.
         if self.hot.snd_una == self.hot.snd_nxt {
@@ -83,7 +86,7 @@ impl Connection {
     pub(super) fn open_window(
         &mut self,
         env: &Env,
-        bytes: u32,
+        (bytes, merged): (u32, u32),
         flight: u32,
         sent_at: Option<Instant>,
     ) {
@@ -92,7 +95,7 @@ impl Connection {
         if limited || congestion.wants_all() || self.cold.flow.is_some() {
             let most = self.most_under_way(self.hot.snd_una.wrapping_sub(bytes), flight);
             let limited = limited || self.is_window_limited(most);
-            let progress = Progress { acked: bytes, delivered: bytes, limited, ..Progress::default() };
+            let progress = Progress { acked: bytes, merged, delivered: bytes, limited, ..Progress::default() };
             self.tell_congestion(env, &Progress { sent_at, newest: sent_at, ..progress });
         }
     }
@@ -123,6 +126,7 @@ impl Connection {
         h.congestion.on_ack(&congestion::Ack {
             now: env.now,
             acked: p.acked,
+            acks: p.merged + 1,
             delivered: p.delivered,
             lost: p.lost,
             in_flight,

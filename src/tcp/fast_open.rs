@@ -178,7 +178,7 @@ impl Connection {
         self.hot.snd_nxt = self.hot.snd_una.wrapping_add(sent.into());
         let mut d = Disposition { events: Events::empty(), flush: true };
         if seg.ack != self.hot.snd_una {
-            d = d.and(self.acknowledged(env, seg.ack, seg.options.timestamp));
+            d = d.and(self.acknowledged(env, seg.ack, seg.options.timestamp, 0));
         }
         if self.hot.snd_una != self.hot.snd_nxt {
             self.outstanding_is_lost();

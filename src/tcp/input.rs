@@ -47,6 +47,8 @@ pub struct Plain {
     pub timestamp: Option<(u32, u32)>,
     /// Bytes of payload.
     pub len: u32,
+    /// ACKs of the same batch that this one stands for, besides itself.
+    pub merged: u32,
 }
 
 impl Plain {
@@ -58,7 +60,8 @@ impl Plain {
             return None;
         }
         let (window, timestamp) = (seg.window, seg.options.timestamp);
-        Some(Self { seq: seg.seq, ack: seg.ack, window, timestamp, len: seg.payload_len as u32 })
+        let len = seg.payload_len as u32;
+        Some(Self { seq: seg.seq, ack: seg.ack, window, timestamp, len, merged: 0 })
     }
 }
 
@@ -122,7 +125,7 @@ impl Connection {
         self.cold.last_recv = env.now;
         self.take_timestamp(seg.seq, seg.timestamp);
         if seg.ack != self.hot.snd_una {
-            d = self.acknowledged(env, seg.ack, seg.timestamp);
+            d = self.acknowledged(env, seg.ack, seg.timestamp, seg.merged);
         }
         d.flush |= self.take_window(seg.seq, seg.ack, seg.window);
         if let Some(frame) = payload {
@@ -250,7 +253,7 @@ impl Connection {
         if self.is_booked(seg) {
             d = d.and(self.ack_booked(env, seg));
         } else if seq::gt(seg.ack, h.snd_una) {
-            d = d.and(self.acknowledged(env, seg.ack, seg.options.timestamp));
+            d = d.and(self.acknowledged(env, seg.ack, seg.options.timestamp, 0));
         }
         if seq::ge(seg.ack, self.hot.snd_una) {
             d.flush |= self.take_window(seg.seq, seg.ack, seg.window);

@@ -76,6 +76,8 @@ pub struct Counters {
     pub tcp_fast_open_full: u64,
     /// ACKs not heard because the listener waits for data (TCP_DEFER_ACCEPT).
     pub tcp_deferred: u64,
+    /// ACKs of a batch that a later one of the same batch stood for.
+    pub tcp_acks_merged: u64,
     /// Connections ended for their memory: their peers took nothing for long.
     pub tcp_stalled_ended: u64,
     /// Closed connections reset because there were too many of them.
@@ -119,6 +121,7 @@ impl Default for Counters {
             tcp_fast_open_refused: 0,
             tcp_fast_open_full: 0,
             tcp_deferred: 0,
+            tcp_acks_merged: 0,
             tcp_stalled_ended: 0,
             tcp_orphans_reset: 0,
         }

@@ -5,6 +5,7 @@ mod datagram;
 mod ecn;
 mod epoll;
 mod guard;
+mod merge;
 mod stream;
 mod table;
 

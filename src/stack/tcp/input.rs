@@ -151,6 +151,24 @@ impl Table {
         None
     }
 
+    /// True where the second of two ACKs without data says all that the first does:
+    /// of one connection that expects both, with the same timestamp, and for more.
+    pub(in crate::stack) fn stands_for(
+        &self,
+        core: &Core,
+        first: (&Quick, &Packet),
+        second: (&Quick, &Packet),
+    ) -> bool {
+        if first.0.id != second.0.id || !second.0.is_bare() {
+            return false;
+        }
+        let segment = |(quick, packet): (&Quick, &Packet)| quick.segment(core.pool.bytes(&packet.head));
+        let (Some(a), Some(b)) = (segment(first), segment(second)) else { return false };
+        let Some(conn) = &self.slots[first.0.id as usize].conn else { return false };
+        let forward = b.ack.wrapping_sub(a.ack) as i32 > 0 && a.timestamp == b.timestamp;
+        forward && conn.is_expected(&a) && conn.is_expected(&b)
+    }
+
     /// The same for the other segments that header prediction takes: acknowledgments of
     /// some of what is under way, and what makes windows and buffers grow.
     #[inline(never)]

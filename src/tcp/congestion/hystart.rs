@@ -123,7 +123,7 @@ impl Hystart {
             self.samples = self.samples.saturating_add(1);
             self.judge();
         }
-        let most = if paced { u32::MAX } else { MOST * ack.mss };
+        let most = if paced { u32::MAX } else { MOST * ack.mss * ack.acks };
         let grow = ack.acked.min(most);
         Step::Grow(if self.rounds > 0 { grow / DIVISOR } else { grow })
     }

@@ -108,6 +108,9 @@ pub struct Ack {
     pub now: Instant,
     /// Bytes newly acknowledged by the cumulative number.
     pub acked: u32,
+    /// ACKs that this one stands for, itself included: what may count of one, counts
+    /// so often.
+    pub acks: u32,
     /// Bytes newly acknowledged or selectively acknowledged.
     pub delivered: u32,
     /// Bytes newly marked lost.
@@ -412,6 +415,7 @@ mod testing {
         Ack {
             now: Instant::ZERO,
             acked,
+            acks: 1,
             delivered: acked,
             lost: 0,
             in_flight: 0,

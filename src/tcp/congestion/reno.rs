@@ -20,7 +20,7 @@ impl Reno {
         let mut bytes = ack.acked;
         if *window < threshold {
             let most = if self.after_timeout { ack.mss } else { 2 * ack.mss };
-            let grow = bytes.min(most).min(threshold - *window);
+            let grow = bytes.min(most * ack.acks).min(threshold - *window);
             *window += grow;
             if *window < threshold {
                 return;

@@ -261,6 +261,7 @@ impl Connection {
             let progress = Progress {
                 // What was known to be there before makes no window larger now.
                 acked: advanced.min(seen.delivered),
+                merged: 0,
                 delivered: seen.delivered,
                 lost: newly_lost,
                 limited,
