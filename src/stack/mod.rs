@@ -41,9 +41,8 @@ pub use neighbor::{Neighbor, Resolve, Waiter};
 pub use route::{Path, Route};
 
 use crate::arch;
-use arrayvec::Drain;
 use quick::Quick;
-use crate::frame::{BATCH, Batch, Packet, Pool};
+use crate::frame::{Batch, Packet, Pool};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
 
@@ -80,21 +79,20 @@ impl Stack {
         for packet in batch.iter().skip(1) {
             arch::prefetch(self.core.pool.bytes(&packet.head));
         }
-        let mut packets = batch.drain(..);
-        while let Some(packet) = packets.next() {
+        // Taken from the end, which costs the least.
+        batch.reverse();
+        while let Some(packet) = batch.pop() {
             self.count_received(&packet);
-            let packet = match Quick::of(&self.core, &self.tcp, &packet) {
-                Some(quick) if quick.is_bare() && packets.len() > 0 => {
-                    self.receive_acks(quick, packet, &mut packets)
-                }
-                Some(quick) => self.tcp.quick_input(&mut self.core, quick, packet),
-                None => Some(packet),
-            };
-            if let Some(packet) = packet {
+            let Some(quick) = Quick::of(&self.core, &self.tcp, &packet) else {
                 self.link_input(packet, false);
+                continue;
+            };
+            if quick.is_bare() && !batch.is_empty() {
+                self.receive_acks(quick, packet, batch);
+            } else if let Some(packet) = self.tcp.quick_input(&mut self.core, quick, packet) {
+                self.plain_input(quick, packet);
             }
         }
-        drop(packets);
         self.report();
     }
 
@@ -104,38 +102,38 @@ impl Stack {
         self.core.counters.rx_bytes += packet.len() as u64;
     }
 
-    /// Takes in an ACK without data, and all of the batch that follow it: of those of
-    /// one flow that come in a row only the last has something to say. Gives back what
-    /// is none of that row.
+    /// A plain segment that is none for the shortest way.
     #[inline(never)]
-    fn receive_acks(
-        &mut self,
-        mut quick: Quick,
-        mut packet: Packet,
-        packets: &mut Drain<'_, Packet, BATCH>,
-    ) -> Option<Packet> {
-        for next in packets {
-            self.count_received(&next);
-            let found = Quick::of(&self.core, &self.tcp, &next);
-            if let Some(mut later) = found
-                && self.tcp.stands_for(&self.core, (&quick, &packet), (&later, &next))
-            {
-                later.merged = quick.merged + 1;
-                self.core.counters.tcp_acks_merged += 1;
-                self.core.counters.tcp_segments_in += 1;
-                std::mem::replace(&mut packet, next).free(&mut self.core.pool);
-                quick = later;
-                continue;
-            }
-            if let Some(packet) = self.tcp.quick_input(&mut self.core, quick, packet) {
-                self.link_input(packet, false);
-            }
-            return match found {
-                Some(quick) => self.tcp.quick_input(&mut self.core, quick, next),
-                None => Some(next),
-            };
+    fn plain_input(&mut self, quick: Quick, packet: Packet) {
+        if let Some(packet) = self.tcp.expected_input(&mut self.core, quick, packet) {
+            self.link_input(packet, false);
         }
-        self.tcp.quick_input(&mut self.core, quick, packet)
+    }
+
+    /// Takes in an ACK without data and those of its flow that follow it at once, at the
+    /// end of a turned batch: only the last has something to say.
+    #[inline(never)]
+    fn receive_acks(&mut self, mut quick: Quick, mut packet: Packet, batch: &mut Batch) {
+        while let Some(next) = batch.pop() {
+            let found = Quick::of(&self.core, &self.tcp, &next);
+            let same = |later: &Quick| {
+                self.tcp.stands_for(&self.core, (&quick, &packet), (later, &next))
+            };
+            let Some(mut later) = found.filter(same) else {
+                // Not of that row: it is looked at anew.
+                batch.push(next);
+                break;
+            };
+            self.count_received(&next);
+            later.merged = quick.merged + 1;
+            self.core.counters.tcp_acks_merged += 1;
+            self.core.counters.tcp_segments_in += 1;
+            std::mem::replace(&mut packet, next).free(&mut self.core.pool);
+            quick = later;
+        }
+        if let Some(packet) = self.tcp.quick_input(&mut self.core, quick, packet) {
+            self.plain_input(quick, packet);
+        }
     }
 
     /// Does what is due at `now`: timers, neighbours that were found or not, and

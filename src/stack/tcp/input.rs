@@ -116,7 +116,7 @@ impl Table {
         (!self.slots[id as usize].marks.contains(Marks::LOOPED)).then_some(id)
     }
 
-    /// A plain segment of a connection. Gives back what goes the long way.
+    /// A plain segment of a connection. Gives back what cannot take the shortest way.
     #[inline(always)]
     pub(in crate::stack) fn quick_input(
         &mut self,
@@ -126,9 +126,10 @@ impl Table {
     ) -> Option<Packet> {
         let slot = &mut self.slots[quick.id as usize];
         let Some(seg) = quick.segment(core.pool.bytes(&packet.head)) else { return Some(packet) };
-        let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_quick(&seg)) else {
-            return self.expected_input(core, quick, packet);
-        };
+        let Some(conn) = &mut slot.conn else { return Some(packet) };
+        if !conn.is_quick(&seg) {
+            return Some(packet);
+        }
         self.last_found = quick.id;
         core.counters.tcp_segments_in += 1;
         let readable = seg.len > 0;
@@ -172,7 +173,7 @@ impl Table {
     /// The same for the other segments that header prediction takes: acknowledgments of
     /// some of what is under way, and what makes windows and buffers grow.
     #[inline(never)]
-    fn expected_input(&mut self, core: &mut Core, quick: Quick, mut packet: Packet) -> Option<Packet> {
+    pub(in crate::stack) fn expected_input(&mut self, core: &mut Core, quick: Quick, mut packet: Packet) -> Option<Packet> {
         let slot = &mut self.slots[quick.id as usize];
         let Some(seg) = quick.segment(core.pool.bytes(&packet.head)) else { return Some(packet) };
         let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_expected(&seg)) else {
