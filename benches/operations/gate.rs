@@ -94,7 +94,7 @@ fn marks(entry: &Entry) -> (&'static [&'static str], &'static str) {
         // From one function to the other, but not in the third, and of the worker's
         // thread alone. `--toggle-collect` switches collecting off to begin with, so
         // the order matters.
-        Run::Worker => (
+        Run::Worker(_) => (
             &[
                 "--toggle-collect=*worker::apart*",
                 "--collect-atstart=yes",

@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 use meter::{Empty, Meter, Operation};
 use std::process::ExitCode;
 use tcp::Part;
+use worker::Serves;
 
 /// How one is run.
 #[derive(Clone, Copy)]
@@ -24,7 +25,7 @@ enum Run {
     /// In a meter.
     Metered(fn() -> Box<dyn Operation>),
     /// On a worker of its own.
-    Worker,
+    Worker(worker::Serves),
 }
 
 /// An operation that is counted.
@@ -40,6 +41,10 @@ const fn entry(name: &'static str, what: &'static str, make: fn() -> Box<dyn Ope
     Entry { name, what, run: Run::Metered(make), warm: 200, steps: 1000 }
 }
 
+const fn on_worker(name: &'static str, what: &'static str, serves: Serves) -> Entry {
+    Entry { name, what, run: Run::Worker(serves), warm: 200, steps: 1000 }
+}
+
 /// The name of the run that counts nothing.
 const EMPTY: &str = "empty";
 
@@ -47,12 +52,14 @@ const EMPTY: &str = "empty";
 const ENTRIES: &[Entry] = &[
     entry("tcp-echo", "TCP echo of 64 bytes, both ends, a round trip", || Box::new(tcp::Echo::new(true))),
     entry("tcp-echo-server", "TCP echo of 64 bytes, the server's half", || Box::new(tcp::Echo::new(false))),
-    Entry { name: "tcp-echo-c", what: "the same through the C layer, on a worker", run: Run::Worker, warm: 200, steps: 1000 },
+    on_worker("tcp-echo-c", "the same through the C layer, on a worker", Serves::Streams),
+    on_worker("tcp-echo-c-lent", "the same with frames that are lent", Serves::Lent),
     entry("bulk-in", "a full segment in, of 32: received, read, acknowledged", || Box::new(tcp::Bulk::new(Part::In))),
     entry("bulk-out", "a full segment out, of 32: written, summed, queued", || Box::new(tcp::Bulk::new(Part::Out))),
     entry("ack-in", "an ACK in, of two segments, 16 in a batch", || Box::new(tcp::Bulk::new(Part::Acks))),
     entry("connection", "a connection at the server, from SYN to closed", || Box::new(tcp::Life::new())),
     entry("udp-echo", "UDP echo of 64 bytes, the server's half", || Box::new(tcp::Datagram::new())),
+    on_worker("udp-echo-c", "the same through the C layer, on a worker", Serves::Datagrams),
     entry("smoltcp/tcp-echo", "TCP echo of 64 bytes, both ends, a round trip", || Box::new(smol::Echo::new(true))),
     entry("smoltcp/tcp-echo-server", "TCP echo of 64 bytes, the server's half", || Box::new(smol::Echo::new(false))),
     entry("smoltcp/bulk-in", "a full segment in, of 32", || Box::new(smol::Bulk::new(Part::In))),
@@ -88,8 +95,8 @@ fn run(name: &str) -> ExitCode {
     };
     let (done, calls) = match entry.run {
         Run::Metered(make) => Meter::run(&mut *make(), entry.warm, entry.steps),
-        Run::Worker => {
-            worker::run(entry.warm, entry.steps);
+        Run::Worker(serves) => {
+            worker::run(serves, entry.warm, entry.steps);
             (entry.steps, 0)
         }
     };

@@ -8,10 +8,11 @@
 //! that no timer is due because the machine is busy.
 
 use crate::ours::{self, End, SERVER};
-use libc::{c_int, c_void, epoll_event, size_t, ssize_t};
+use libc::{c_int, c_void, epoll_event, size_t, sockaddr, socklen_t, ssize_t};
 use ringroad::device::{Capabilities, Device};
 use ringroad::ffi::{
-    rr_accept4, rr_bind, rr_epoll_create1, rr_epoll_ctl, rr_epoll_wait, rr_listen, rr_recv, rr_send, rr_socket,
+    rr_accept4, rr_bind, rr_epoll_create1, rr_epoll_ctl, rr_epoll_wait, rr_listen, rr_recv, rr_recvfrom, rr_send,
+    rr_sendto, rr_socket, rr_zc_alloc, rr_zc_frame, rr_zc_recv, rr_zc_release, rr_zc_send,
 };
 use ringroad::frame::{Batch, Packet, Pool, TxQueue};
 use ringroad::runtime::{Config, Runtime, Station, Wait};
@@ -20,6 +21,17 @@ use ringroad::time::{Duration, Instant};
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::mem::MaybeUninit;
+
+/// How the server does it.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Serves {
+    /// rr_recv, rr_send.
+    Streams,
+    /// rr_zc_recv, and into a frame of rr_zc_alloc; rr_zc_send.
+    Lent,
+    /// rr_recvfrom, rr_sendto.
+    Datagrams,
+}
 
 /// The client behind the device, on the worker's thread as all that is here.
 struct Client {
@@ -80,9 +92,9 @@ fn last_turn() {
 }
 
 impl Client {
-    fn new(warm: u64, steps: u64) -> Self {
+    fn new(serves: Serves, warm: u64, steps: u64) -> Self {
         let mut end = End::new(2);
-        let h = end.connect(SERVER);
+        let h = if serves == Serves::Datagrams { end.connect_datagrams(SERVER) } else { end.connect(SERVER) };
         end.watch(h);
         let now = Instant::ZERO + Duration::from_secs(1);
         Self { end, h, now, batch: Batch::new(), asked: false, answers: 0, warm, steps }
@@ -93,6 +105,7 @@ impl Client {
         self.now += Duration::from_micros(1);
         self.end.sockets.receive(self.now, &mut self.batch);
         if !self.asked && self.end.sockets.is_delivered(self.h) {
+            // A datagram waits until the address is resolved.
             self.asked = true;
             self.end.begin(self.h);
         } else if self.asked && self.end.ask() {
@@ -157,13 +170,42 @@ impl Device for Wire {
     fn refill(&mut self, _: &mut Pool) {}
 }
 
-type Wait4 = unsafe extern "C" fn(c_int, *mut epoll_event, c_int, c_int) -> c_int;
+type EpollWait = unsafe extern "C" fn(c_int, *mut epoll_event, c_int, c_int) -> c_int;
 type Recv = unsafe extern "C" fn(c_int, *mut c_void, size_t, c_int) -> ssize_t;
 type Send = unsafe extern "C" fn(c_int, *const c_void, size_t, c_int) -> ssize_t;
+type RecvFrom =
+    unsafe extern "C" fn(c_int, *mut c_void, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t;
+type SendTo =
+    unsafe extern "C" fn(c_int, *const c_void, size_t, c_int, *const sockaddr, socklen_t) -> ssize_t;
+type Lend = unsafe extern "C" fn(c_int, *mut rr_zc_frame, usize, c_int) -> isize;
+type Take = unsafe extern "C" fn(c_int, *mut rr_zc_frame, usize) -> isize;
 
 /// The calls, as a C program has them: through a pointer, and never inlined.
-fn calls() -> (Wait4, Recv, Send) {
-    black_box((rr_epoll_wait as Wait4, rr_recv as Recv, rr_send as Send))
+#[derive(Clone, Copy)]
+struct Calls {
+    wait: EpollWait,
+    recv: Recv,
+    send: Send,
+    recv_from: RecvFrom,
+    send_to: SendTo,
+    zc_recv: Lend,
+    zc_alloc: Take,
+    zc_send: Lend,
+    zc_release: Take,
+}
+
+fn calls() -> Calls {
+    black_box(Calls {
+        wait: rr_epoll_wait,
+        recv: rr_recv,
+        send: rr_send,
+        recv_from: rr_recvfrom,
+        send_to: rr_sendto,
+        zc_recv: rr_zc_recv,
+        zc_alloc: rr_zc_alloc,
+        zc_send: rr_zc_send,
+        zc_release: rr_zc_release,
+    })
 }
 
 fn watch(set: c_int, fd: c_int) {
@@ -172,13 +214,14 @@ fn watch(set: c_int, fd: c_int) {
     assert_eq!(unsafe { rr_epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &mut event) }, 0);
 }
 
-/// The set and the listener, made at a worker's first turn.
-fn open(warm: u64, steps: u64) -> (c_int, c_int) {
+/// The set and the listener (none: -1), made at a worker's first turn.
+fn open(serves: Serves, warm: u64, steps: u64) -> (c_int, c_int) {
     // Not before the time that it was, and at the same place of the timer wheel's ticks.
     TIME.set((ringroad::runtime::clock::now().as_nanos() | u64::from(u32::MAX)) + 1);
-    CLIENT.set(Some(Client::new(warm, steps)));
+    CLIENT.set(Some(Client::new(serves, warm, steps)));
     let set = rr_epoll_create1(0);
-    let listener = rr_socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
+    let kind = if serves == Serves::Datagrams { libc::SOCK_DGRAM } else { libc::SOCK_STREAM };
+    let fd = rr_socket(libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0);
     let any = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,
         sin_port: SERVER.port().to_be(),
@@ -186,21 +229,24 @@ fn open(warm: u64, steps: u64) -> (c_int, c_int) {
         sin_zero: [0; 8],
     };
     // SAFETY: a valid address, and its length.
-    let bound = unsafe { rr_bind(listener, (&raw const any).cast(), size_of_val(&any) as u32) };
-    assert_eq!((bound, rr_listen(listener, 16)), (0, 0));
-    watch(set, listener);
-    SERVED.set(Some((set, listener)));
-    (set, listener)
+    assert_eq!(unsafe { rr_bind(fd, (&raw const any).cast(), size_of_val(&any) as u32) }, 0);
+    if serves != Serves::Datagrams {
+        assert_eq!(rr_listen(fd, 16), 0);
+    }
+    watch(set, fd);
+    let served = (set, if serves == Serves::Datagrams { -1 } else { fd });
+    SERVED.set(Some(served));
+    served
 }
 
-/// One turn of the program; false at the end.
-fn turn(warm: u64, steps: u64, (wait, recv, send): (Wait4, Recv, Send)) -> bool {
-    let (set, listener) = SERVED.get().unwrap_or_else(|| open(warm, steps));
-    // As in C, nobody fills them before the calls do.
+/// One turn of the program, which does `serve` for what can be read; false at the end.
+#[inline(always)]
+fn turn(serve: impl Fn(c_int, &Calls), open: impl Fn() -> (c_int, c_int), calls: &Calls) -> bool {
+    let (set, listener) = SERVED.get().unwrap_or_else(open);
+    // As in C, nobody fills them before the call does.
     let mut events = [const { MaybeUninit::<epoll_event>::uninit() }; 64];
-    let mut buffer = [const { MaybeUninit::<u8>::uninit() }; 2 * ours::MESSAGE];
     // SAFETY: `events` has room for so many.
-    let n = unsafe { wait(set, events.as_mut_ptr().cast(), 64, 0) };
+    let n = unsafe { (calls.wait)(set, events.as_mut_ptr().cast(), 64, 0) };
     for event in events.iter().take(n.max(0) as usize) {
         // SAFETY: `wait` wrote so many.
         let fd = unsafe { event.assume_init_ref() }.u64 as c_int;
@@ -210,17 +256,51 @@ fn turn(warm: u64, steps: u64, (wait, recv, send): (Wait4, Recv, Send)) -> bool 
             watch(set, new);
             continue;
         }
-        // SAFETY: `buffer` has room for so many bytes.
-        let got = unsafe { recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        assert_eq!(got, ours::MESSAGE as isize);
-        // SAFETY: so many bytes were just read.
-        assert_eq!(unsafe { send(fd, buffer.as_ptr().cast(), got as usize, libc::MSG_NOSIGNAL) }, got);
+        serve(fd, calls);
     }
     !DONE.get()
 }
 
+fn echo(fd: c_int, calls: &Calls) {
+    let mut buffer = [const { MaybeUninit::<u8>::uninit() }; 2 * ours::MESSAGE];
+    // SAFETY: `buffer` has room for so many bytes.
+    let got = unsafe { (calls.recv)(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+    assert_eq!(got, ours::MESSAGE as isize);
+    // SAFETY: so many bytes were just read.
+    assert_eq!(unsafe { (calls.send)(fd, buffer.as_ptr().cast(), got as usize, libc::MSG_NOSIGNAL) }, got);
+}
+
+fn echo_lent(fd: c_int, calls: &Calls) {
+    let mut frames = [MaybeUninit::<rr_zc_frame>::uninit(); 2];
+    let [read, written] = &mut frames;
+    let (read, written) = (read.as_mut_ptr(), written.as_mut_ptr());
+    // SAFETY: room for a frame each; what is read and written is theirs.
+    unsafe {
+        assert_eq!((calls.zc_recv)(fd, read, 1, 0), 1);
+        assert_eq!((calls.zc_alloc)(fd, written, 1), 1);
+        let len = (*read).len;
+        assert!(len == ours::MESSAGE && len <= (*written).len);
+        (*written).data.cast::<u8>().copy_from_nonoverlapping((*read).data.cast(), ours::MESSAGE);
+        (*written).len = len;
+        assert_eq!((calls.zc_send)(fd, written, 1, libc::MSG_NOSIGNAL), 1);
+        assert_eq!((calls.zc_release)(fd, read, 1), 1);
+    }
+}
+
+fn answer(fd: c_int, calls: &Calls) {
+    let mut buffer = [const { MaybeUninit::<u8>::uninit() }; 2 * ours::MESSAGE];
+    let mut from = MaybeUninit::<libc::sockaddr_in>::uninit();
+    let mut len = size_of_val(&from) as socklen_t;
+    let (data, from) = (buffer.as_mut_ptr().cast(), from.as_mut_ptr().cast());
+    // SAFETY: `buffer` has room for so many bytes, `from` for so many.
+    let got = unsafe { (calls.recv_from)(fd, data, buffer.len(), 0, from, &mut len) };
+    assert_eq!(got, ours::MESSAGE as isize);
+    // SAFETY: so many bytes were just read, and so many of an address.
+    assert_eq!(unsafe { (calls.send_to)(fd, data, got as usize, 0, from, len) }, got);
+}
+
 /// Serves `steps` echoes after `warm` ones that do not count.
-pub fn run(warm: u64, steps: u64) {
+pub fn run(serves: Serves, warm: u64, steps: u64) {
     let device = Wire(Capabilities { mtu: 1500, mac: [2, 0, 0, 0, 0, 1], partial_checksums: false });
     // With a `tick` the worker asks for the time by `clock_gettime`, not by the
     // processor's counter.
@@ -230,5 +310,11 @@ pub fn run(warm: u64, steps: u64) {
     let runtime = Runtime::with_stations(config, vec![station]).expect("a worker");
     runtime.install().expect("the only one");
     let calls = calls();
-    runtime.run_loop(move || turn(warm, steps, calls)).expect("it runs to its end");
+    let open = move || open(serves, warm, steps);
+    let ran = match serves {
+        Serves::Streams => runtime.run_loop(move || turn(echo, open, &calls)),
+        Serves::Lent => runtime.run_loop(move || turn(echo_lent, open, &calls)),
+        Serves::Datagrams => runtime.run_loop(move || turn(answer, open, &calls)),
+    };
+    ran.expect("it runs to its end");
 }

@@ -3,9 +3,9 @@
 use super::address::{self, Given};
 use super::errno::{self, guard, shielded};
 use super::message::{self, Control};
+use super::own;
 use super::target::Target;
 use crate::errno::{Errno, Result};
-use crate::runtime::posix;
 use crate::socket::linux::{TCP_CM_INQ, TCP_INQ};
 use crate::socket::{Figure, RecvMeta, SendMeta};
 use core::ffi::{c_int, c_uint, c_void};
@@ -50,7 +50,7 @@ fn broken_pipe(target: Target, fd: c_int) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rr_write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
     // SAFETY: the caller's promise.
-    if let Some(sent) = unsafe { send_own::<0>(fd, buf, len, 0) } {
+    if let Some(sent) = unsafe { own::send::<0>(fd, buf, len, 0) } {
         return sent;
     }
     // SAFETY: the caller's promise.
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn rr_send(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller's promise.
-    if let Some(sent) = unsafe { send_own::<1>(fd, buf, len, flags) } {
+    if let Some(sent) = unsafe { own::send::<1>(fd, buf, len, flags) } {
         return sent;
     }
     // SAFETY: the caller's promise.
@@ -98,28 +98,6 @@ unsafe fn send_elsewhere(fd: c_int, buf: *const c_void, len: size_t, flags: c_in
     };
     // SAFETY: the caller's promise.
     sending(target, fd, flags, || unsafe { send(target, fd, buf, len, flags) })
-}
-
-/// The short way of a worker's own thread; `None` where it is not one. There is one
-/// of its own for each `CALL`, so that the compiler puts it into the call.
-///
-/// # Safety
-/// `buf` is null or `len` readable bytes.
-#[inline(always)]
-unsafe fn send_own<const CALL: usize>(
-    fd: c_int,
-    buf: *const c_void,
-    len: usize,
-    flags: c_int,
-) -> Option<ssize_t> {
-    let sent = errno::attempt(move || {
-        let _own = CALL;
-        // SAFETY: the caller's promise.
-        let data = unsafe { message::bytes(buf, len) }.ok()?;
-        Some(posix::own_send(fd, data, flags)?.map(|n| n as ssize_t))
-    })?;
-    signal_broken_pipe(Target::Running, fd, flags, sent);
-    Some(sent)
 }
 
 /// # Safety
@@ -150,6 +128,10 @@ pub unsafe extern "C" fn rr_sendto(
     addr: *const sockaddr,
     addr_len: socklen_t,
 ) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(sent) = unsafe { own::send_to(fd, buf, len, flags, addr, addr_len) } {
+        return sent;
+    }
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::sendto(fd, buf, len, flags, addr, addr_len) };
@@ -297,7 +279,7 @@ pub unsafe extern "C" fn rr_sendmmsg(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rr_read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
     // SAFETY: the caller's promise.
-    if let Some(got) = unsafe { recv_own::<0>(fd, buf, len, 0) } {
+    if let Some(got) = unsafe { own::recv::<0>(fd, buf, len, 0) } {
         return got;
     }
     // SAFETY: the caller's promise.
@@ -328,7 +310,7 @@ pub unsafe extern "C" fn rr_recv(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller's promise.
-    if let Some(got) = unsafe { recv_own::<1>(fd, buf, len, flags) } {
+    if let Some(got) = unsafe { own::recv::<1>(fd, buf, len, flags) } {
         return got;
     }
     // SAFETY: the caller's promise.
@@ -345,26 +327,6 @@ unsafe fn recv_elsewhere(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int)
     };
     // SAFETY: the caller's promise.
     unsafe { recv(target, fd, buf, len, flags) }
-}
-
-/// The short way of a worker's own thread; `None` where it is not one. `CALL` as in
-/// [`send_own`].
-///
-/// # Safety
-/// `buf` is null or `len` writable bytes.
-#[inline(always)]
-unsafe fn recv_own<const CALL: usize>(
-    fd: c_int,
-    buf: *mut c_void,
-    len: usize,
-    flags: c_int,
-) -> Option<ssize_t> {
-    errno::attempt(move || {
-        let _own = CALL;
-        // SAFETY: the caller's promise.
-        let out = unsafe { message::bytes_mut(buf, len) }.ok()?;
-        Some(posix::own_recv(fd, out, flags)?.map(|n| n as ssize_t))
-    })
 }
 
 /// # Safety
@@ -392,6 +354,10 @@ pub unsafe extern "C" fn rr_recvfrom(
     addr: *mut sockaddr,
     addr_len: *mut socklen_t,
 ) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(got) = unsafe { own::recv_from(fd, buf, len, flags, addr, addr_len) } {
+        return got;
+    }
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::recvfrom(fd, buf, len, flags, addr, addr_len) };
@@ -488,7 +454,7 @@ unsafe fn recv_message(
 
 /// What a call that received so many bytes returns: with MSG_TRUNC, a
 /// datagram's whole length.
-fn told(n: usize, meta: &RecvMeta, flags: c_int) -> usize {
+pub(super) fn told(n: usize, meta: &RecvMeta, flags: c_int) -> usize {
     if flags & libc::MSG_TRUNC != 0 && meta.from.is_some() { meta.full_len } else { n }
 }
 

@@ -96,9 +96,10 @@ pub unsafe extern "C" fn rr_epoll_wait(
 /// `events` is null or `max` writable structs.
 #[inline(always)]
 unsafe fn ready(epfd: c_int, events: *mut epoll_event, max: c_int) -> c_int {
-    let Some(room) = usize::try_from(max).ok().filter(|m| *m <= MAX_EVENTS && !events.is_null()) else {
+    if max <= 0 || max as usize > MAX_EVENTS || events.is_null() {
         return 0;
-    };
+    }
+    let room = max as usize;
     guard(|| {
         let mut at = events;
         let found = posix::own_ready(epfd, room, |event| {

@@ -55,6 +55,11 @@ impl<S: Copy + PartialEq> Lent<S> {
         Self { slots: OnceLock::new(), count }
     }
 
+    /// Frames of the arena that it was made for.
+    pub(super) fn frames(&self) -> usize {
+        self.count
+    }
+
     fn slots(&self) -> &[Slot<S>] {
         let empty = || Slot {
             id: AtomicU64::new(0),

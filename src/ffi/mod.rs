@@ -16,6 +16,7 @@ mod errno;
 mod lent;
 mod lifecycle;
 mod message;
+mod own;
 mod poll;
 mod sim;
 mod socket;

@@ -100,7 +100,9 @@ pub unsafe extern "C" fn rr_zc_send(
     };
     // SAFETY: the caller's promise.
     let sent = unsafe { several(fd, frames, count, |target, _, frame| send(target, frame)) };
-    if let Some(target) = Target::of(fd) {
+    if sent < 0
+        && let Some(target) = Target::of(fd)
+    {
         super::data::signal_broken_pipe(target, fd, flags, sent);
     }
     sent
@@ -121,15 +123,18 @@ unsafe fn several(
     mut one: impl FnMut(Target, usize, &mut rr_zc_frame) -> Result<bool>,
 ) -> isize {
     guard(|| {
-        let target = Target::of(fd).ok_or(Errno::ENOTSOCK)?;
-        if count > 0 && frames.is_null() {
-            return Err(target.blame(fd, Errno::EFAULT));
+        // Whether it is one of ours at all is asked of what fails.
+        let ours = || Target::of(fd).ok_or(Errno::ENOTSOCK);
+        let target = Target::simulated().unwrap_or(Target::Running);
+        if count == 0 || frames.is_null() {
+            let target = ours()?;
+            return if count == 0 { Ok(0) } else { Err(target.blame(fd, Errno::EFAULT)) };
         }
         for i in 0..count {
             // SAFETY: not null, so the caller's structs.
             match one(target, i, unsafe { &mut *frames.add(i) }) {
                 Ok(true) => {}
-                Err(error) if i == 0 => return Err(error),
+                Err(error) if i == 0 => return Err(ours().err().unwrap_or(error)),
                 Ok(false) | Err(_) => return Ok(i as isize),
             }
         }
@@ -172,7 +177,7 @@ mod running {
     use super::rr_zc_frame;
     use crate::errno::{Errno, Result};
     use crate::ffi::lent::{Lent, Loan, Purpose};
-    use crate::frame::Frame;
+    use crate::frame::{Arena, Frame};
     use crate::runtime::zero_copy;
     use core::ffi::c_int;
     use std::sync::atomic::{AtomicPtr, Ordering};
@@ -186,6 +191,26 @@ mod running {
         unsafe { LENT.load(Ordering::Acquire).as_ref() }.ok_or(Errno::EINVAL)
     }
 
+    /// As [`lent`], for a new loan: a stack that was started from Rust has no table
+    /// before its first.
+    #[inline]
+    fn lent_of(arena: &Arena) -> Result<&'static Lent<c_int>> {
+        match lent() {
+            Ok(lent) if lent.frames() >= arena.count() as usize => Ok(lent),
+            old => first_of(arena, old.map_or(core::ptr::null_mut(), |l| core::ptr::from_ref(l).cast_mut())),
+        }
+    }
+
+    #[cold]
+    fn first_of(arena: &Arena, old: *mut Lent<c_int>) -> Result<&'static Lent<c_int>> {
+        let table = Box::into_raw(Box::new(Lent::new(arena.count() as usize)));
+        if LENT.compare_exchange(old, table, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // SAFETY: made above, and nobody else has seen it.
+            drop(unsafe { Box::from_raw(table) });
+        }
+        lent()
+    }
+
     /// A table for a stack that has just started.
     pub(in crate::ffi) fn renew(frames: usize) {
         let table = Box::into_raw(Box::new(Lent::new(frames)));
@@ -194,17 +219,19 @@ mod running {
 
     pub(super) fn recv(fd: c_int, flags: c_int) -> Result<Option<rr_zc_frame>> {
         let Some(frame) = zero_copy::recv(fd, flags)? else { return Ok(None) };
-        let bytes = zero_copy::arena()?.bytes(&frame);
+        let arena = zero_copy::arena()?;
+        let bytes = arena.bytes(&frame);
         let (data, len) = (bytes.as_ptr().cast_mut().cast(), bytes.len());
-        let id = lent()?.put(Loan { socket: fd, purpose: Purpose::Read, frame });
+        let id = lent_of(arena)?.put(Loan { socket: fd, purpose: Purpose::Read, frame });
         Ok(Some(rr_zc_frame { data, len, id }))
     }
 
     pub(super) fn alloc(fd: c_int) -> Result<rr_zc_frame> {
         let mut frame = zero_copy::alloc(fd)?;
-        let bytes = zero_copy::arena()?.bytes_mut(&mut frame);
+        let arena = zero_copy::arena()?;
+        let bytes = arena.bytes_mut(&mut frame);
         let (data, len) = (bytes.as_mut_ptr().cast(), bytes.len());
-        let id = lent()?.put(Loan { socket: fd, purpose: Purpose::Write, frame });
+        let id = lent_of(arena)?.put(Loan { socket: fd, purpose: Purpose::Write, frame });
         Ok(rr_zc_frame { data, len, id })
     }
 

@@ -14,7 +14,8 @@ pub use epoll::{epoll_create, epoll_ctl, epoll_wait};
 pub use figures::{
     bytes_readable, close_on_exec, figure, nonblocking, set_close_on_exec, set_nonblocking,
 };
-pub use own::{own_ready, own_recv, own_send};
+pub(super) use own::on_own;
+pub use own::{own_ready, own_recv, own_recv_from, own_send, own_send_to};
 pub use poll::poll;
 
 use super::channel::{self, Thread};
@@ -341,10 +342,14 @@ pub fn send_message(
     let want: usize = parts.iter().map(|p| p.len()).sum();
     let mut sent = 0;
     let local = on_local(fd, flags, libc::SO_SNDTIMEO, |s, h| {
-        let mut rest: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p)).collect();
-        let mut rest = &mut rest[..];
-        IoSlice::advance_slices(&mut rest, sent);
-        let n = s.send_message(h, rest, flags, to, meta)?;
+        let n = if sent == 0 {
+            s.send_message(h, parts, flags, to, meta)?
+        } else {
+            let mut rest: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p)).collect();
+            let mut rest = &mut rest[..];
+            IoSlice::advance_slices(&mut rest, sent);
+            s.send_message(h, rest, flags, to, meta)?
+        };
         sent += n;
         if sent < want { Err(Errno::EAGAIN) } else { Ok(sent) }
     });

@@ -5,6 +5,7 @@ use super::hub::Hub;
 use super::{posix, worker};
 use crate::errno::{Errno, Result};
 use crate::frame::{Arena, Frame};
+use crate::socket::Sockets;
 use std::os::fd::RawFd;
 
 /// What becomes of a frame that a call does not take: it comes back.
@@ -23,7 +24,8 @@ pub fn arena() -> Result<&'static Arena> {
 /// # Errors
 /// As `recv`; `EOPNOTSUPP` for a socket that is not this worker's own.
 pub fn recv(fd: RawFd, flags: i32) -> Result<Option<Frame>> {
-    match posix::on_local(fd, flags, libc::SO_RCVTIMEO, |s, h| s.zc_recv(h)) {
+    let own = posix::on_own(fd, flags, |s, h| s.zc_recv(h));
+    match own.or_else(|| posix::on_local(fd, flags, libc::SO_RCVTIMEO, |s, h| s.zc_recv(h))) {
         Some(Err(Errno::ESHUTDOWN)) => Ok(None),
         Some(result) => result.map(Some),
         None => Err(elsewhere(fd)),
@@ -36,6 +38,9 @@ pub fn recv(fd: RawFd, flags: i32) -> Result<Option<Frame>> {
 /// `EAGAIN`, `EPIPE`, and as [`recv`].
 pub fn alloc(fd: RawFd) -> Result<Frame> {
     let now = libc::MSG_DONTWAIT;
+    if let Some(own) = posix::on_own(fd, now, |s, h| s.zc_alloc(h)) {
+        return own;
+    }
     let local = posix::on_local(fd, now, libc::SO_SNDTIMEO, |s, h| s.zc_alloc(h));
     local.unwrap_or_else(|| Err(elsewhere(fd)))
 }
@@ -47,9 +52,12 @@ pub fn alloc(fd: RawFd) -> Result<Frame> {
 /// worker's own.
 pub fn release(fd: RawFd, frame: Frame) -> core::result::Result<(), Refused> {
     let mut given = Some(frame);
-    let done = posix::on_local(fd, libc::MSG_DONTWAIT, libc::SO_RCVTIMEO, |s, h| {
-        given.take().map_or(Ok(()), |frame| s.zc_release(h, frame))
-    });
+    let now = libc::MSG_DONTWAIT;
+    let mut give = |s: &mut Sockets, h| given.take().map_or(Ok(()), |frame| s.zc_release(h, frame));
+    if let Some(Ok(())) = posix::on_own(fd, now, &mut give) {
+        return Ok(());
+    }
+    let done = posix::on_local(fd, now, libc::SO_RCVTIMEO, give);
     match given {
         Some(frame) => Err((done.map_or_else(|| elsewhere(fd), |r| r.err().unwrap_or(Errno::EBADF)), frame)),
         None => Ok(()),
@@ -78,13 +86,18 @@ pub fn release_orphan(frame: Frame) -> core::result::Result<(), Refused> {
 /// As `send`; the frame comes back.
 pub fn send(fd: RawFd, frame: Frame, flags: i32) -> core::result::Result<(), Refused> {
     let mut given = Some(frame);
-    let done = posix::on_local(fd, flags, libc::SO_SNDTIMEO, |s, h| {
+    let mut give = |s: &mut Sockets, h| {
         let Some(frame) = given.take() else { return Ok(()) };
         s.zc_send(h, frame).map_err(|(error, frame)| {
             given = Some(frame);
             error
         })
-    });
+    };
+    let own = posix::on_own(fd, flags, &mut give);
+    if own == Some(Ok(())) {
+        return Ok(());
+    }
+    let done = own.or_else(|| posix::on_local(fd, flags, libc::SO_SNDTIMEO, give));
     match given {
         Some(frame) => Err((done.map_or_else(|| elsewhere(fd), |r| r.err().unwrap_or(Errno::EBADF)), frame)),
         None => Ok(()),

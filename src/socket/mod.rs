@@ -341,6 +341,9 @@ impl Sockets {
         meta: &SendMeta,
     ) -> Result<usize> {
         if let Kind::Udp(_) | Kind::Icmp(_) = self.table.get(h)?.kind {
+            if let [whole] = data {
+                return self.datagram_send(h, &[whole], flags, to, meta);
+            }
             let parts: Vec<&[u8]> = data.iter().map(|piece| &piece[..]).collect();
             return self.datagram_send(h, &parts, flags, to, meta);
         }

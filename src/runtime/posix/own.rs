@@ -6,17 +6,20 @@ use super::{NONBLOCKING, TABLE};
 use crate::errno::Result;
 use crate::runtime::descriptors::KERNEL;
 use crate::runtime::worker;
-use crate::socket::{EpollEvent, Handle, Sockets};
+use crate::socket::{EpollEvent, Handle, RecvMeta, SendMeta, Sockets};
+use core::net::SocketAddr;
 use std::os::fd::RawFd;
 
 /// Runs `f` on the worker's own socket behind a descriptor; `None` where it is no such
 /// socket, or a call with these flags may wait.
 #[inline(always)]
-fn on_own<R>(fd: RawFd, flags: i32, f: impl FnOnce(&mut Sockets, Handle) -> R) -> Option<R> {
+pub(in crate::runtime) fn on_own<R>(fd: RawFd, flags: i32, f: impl FnOnce(&mut Sockets, Handle) -> R) -> Option<R> {
     let find = |state| {
         let (word, status) = TABLE.local(fd, state)?;
-        let waits = status & NONBLOCKING == 0 && flags & libc::MSG_DONTWAIT == 0;
-        (!waits).then_some(Handle::from_raw(word))
+        if status & NONBLOCKING == 0 && flags & libc::MSG_DONTWAIT == 0 {
+            return None;
+        }
+        Some(Handle::from_raw(word))
     };
     worker::on_own(find, f)
 }
@@ -31,6 +34,23 @@ pub fn own_send(fd: RawFd, data: &[u8], flags: i32) -> Option<Result<usize>> {
 #[inline(always)]
 pub fn own_recv(fd: RawFd, out: &mut [u8], flags: i32) -> Option<Result<usize>> {
     on_own(fd, flags, |s, h| s.recv(h, out, flags))
+}
+
+/// [`send_message`](super::send_message) of one part by the short way, where there is
+/// one. None opens a connection.
+#[inline(always)]
+pub fn own_send_to(fd: RawFd, data: &[u8], flags: i32, to: Option<SocketAddr>) -> Option<Result<usize>> {
+    if flags & libc::MSG_FASTOPEN != 0 {
+        return None;
+    }
+    on_own(fd, flags, |s, h| s.send_to(h, data, flags, to, &SendMeta::default()))
+}
+
+/// [`recv_message`](super::recv_message) of one part by the short way, where there is
+/// one.
+#[inline(always)]
+pub fn own_recv_from(fd: RawFd, out: &mut [u8], flags: i32) -> Option<Result<(usize, RecvMeta)>> {
+    on_own(fd, flags, |s, h| s.recv_from(h, out, flags))
 }
 
 /// Hands up to `max` events of a worker's own set that are there now to `out`: how
