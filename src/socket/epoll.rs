@@ -192,17 +192,23 @@ impl Sets {
         }
     }
 
+    /// True where an event at the member of this list tells nothing new. A
+    /// level-triggered member stays on the ready list until a wait finds it idle:
+    /// most events find it there, and it is in no other set.
+    #[inline(always)]
+    pub fn knows(&self, head: u32) -> bool {
+        match self.items.get(head as usize) {
+            Some(item) => item.queued && item.next == NONE && !self.nested,
+            None => true,
+        }
+    }
+
     /// Something happened at a member: `edges` says what. Puts it on the ready
     /// lists of the sets that asked for that.
-    #[inline]
     pub fn notify(&mut self, head: u32, edges: u32, members: &impl Members) {
-        let Some(item) = self.items.get_mut(head as usize) else { return };
-        // A level-triggered member stays on the ready list until a wait finds it
-        // idle: most events find it there, and it is in no other set.
-        if item.queued && item.next == NONE && !self.nested {
-            return;
+        if !self.knows(head) {
+            self.notify_at(head, edges, members, 0);
         }
-        self.notify_at(head, edges, members, 0);
     }
 
     /// As [`Sets::notify`], for one set alone.

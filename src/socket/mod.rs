@@ -166,14 +166,19 @@ impl Sockets {
     fn notify(&mut self, index: u32, edges: Readiness) {
         let socket = self.table.at_mut(index);
         let head = socket.members;
-        if socket.flags.contains(Flags::WATCHED) && !socket.flags.contains(Flags::REPORTED) {
+        if socket.flags & (Flags::WATCHED | Flags::REPORTED) == Flags::WATCHED {
             socket.flags.insert(Flags::REPORTED);
             self.watched.push(index);
         }
-        if head != epoll::NONE {
-            let view = View { table: &self.table, stack: &self.stack, places: &self.places };
-            self.sets.notify(head, with_norms(edges.bits()), &view);
+        if !self.sets.knows(head) {
+            self.notify_sets(head, edges);
         }
+    }
+
+    #[inline(never)]
+    fn notify_sets(&mut self, head: u32, edges: Readiness) {
+        let view = View { table: &self.table, stack: &self.stack, places: &self.places };
+        self.sets.notify(head, with_norms(edges.bits()), &view);
     }
 
     #[cold]
