@@ -59,7 +59,8 @@ int rr_ioctl(int fd, unsigned long request, ...);
 // Workers never sleep: lowest latency, a busy core each.
 #define RR_WAIT_SPIN 1
 
-// Workers spin for a while (spin_us), then sleep. The default.
+// Workers spin for a while (spin_us), then sleep; at once where waits of late were
+// longer than that. The default.
 #define RR_WAIT_ADAPTIVE 2
 
 // Workers sleep as soon as there is nothing to do.

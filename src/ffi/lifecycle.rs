@@ -13,7 +13,8 @@ use std::time::Duration;
 
 /// Workers never sleep: lowest latency, a busy core each.
 pub const RR_WAIT_SPIN: u32 = 1;
-/// Workers spin for a while (spin_us), then sleep. The default.
+/// Workers spin for a while (spin_us), then sleep; at once where waits of late were
+/// longer than that. The default.
 pub const RR_WAIT_ADAPTIVE: u32 = 2;
 /// Workers sleep as soon as there is nothing to do.
 pub const RR_WAIT_BLOCK: u32 = 3;

@@ -15,7 +15,8 @@ pub enum Wait {
     /// Never sleeps: lowest latency, one core always busy.
     Spin,
     /// Spins for [`Config::spin`], then sleeps in the kernel until a packet, a
-    /// timer or another thread needs it.
+    /// timer or another thread needs it; at once where waits of late were longer
+    /// than that.
     #[default]
     Adaptive,
     /// Sleeps as soon as there is nothing to do.

@@ -17,6 +17,7 @@ pub mod kernel;
 mod link;
 mod mirror;
 mod opening;
+mod patience;
 mod ports;
 pub mod posix;
 pub mod ring;

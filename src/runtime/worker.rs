@@ -11,6 +11,7 @@ use super::descriptors::{Owner, local_state};
 use super::exchange::Exchange;
 use super::hub::{Hub, Seat};
 use super::mirror::Mirror;
+use super::patience::Patience;
 use super::sys;
 use crate::device::Device;
 use crate::errno::Errno;
@@ -85,6 +86,8 @@ pub(super) struct Worker<D> {
     batch: Batch,
     /// When there was last something to do.
     busy_at: Instant,
+    /// Of an adaptive worker.
+    patience: Patience,
     /// Something waits for the next turn.
     unsent: bool,
     /// Gives the kernel its traffic back.
@@ -282,6 +285,7 @@ impl<D: Device + 'static> Worker<D> {
             clock,
             batch: Batch::new(),
             busy_at: now,
+            patience: Patience::new(hub.config.spin),
             unsent: false,
             detach,
             dead: false,
@@ -384,6 +388,7 @@ impl<D: Device + 'static> Worker<D> {
             mirror.turn(&mut self.core, now);
         }
         if busy | self.core.report() {
+            self.patience.heard(now.since(self.busy_at));
             self.busy_at = now;
         }
     }
@@ -398,6 +403,7 @@ impl<D: Device + 'static> Worker<D> {
         self.core.carry_home();
         let (pool, queue) = self.core.sockets.tx();
         if busy | !queue.is_empty() {
+            self.patience.heard(now.since(self.busy_at));
             self.busy_at = now;
         }
         // Also with nothing new: what an earlier call could not kick off.
@@ -415,11 +421,12 @@ impl<D: Device + 'static> Worker<D> {
         let config = &self.core.hub.config;
         let quiet = match config.wait {
             Wait::Spin => return,
-            Wait::Adaptive => self.core.now.since(self.busy_at) >= config.spin,
+            // What came in during this turn is looked at before a sleep.
+            _ if self.unsent || self.busy_at >= self.core.now => false,
+            Wait::Adaptive => self.patience.is_over(self.core.now.since(self.busy_at)),
             Wait::Block => true,
         };
-        // What came in during this turn is looked at before a sleep.
-        if quiet && !self.unsent && self.busy_at < self.core.now {
+        if quiet {
             self.sleep(deadline, extra);
         }
     }
