@@ -24,8 +24,10 @@ use super::worker::Found;
 pub const TESTPMD: &str = "dpdk-testpmd";
 /// How much longer than its load a client may take.
 const GRACE: Duration = Duration::from_secs(20);
+/// Seconds for what failed: it may have been short of processor time.
+const LONGER: f64 = 0.5;
 /// How long a program in memory may take.
-const MEMORY_TIME: Duration = Duration::from_secs(180);
+const MEMORY_TIME: Duration = Duration::from_secs(60);
 /// Frames of the pools of ringroad's workers, and entries of the raw programs'
 /// rings, where thousands of requests are under way.
 const LARGE_FRAMES: usize = 32_768;
@@ -115,7 +117,7 @@ impl Runner {
     }
 
     /// Do neighbouring jobs that share a server. What fails is tried once more, by
-    /// itself on a fresh server, and then noted in its cell.
+    /// itself on a fresh server and for longer, and then noted in its cell.
     pub fn block(&mut self, jobs: &[Job], round: usize, results: &mut Results) {
         let failed = self.attempt(jobs, round, results);
         self.leave(&jobs[0]);
@@ -125,9 +127,12 @@ impl Runner {
                 continue;
             }
             eprintln!("bench: {}, {}: {why}; once more", job.row, job.arm);
+            let seconds = self.seconds;
+            self.seconds = seconds.max(LONGER);
             for (job, why) in self.attempt(std::slice::from_ref(job), round, results) {
                 missing(results, job, &why);
             }
+            self.seconds = seconds;
             self.leave(job);
         }
     }
