@@ -15,8 +15,9 @@ use ringroad::time::{Duration, Instant};
 use ringroad::wire::ethernet::Mac;
 use std::net::{IpAddr, SocketAddr};
 
-/// First requests that leave together.
-const AT_ONCE: usize = 32;
+/// Requests under way at a time. With more connections than that they take turns:
+/// were all of them to ask, a long queue would be measured.
+pub const AT_ONCE: usize = 256;
 
 fn core(host: u8, frames: u32) -> Sockets {
     let config = Config {
@@ -57,6 +58,8 @@ struct Bench {
     events: Vec<EpollEvent>,
     buffer: Vec<u8>,
     received: usize,
+    /// Whose turn it is to ask.
+    next: usize,
 }
 
 impl Bench {
@@ -76,6 +79,7 @@ impl Bench {
             events: Vec::with_capacity(256),
             buffer: vec![7; size],
             received: 0,
+            next: AT_ONCE,
         };
         bench.connect(connections);
         bench
@@ -135,17 +139,24 @@ impl Bench {
         }
     }
 
-    /// The client's program: what came back goes out again.
+    /// The client's program: what came back goes out again, by the same connection or
+    /// by the one whose turn it is.
     #[inline(never)]
     fn ask(&mut self) {
-        let Self { client, events, buffer, .. } = self;
+        let Self { client, events, buffer, clients, next, .. } = self;
+        let take_turns = clients.len() > AT_ONCE;
         events.clear();
         let _n = client.epoll_wait(self.client_set, events, 64);
         for event in events.iter() {
             let h = Handle::from_raw(event.data);
             if let Ok(n) = client.recv(h, buffer, 0) {
                 assert_eq!(n, buffer.len());
-                client.send(h, buffer, 0).expect("room to send");
+                let mut to = h;
+                if take_turns {
+                    to = clients[*next];
+                    *next = (*next + 1) % clients.len();
+                }
+                client.send(to, buffer, 0).expect("room to send");
                 self.received += 1;
             }
         }
@@ -161,14 +172,8 @@ impl Bench {
     }
 
     fn start(&mut self) {
-        // No more at a time than a batch holds: a queue of all of them would be
-        // what is measured.
-        for i in 0..self.clients.len() {
-            self.client.send(self.clients[i], &self.buffer, 0).expect("room to send");
-            if i % AT_ONCE == AT_ONCE - 1 {
-                self.exchange();
-                self.ask();
-            }
+        for &h in self.clients.iter().take(AT_ONCE) {
+            self.client.send(h, &self.buffer, 0).expect("room to send");
         }
         // Enough for the windows to open; at least twice on each connection.
         let n = self.clients.len();

@@ -2,6 +2,7 @@
 //! memory.
 
 use super::bed::PLAIN;
+use super::echo_memory::AT_ONCE;
 use super::memory::Done;
 use super::plan::{Job, Scope, Team, Work};
 use super::rows::SPIN;
@@ -82,7 +83,8 @@ pub fn memory(scope: &Scope) -> Vec<Job> {
     ];
     let trips = scope.pick(20_000, 2_000_000, 2_000_000);
     for &connections in scope.pick(&MEMORY_ECHO[..2], &MEMORY_ECHO[..], &MEMORY_ECHO[..]) {
-        let title = format!("echo of 64 B in memory, both ends on one core, {connections} connections");
+        let asking = connections.min(AT_ONCE);
+        let title = format!("echo of 64 B in memory, both ends on one core, {connections} connections, {asking} asking at a time");
         let work = Work::MemoryEcho { connections, trips };
         jobs.push(job(memory_echo_row(connections), "memory", title, SPIN, work));
     }
