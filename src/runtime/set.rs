@@ -329,8 +329,9 @@ impl EpollSet {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.shared.signal();
-        for (owner, _) in self.locals.hold().iter() {
-            self.shared.hub.seats[usize::from(owner.worker)].sleeper.wake();
+        let hub = self.shared.hub;
+        for (owner, _) in self.locals.hold().iter().filter(|(owner, _)| owner.runtime == hub.number) {
+            hub.seats[usize::from(owner.worker)].sleeper.wake();
         }
     }
 

@@ -56,7 +56,10 @@ pub fn epoll_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, data: u64) -> Resu
                 return worker::with_sockets(owner, control).ok_or(Errno::EBADF)?;
             }
             Some(Found::LocalSet(..)) => return Err(Errno::EINVAL),
-            _ => share_set(Hub::current().ok_or(Errno::ENETDOWN)?, set, owner, local)?,
+            _ => {
+                let hub = Hub::current().filter(|hub| hub.number == owner.runtime);
+                share_set(hub.ok_or(Errno::ENETDOWN)?, set, owner, local)?;
+            }
         }
     }
     // Its descriptor's number is nobody else's until that is over, also where
