@@ -7,6 +7,7 @@
 //!
 //! Arguments: round trips (default 200,000), connections (1), bytes (64).
 
+use ringroad::errno::Errno;
 use ringroad::frame::{Batch, Packet, Pool};
 use ringroad::socket::linux::*;
 use ringroad::socket::{EpollEvent, Handle, Sockets};
@@ -15,6 +16,9 @@ use ringroad::time::{Duration, Instant};
 use ringroad::wire::ethernet::Mac;
 use std::net::{IpAddr, SocketAddr};
 
+/// Connections to one port of the server's: the client has no more than 28,232 ports
+/// for each.
+const TO_A_PORT: usize = 20_000;
 /// Requests under way at a time. With more connections than that they take turns:
 /// were all of them to ask, a long queue would be measured.
 pub const AT_ONCE: usize = 256;
@@ -86,18 +90,26 @@ impl Bench {
     }
 
     fn connect(&mut self, connections: usize) {
-        let at = SocketAddr::from(([10, 0, 0, 2], 7));
-        let listener = self.server.socket(AF_INET, SOCK_STREAM, 0).expect("a socket");
-        self.server.bind(listener, at).expect("a free port");
-        self.server.listen(listener, 4096).expect("a listener");
+        let at = |i: usize| SocketAddr::from(([10, 0, 0, 2], 7 + (i / TO_A_PORT) as u16));
+        let listen = |i| {
+            let listener = self.server.socket(AF_INET, SOCK_STREAM, 0).expect("a socket");
+            self.server.bind(listener, at(i)).expect("a free port");
+            self.server.listen(listener, 4096).expect("a listener");
+            listener
+        };
+        let listeners: Vec<Handle> = (0..connections).step_by(TO_A_PORT).map(listen).collect();
         let mut accepted = 0;
         while accepted < connections {
-            if self.clients.len() < connections {
+            let i = self.clients.len();
+            if i < connections {
                 let h = self.client.socket(AF_INET, SOCK_STREAM, 0).expect("a socket");
-                let _in_progress = self.client.connect(h, at);
+                let begun = self.client.connect(h, at(i));
+                assert_eq!(begun, Err(Errno::EINPROGRESS));
                 self.clients.push(h);
             }
             self.exchange();
+            // The one whose connection has just come in.
+            let listener = listeners[accepted / TO_A_PORT];
             while let Ok((h, _)) = self.server.accept(listener) {
                 self.server
                     .epoll_ctl(self.server_set, EPOLL_CTL_ADD, h, EPOLLIN, h.to_raw())
