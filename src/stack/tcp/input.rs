@@ -147,7 +147,11 @@ impl Table {
             self.touched.push(quick.id);
         }
         if readable && slot.token != NONE {
-            core.events.push(Event { token: slot.token, ready: Readiness::IN });
+            let event = Event { token: slot.token, ready: Readiness::IN };
+            // Segments in a row make one event.
+            if core.events.last() != Some(&event) {
+                core.events.push(event);
+            }
         }
         None
     }
