@@ -55,8 +55,11 @@ impl Quick {
             0x8010 if bytes.first_chunk::<STAMPED>()?[HEADERS..][..4] == TIMESTAMP => STAMPED,
             _ => return None,
         };
+        if end < payload {
+            return None;
+        }
         let pseudo = Sum::from_u16((end - TCP) as u16).add_u16(ipv4::TCP.into());
-        if end < payload || !checksum::is_right(summed, pseudo) {
+        if !checksum::is_right(summed, pseudo) {
             return None;
         }
         let (remote, local) = (be32(head, IP + 12), be32(head, IP + 16));

@@ -44,7 +44,8 @@ pub struct Bed {
 
 impl Bed {
     pub fn new(config: Config) -> Self {
-        Self::with_pool(config, 256, 2048)
+        // More than `frames_low`, below which nothing takes the short ways.
+        Self::with_pool(config, 1024, 2048)
     }
 
     pub fn with_pool(config: Config, frames: u32, capacity: u16) -> Self {

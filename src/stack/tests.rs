@@ -855,3 +855,19 @@ fn the_same_seed_gives_the_same_bytes() {
     };
     assert_eq!(run(), run());
 }
+
+/// An IP packet that ends within its own header, by its length, and goes on as a plain
+/// segment behind that.
+#[test]
+fn a_packet_shorter_than_its_header_is_dropped() {
+    for total in 8..20u16 {
+        let mut bed = Bed::new(owned());
+        bed.learn_peer();
+        let mut tcp = vec![0; 20];
+        (tcp[12], tcp[13]) = (0x50, 0x10);
+        let mut packet = ipv4_in(6, &tcp);
+        packet[2..4].copy_from_slice(&total.to_be_bytes());
+        fix_header(&mut packet);
+        bed.refused(&eth(OUR_MAC, 0x0800, &packet), DropReason::Ipv4BadHeader);
+    }
+}

@@ -46,7 +46,8 @@ impl Connection {
         let sent_at = h.send.acknowledge(env.pool, ack);
         h.snd_una = ack;
         (h.dup_acks, h.retries) = (0, 0);
-        if bytes >= h.mss.into() {
+        // Of merged ACKs none need have been for as much.
+        if bytes >= h.mss.into() && merged == 0 {
             self.cold.acked_mss = h.mss;
         }
         self.cold.stalled = Instant::NEVER;

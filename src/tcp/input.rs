@@ -138,7 +138,7 @@ impl Connection {
     }
 
     #[inline(never)]
-    fn input_any(&mut self, env: &mut Env, seg: &Segment, payload: Option<Packet>) -> Disposition {
+    pub(super) fn input_any(&mut self, env: &mut Env, seg: &Segment, payload: Option<Packet>) -> Disposition {
         let mut a = Arrival { seg, seq: seg.seq, payload };
         let d = match self.hot.state {
             State::Closed | State::Listen => Disposition::NONE,

@@ -46,7 +46,9 @@ impl Connection {
         seg.sent_at = now;
         h.send.on_first_sent();
         h.snd_nxt = end;
-        self.cold.small_end = end;
+        if len < usize::from(h.mss) {
+            self.cold.small_end = end;
+        }
         self.cold.last_sent = now;
         counters.tcp_segments_out += 1;
         self.ack_left(true);

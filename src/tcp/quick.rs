@@ -40,6 +40,7 @@ impl Connection {
             && left >= seg.len as i32
             && seg.window > 0
             && h.snd_wnd > 0
+            && seq::le(h.snd_wl1, seg.seq)
             && seq::lt(seg.seq.wrapping_add(seg.len), self.cold.tune_at)
     }
 
@@ -80,7 +81,6 @@ impl Connection {
             self.lone_acknowledged(now, pool, seg.ack);
         }
         let h = &mut self.hot;
-        // In order, it is newer than all before it.
         (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
         h.snd_wnd = u32::from(seg.window) << h.snd_scale;
         self.cold.max_wnd = self.cold.max_wnd.max(h.snd_wnd);

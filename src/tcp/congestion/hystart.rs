@@ -88,7 +88,7 @@ impl Hystart {
             if let Some(rtt) = ack.rtt {
                 self.current = self.current.min(rtt.as_nanos());
                 if self.samples < SAMPLES {
-                    self.samples += 1;
+                    self.samples = self.samples.saturating_add(ack.acks.min(255) as u8);
                 } else {
                     let rise = (t.least / 8).clamp(MIN_THRESHOLD, MAX_THRESHOLD);
                     found |= self.current > t.least.saturating_add(rise);
@@ -120,7 +120,7 @@ impl Hystart {
         }
         if let Some(rtt) = ack.rtt {
             self.current = self.current.min(rtt.as_nanos());
-            self.samples = self.samples.saturating_add(1);
+            self.samples = self.samples.saturating_add(ack.acks.min(255) as u8);
             self.judge();
         }
         let most = if paced { u32::MAX } else { MOST * ack.mss * ack.acks };
@@ -162,6 +162,31 @@ mod tests {
             ..testing::ack(1000)
         };
         (0..acks).map(|i| h.on_ack(10_000, &ack(i), false)).collect()
+    }
+
+    /// Rounds of 40 ACKs, the delay ten times as long in the last two: by themselves, and
+    /// in batches of ten that are merged to one each.
+    #[test]
+    fn a_rise_is_heard_of_through_merged_acks() {
+        let slowed = |merged: u32| {
+            let mut h = Hystart::default();
+            for (number, ms) in [(0, 20), (1, 20), (2, 200), (3, 200)] {
+                let base = number * 100_000;
+                for i in 0..40 / merged {
+                    let ack = Ack {
+                        una: base + i * 1000 * merged,
+                        nxt: base + 100_000,
+                        acks: merged,
+                        rtt: Some(Duration::from_millis(ms)),
+                        ..testing::ack(1000 * merged)
+                    };
+                    h.on_ack(100_000, &ack, false);
+                }
+            }
+            h.rounds > 0
+        };
+        assert!(slowed(1), "by themselves");
+        assert!(slowed(10), "merged");
     }
 
     #[test]

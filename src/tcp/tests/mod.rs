@@ -18,6 +18,7 @@ mod storm;
 mod timers;
 mod transfer;
 mod urgent;
+mod ways;
 mod user_timeout;
 mod window;
 
