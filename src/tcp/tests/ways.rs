@@ -166,7 +166,7 @@ fn leave_the_long_way(h: &mut Host) -> Vec<Out> {
     h.conn = Some(conn);
     let mut out = Vec::new();
     while let Some(desc) = h.tx.pop() {
-        out.push(open(&h.pool.tx_bytes(&desc).to_vec()));
+        out.push(open(h.pool.tx_bytes(&desc)));
         h.pool.complete(desc.index());
     }
     out
