@@ -264,9 +264,16 @@ fn what_an_interface_cannot_do_is_said() {
     assert_eq!(*xdp::open(&odd).unwrap_err().kind(), ErrorKind::Config);
 
     ip(&format!("link set {} mtu 9000", Bed::OUR_IF));
-    let refused = xdp::open(&config(1)).unwrap_err();
+    let mut single = config(1);
+    single.multi_buffer = Some(false);
+    let refused = xdp::open(&single).unwrap_err();
     assert_eq!(*refused.kind(), ErrorKind::Mtu);
     assert!(refused.to_string().contains("MTU of 9000"), "{refused}");
+    assert!(refused.to_string().contains("mtu 3498"), "{refused}");
+    ip(&format!("link set {} mtu 65535", Bed::OUR_IF));
+    let refused = xdp::open(&config(1)).unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::Mtu, "{refused}");
+    assert!(refused.to_string().contains("mtu 9000"), "{refused}");
     ip(&format!("link set {} mtu 1500", Bed::OUR_IF));
     ip(&format!("link set {} down", Bed::OUR_IF));
     assert_eq!(*xdp::open(&config(1)).unwrap_err().kind(), ErrorKind::Down);
@@ -383,7 +390,7 @@ fn a_jumbo_packet_is_several_frames_both_ways() {
     ip(&format!("-n {} link set {} mtu 9000", bed.ours, Bed::OUR_IF));
     ip(&format!("-n {} link set {} mtu 9000", bed.peer, Bed::PEER_IF));
     let mut config = config(1);
-    config.multi_buffer = true;
+    config.multi_buffer = Some(true);
     let (steering, mut devices) = xdp::open(&config).unwrap();
     assert_eq!(steering.mode(), Some(Mode::Native));
     steering.hold_port(Protocol::Udp, PORT);
@@ -429,6 +436,29 @@ fn a_jumbo_packet_is_several_frames_both_ways() {
     pool.assert_conserved();
     assert_eq!(pool.counts().tx, 0);
     assert_eq!(device.statistics().unwrap().tx_invalid, 0);
+}
+
+#[test]
+fn a_packet_of_several_frames_is_refused_whole_where_the_queue_takes_none() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let (_steering, mut devices) = xdp::open(&config(1)).unwrap();
+    let (mut device, mut pool) = devices.pop().unwrap();
+    assert!(!device.multi_buffer());
+    let mut queue = TxQueue::new(8);
+    for more in [true, true, false, false] {
+        let mut frame = pool.alloc().unwrap();
+        pool.buffer_mut(&mut frame)[..60].fill(0xff);
+        let mut desc = pool.transmit_and_free(frame, 60);
+        desc.more = more;
+        queue.push(desc);
+    }
+    device.transmit(&mut pool, &mut queue);
+    device.reap(&mut pool);
+    assert_eq!(device.figures().tx_invalid, 3, "the packet behind them is none of them");
+    assert_eq!(pool.counts().tx, 0, "{device:?}");
+    assert_eq!(device.statistics().unwrap().tx_invalid, 0);
+    pool.assert_conserved();
 }
 
 #[test]

@@ -29,7 +29,7 @@ mod link;
 pub use link::{Filter, Impairments, Link, LinkCounts};
 
 use super::{Capabilities, Device};
-use crate::frame::{Batch, Packet, Pool, TxDesc, TxQueue};
+use crate::frame::{Batch, Frame, MOST_PIECES, Packet, Pool, TxDesc, TxQueue};
 use crate::time::{Duration, Instant};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -284,10 +284,15 @@ impl MemoryDevice {
         self.end
     }
 
+    /// Bytes of a packet in each frame.
+    fn room(&self, pool: &Pool) -> usize {
+        pool.arena().capacity() - self.config.headroom
+    }
+
     /// Puts a packet into filled frames: one, or more where it is larger than a
     /// frame. `None` if too few frames are there to be filled.
     fn fill_packet(&mut self, pool: &mut Pool, bytes: &[u8]) -> Option<Packet> {
-        let room = pool.arena().capacity() - self.config.headroom;
+        let room = self.room(pool);
         let needed = bytes.len().div_ceil(room).max(1);
         if self.fill.len() < needed {
             return None;
@@ -321,6 +326,10 @@ impl Device for MemoryDevice {
         let link = &mut shared.links[self.end.other() as usize];
         while !batch.is_full() {
             let Some(bytes) = link.peek(now) else { break };
+            if bytes.len() > MOST_PIECES * self.room(pool) {
+                link.drop_too_large();
+                continue;
+            }
             let Some(packet) = self.fill_packet(pool, bytes) else { break };
             batch.push(packet);
             if let Some(bytes) = link.pop() {
@@ -383,19 +392,52 @@ impl Device for MemoryDevice {
 
 /// Carries everything that waits in `queue` straight into `batch`, as a perfect
 /// wire would, with one copy and nothing else: for measuring a stack alone. It
-/// stops when the batch is full or the receiver's pool is empty. Jumbo packets
-/// (several descriptors) are not for this.
+/// stops when the batch is full or the receiver's pool is empty.
 pub fn cross(from: &mut Pool, queue: &mut TxQueue, to: &mut Pool, batch: &mut Batch) {
     while !batch.is_full()
         && let Some(desc) = queue.pop()
     {
-        let Some(mut frame) = to.alloc() else { return queue.unpop(desc) };
-        let len = desc.len();
-        frame.set_range(0, len);
-        to.bytes_mut(&mut frame).copy_from_slice(from.tx_bytes(&desc));
+        if desc.more {
+            if !cross_chain(from, queue, to, batch, desc) {
+                return;
+            }
+            continue;
+        }
+        let Some(frame) = carry(from, to, &desc) else { return queue.unpop(desc) };
         from.complete(desc.index());
         batch.push(Packet::single(frame));
     }
+}
+
+/// A frame with the bytes of a descriptor.
+#[inline(always)]
+fn carry(from: &Pool, to: &mut Pool, desc: &TxDesc) -> Option<Frame> {
+    let mut frame = to.alloc()?;
+    frame.set_range(0, desc.len());
+    to.bytes_mut(&mut frame).copy_from_slice(from.tx_bytes(desc));
+    Some(frame)
+}
+
+/// A packet of several descriptors, of which this is the first. False, and nothing
+/// done, where the receiver has too few frames.
+#[inline(never)]
+fn cross_chain(from: &mut Pool, queue: &mut TxQueue, to: &mut Pool, batch: &mut Batch, first: TxDesc) -> bool {
+    if (to.available() as usize) < 1 + queue.rest_of_packet() {
+        queue.unpop(first);
+        return false;
+    }
+    let (mut more, mut packet) = (Some(first), None);
+    while let Some(desc) = more {
+        match (carry(from, to, &desc), &mut packet) {
+            (Some(frame), None) => packet = Some(Packet::single(frame)),
+            (Some(frame), Some(packet)) => packet.rest.get_or_insert_default().push(frame),
+            (None, _) => {} // counted above
+        }
+        from.complete(desc.index());
+        more = if desc.more { queue.pop() } else { None };
+    }
+    batch.extend(packet);
+    true
 }
 
 #[cfg(test)]

@@ -196,6 +196,17 @@ impl Region {
     }
 
     #[inline]
+    fn linked_bytes(&self, index: u32, len: u16) -> &[u8] {
+        assert!(index < self.count && len <= self.capacity);
+        // SAFETY: inside the region (checked). No token of a linked frame is out, and
+        // the pool, which alone can make one, is borrowed meanwhile: nobody writes.
+        unsafe {
+            let start = self.base.as_ptr().add(index as usize * self.stride);
+            core::slice::from_raw_parts(start, len.into())
+        }
+    }
+
+    #[inline]
     fn tx_bytes(&self, desc: &super::TxDesc) -> &[u8] {
         assert!(desc.index < self.count && desc.len <= self.capacity);
         // SAFETY: inside the region (checked). The frame's transmission is
@@ -254,6 +265,13 @@ impl Access {
     #[inline(always)]
     pub fn buffer_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
         self.region.buffer_mut(frame)
+    }
+
+    /// The first bytes of a frame that is linked in a chain. Only the pool that has
+    /// it there calls this.
+    #[inline]
+    pub fn linked_bytes(&self, index: u32, len: u16) -> &[u8] {
+        self.region.linked_bytes(index, len)
     }
 
     /// The bytes that a transmission descriptor names, for a device that copies.

@@ -7,18 +7,21 @@
 //! keeps the books:
 //!
 //! ```text
-//! free + fill + held + tx = all frames of the pool
+//! free + fill + held + linked + tx = all frames of the pool
 //! ```
 //!
 //! `fill`: the kernel may write a received packet into it (fill ring, RX ring).
 //! `held`: a token is out (in a receive batch, a queue, a program's hand).
+//! `linked`: behind another frame, whose holder has it too ([chains](MOST_PIECES)).
 //! `tx`: given up by its holder while its transmission is still pending.
 
 mod arena;
+mod chain;
 mod packet;
 mod pool;
 
 pub use arena::Arena;
+pub use chain::{MOST_PIECES, Pieces};
 pub use packet::{BATCH, Batch, Packet};
 pub use pool::{Pool, PoolCounts, TxDesc, TxQueue, Unwritten};
 

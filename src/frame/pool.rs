@@ -1,18 +1,23 @@
 //! One worker's share of an arena, and its books.
 
 use super::arena::Access;
+use super::chain::Link;
 use super::{Arena, Frame};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 
 /// A transmission was handed to the device and has not completed.
-const TX_PENDING: u8 = 1;
+pub(super) const TX_PENDING: u8 = 1;
 /// The holder gave the frame up while its transmission was pending.
 const RELEASED: u8 = 2;
 /// The frame lies in the free list (checked against double release).
 const FREE: u8 = 4;
 /// The frame is the device's to fill.
 const FILL: u8 = 8;
+/// Other frames are linked behind it (see chain.rs).
+pub(super) const HEAD: u8 = 16;
+/// It is linked behind another, whose holder has it too.
+pub(super) const LINKED: u8 = 32;
 
 /// What the device is to send: the first `len` bytes of a frame.
 ///
@@ -130,6 +135,11 @@ impl TxQueue {
         self.ring[at] = Some(desc);
     }
 
+    /// Descriptors of the oldest packet that come behind the one that was taken last.
+    pub fn rest_of_packet(&self) -> usize {
+        self.iter().take_while(|desc| desc.more).count() + 1
+    }
+
     /// Looks at the waiting descriptors, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &TxDesc> {
         let mask = self.ring.len().wrapping_sub(1);
@@ -146,6 +156,8 @@ pub struct PoolCounts {
     pub fill: u32,
     /// Tokens that are out.
     pub held: u32,
+    /// Linked behind frames whose tokens are out.
+    pub linked: u32,
     /// Given up while their transmission is pending.
     pub tx: u32,
 }
@@ -153,13 +165,16 @@ pub struct PoolCounts {
 /// One worker's frames.
 #[derive(Debug)]
 pub struct Pool {
-    arena: Access,
-    first: u32,
+    pub(super) arena: Access,
+    pub(super) first: u32,
     count: u32,
     free: Vec<u32>,
-    state: Vec<u8>,
+    pub(super) state: Vec<u8>,
+    /// By slot; empty until the first chain.
+    pub(super) links: Box<[Link]>,
     fill: u32,
-    held: u32,
+    pub(super) held: u32,
+    pub(super) linked: u32,
     tx: u32,
     /// Frames of other pools that ended here, to be carried home.
     foreign: Vec<Frame>,
@@ -179,8 +194,10 @@ impl Pool {
             count,
             free: (first..first + count).rev().collect(),
             state: vec![FREE; count as usize],
+            links: Box::default(),
             fill: 0,
             held: 0,
+            linked: 0,
             tx: 0,
             foreign: Vec::new(),
         }
@@ -194,6 +211,12 @@ impl Pool {
     /// The memory behind the frames.
     pub fn arena(&self) -> &Arc<Arena> {
         self.arena.arena()
+    }
+
+    /// Bytes in each frame.
+    #[inline]
+    pub fn frame_capacity(&self) -> usize {
+        self.arena.capacity()
     }
 
     /// Frames in this pool.
@@ -212,6 +235,7 @@ impl Pool {
             free: self.free.len() as u32,
             fill: self.fill,
             held: self.held,
+            linked: self.linked,
             tx: self.tx,
         }
     }
@@ -222,14 +246,17 @@ impl Pool {
     /// If a frame is missing, or in two places.
     pub fn assert_conserved(&self) {
         let c = self.counts();
-        assert_eq!(c.free + c.fill + c.held + c.tx, self.count, "frames are missing: {c:?}");
+        let all = c.free + c.fill + c.held + c.linked + c.tx;
+        assert_eq!(all, self.count, "frames are missing: {c:?}");
         let flagged = |bit| self.state.iter().filter(|s| *s & bit != 0).count() as u32;
         assert_eq!(flagged(FREE), c.free, "the free list and the books differ");
         assert_eq!(flagged(FILL), c.fill, "the fill ring and the books differ");
+        assert_eq!(flagged(LINKED), c.linked, "chains and the books differ");
         assert_eq!(flagged(RELEASED), c.tx, "pending transmissions and the books differ");
     }
 
-    fn slot(&self, index: u32) -> Option<usize> {
+    #[inline]
+    pub(super) fn slot(&self, index: u32) -> Option<usize> {
         let slot = index.wrapping_sub(self.first);
         (slot < self.count).then_some(slot as usize)
     }
@@ -245,7 +272,7 @@ impl Pool {
         Some(self.arena.mint(index, 0, 0))
     }
 
-    /// Takes a frame back. Where its transmission is pending it becomes free
+    /// Takes a frame back, and what is linked behind it. Where its transmission is pending it becomes free
     /// when that completes; where it belongs to another pool it waits to be
     /// carried home ([`Pool::take_foreign`]).
     #[inline]
@@ -254,12 +281,16 @@ impl Pool {
         let Some(slot) = self.slot(frame.index) else {
             return self.free_foreign(frame);
         };
-        self.held -= 1;
         let state = &mut self.state[slot];
-        if *state & TX_PENDING != 0 {
+        if *state & (TX_PENDING | HEAD) != 0 {
+            if *state & HEAD != 0 {
+                return self.free_chain(frame);
+            }
+            self.held -= 1;
             *state |= RELEASED;
             self.tx += 1;
         } else {
+            self.held -= 1;
             *state = FREE;
             // There is room for all: said here, so that no call to grow it is
             // compiled into the way of every frame.
@@ -432,7 +463,7 @@ mod tests {
         let mut pool = Pool::heap(2, 128);
         let frame = pool.alloc().unwrap();
         let desc = pool.transmit_and_free(frame, 60);
-        assert_eq!(pool.counts(), PoolCounts { free: 1, fill: 0, held: 0, tx: 1 });
+        assert_eq!(pool.counts(), PoolCounts { free: 1, fill: 0, held: 0, linked: 0, tx: 1 });
         pool.assert_conserved();
         pool.complete(desc.index());
         assert_eq!(pool.available(), 2);
@@ -474,7 +505,7 @@ mod tests {
         pool.assert_conserved();
         assert_eq!(pool.bytes(&frame).len(), 100);
         pool.free(frame);
-        assert_eq!(pool.counts(), PoolCounts { free: 2, fill: 2, held: 0, tx: 0 });
+        assert_eq!(pool.counts(), PoolCounts { free: 2, fill: 2, held: 0, linked: 0, tx: 0 });
     }
 
     #[test]

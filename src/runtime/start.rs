@@ -359,6 +359,7 @@ fn sockets(
         addresses: addresses.to_vec(),
         mac: crate::wire::ethernet::Mac(capabilities.mac),
         mtu: capabilities.mtu,
+        multi_buffer: device.multi_buffer(),
         gateway: config.gateway,
         partial_checksums: capabilities.partial_checksums,
         tcp: config.tcp.clone(),

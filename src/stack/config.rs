@@ -28,6 +28,9 @@ pub struct Config {
     pub mac: Mac,
     /// Largest IP packet in bytes, 68 (RFC 791) to 65,535. Default: 1500.
     pub mtu: usize,
+    /// The device takes packets of several frames, and gives such: the MTU may be
+    /// more than a frame holds. Default: false.
+    pub multi_buffer: bool,
     /// Where everything goes that is not on a subnet of ours.
     pub gateway: Option<IpAddr>,
     /// More routes.
@@ -70,6 +73,7 @@ impl Default for Config {
             addresses: Vec::new(),
             mac: Mac([0x02, 0, 0, 0, 0, 1]),
             mtu: 1500,
+            multi_buffer: false,
             gateway: None,
             routes: Vec::new(),
             raw_ip: false,

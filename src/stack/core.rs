@@ -2,6 +2,7 @@
 //! neighbours, routes, random numbers, and what is reported to the layer above.
 
 use super::flow_book::FlowBook;
+use super::chain::largest_packet;
 use super::fragment::Reassembly;
 use super::icmp::Limits;
 use super::interface::Interface;
@@ -81,12 +82,14 @@ impl Core {
     pub(super) fn new(config: Config, pool: Pool, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let mut interface = Interface::new(&config);
-        let room = pool.arena().capacity().saturating_sub(interface.link_len);
-        interface.mtu = interface.mtu.min(room);
+        interface.mtu = interface.mtu.min(largest_packet(&pool, interface.link_len, config.multi_buffer));
+        // The largest packet goes in whole or not at all.
+        let frames = (interface.link_len + interface.mtu).div_ceil(pool.frame_capacity());
+        let least = if frames > 1 { frames + 1 } else { 1 };
         let mut core = Self {
             now: Instant::ZERO,
-            tx: TxQueue::new(config.transmit_queue),
-            loop_tx: TxQueue::new(config.loop_queue),
+            tx: TxQueue::new(config.transmit_queue.max(least)),
+            loop_tx: TxQueue::new(config.loop_queue.max(least)),
             counters: Counters::default(),
             events: Vec::new(),
             resolved: Vec::new(),
@@ -176,9 +179,10 @@ impl Core {
         self.last_path.set(None);
     }
 
-    /// Sets the largest packet, 68 to 65,535 bytes, as far as a frame holds it.
+    /// Sets the largest packet, 68 to 65,535 bytes, as far as a frame holds it, or
+    /// several where the device takes such packets.
     pub fn set_mtu(&mut self, mtu: usize) {
-        let room = self.pool.arena().capacity().saturating_sub(self.interface.link_len);
+        let room = largest_packet(&self.pool, self.interface.link_len, self.config.multi_buffer);
         self.interface.mtu = mtu.clamp(68, 65_535).min(room);
         self.last_path.set(None);
     }
@@ -193,6 +197,9 @@ impl Core {
     /// Hands the first `len` bytes of a frame to the device.
     #[inline]
     pub(super) fn transmit(&mut self, frame: Frame, len: usize) {
+        if self.pool.is_chained(&frame) {
+            return self.transmit_chain(frame, false);
+        }
         if self.tx.room() == 0 {
             self.counters.drop(DropReason::TransmitQueueFull);
             self.pool.free(frame);

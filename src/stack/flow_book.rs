@@ -36,9 +36,6 @@ impl Core {
         let Some(book) = self.book.as_ref().filter(|_| !self.handed_over && !meta.is_loop) else {
             return Some(packet);
         };
-        if packet.rest.is_some() {
-            return Some(packet); // put together here from fragments
-        }
         let (local, remote) = (SocketAddr::new(meta.dst, ports.0), SocketAddr::new(meta.src, ports.1));
         let Some(owner) = book.owner(protocol, local, remote) else { return Some(packet) };
         let start = usize::from(meta.ip_offset) - self.interface.link_len;

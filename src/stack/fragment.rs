@@ -11,7 +11,7 @@ use crate::frame::{Frame, Packet, Pool};
 use crate::rng::Rng;
 use crate::telemetry::DropReason;
 use crate::time::Instant;
-use crate::wire::icmpv4;
+use crate::wire::{ethernet, icmpv4};
 use crate::wire::ipv4::{self, MF, OFFSET_MASK};
 use arrayvec::ArrayVec;
 use core::hash::{Hash, Hasher};
@@ -278,8 +278,17 @@ impl Core {
         let mut copy = ArrayVec::<u8, 60>::new();
         copy.extend(self.pool.bytes(&packet.head)[..header_len].iter().copied());
         packet.head.trim_front(header_len);
-        let result = self.take_fragment(header, &copy, &packet);
+        let mut result = self.take_fragment(header, &copy, &packet);
         packet.free(&mut self.pool);
+        if let (Ok(Some(whole)), true) = (&mut result, self.interface.link_len > 0) {
+            // As if it had come whole: it may be another worker's.
+            let mac = self.interface.mac.0;
+            let at = whole.head.offset() - self.interface.link_len;
+            let link = &mut self.pool.buffer_mut(&mut whole.head)[at..at + ethernet::HEADER_LEN];
+            link[..6].copy_from_slice(&mac);
+            link[6..12].copy_from_slice(&mac);
+            link[12..].copy_from_slice(&ethernet::IPV4.to_be_bytes());
+        }
         result.unwrap_or_else(|reason| {
             self.counters.drop(reason);
             None

@@ -193,6 +193,9 @@ impl Core {
     }
 
     fn transmit_loop(&mut self, frame: Frame, len: usize) {
+        if self.pool.is_chained(&frame) {
+            return self.transmit_chain(frame, true);
+        }
         if self.loop_tx.room() == 0 {
             self.counters.drop(DropReason::TransmitQueueFull);
             self.pool.free(frame);
@@ -237,6 +240,9 @@ impl Core {
         }
         let room = self.ip_room(false);
         if len + ipv4::HEADER_LEN <= mtu {
+            if self.is_jumbo(ipv4::HEADER_LEN + len) {
+                return self.send_chain(path, h, parts, len);
+            }
             if !self.can_send(path, 1) {
                 return Err(Errno::EAGAIN);
             }
@@ -246,8 +252,10 @@ impl Core {
             self.send_frame(path, h, frame, len);
             return Ok(());
         }
-        // Every fragment but the last carries a multiple of 8 bytes (RFC 791, 3.2).
-        let step = (mtu - ipv4::HEADER_LEN) & !7;
+        // Every fragment but the last carries a multiple of 8 bytes (RFC 791, 3.2). None
+        // is larger than a frame.
+        let most = mtu.min(self.pool.arena().capacity() - self.interface.link_len);
+        let step = (most - ipv4::HEADER_LEN) & !7;
         if !self.can_send(path, len.div_ceil(step)) {
             return Err(Errno::EAGAIN);
         }
@@ -269,19 +277,19 @@ impl Core {
 }
 
 /// Reads parts one after the other as if they were one.
-struct Gather<'a> {
+pub(super) struct Gather<'a> {
     parts: &'a [&'a [u8]],
     /// How much of the first part was read.
     at: usize,
 }
 
 impl<'a> Gather<'a> {
-    fn new(parts: &'a [&'a [u8]]) -> Self {
+    pub fn new(parts: &'a [&'a [u8]]) -> Self {
         Self { parts, at: 0 }
     }
 
     /// Fills `out`; there is as much left.
-    fn copy(&mut self, mut out: &mut [u8]) {
+    pub fn copy(&mut self, mut out: &mut [u8]) {
         while let (false, [part, rest @ ..]) = (out.is_empty(), self.parts) {
             let n = out.len().min(part.len() - self.at);
             let (now, later) = out.split_at_mut(n);

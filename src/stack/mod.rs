@@ -9,6 +9,7 @@
 
 mod arp;
 mod bucket;
+mod chain;
 mod change;
 pub mod config;
 mod core;
@@ -186,18 +187,10 @@ impl Stack {
     fn receive_looped(&mut self) {
         for _ in 0..LOOP_BUDGET {
             let Some(desc) = self.core.loop_tx.pop() else { return };
-            let copy = self.core.pool.alloc();
-            match copy {
-                Some(mut frame) => {
-                    let bytes = self.core.pool.tx_bytes(&desc);
-                    let len = bytes.len();
-                    self.core.pool.buffer_mut(&mut frame)[..len].copy_from_slice(bytes);
-                    frame.set_range(0, len);
-                    self.link_input(Packet::single(frame), true);
-                }
+            match self.core.copy_looped(desc) {
+                Some(packet) => self.link_input(packet, true),
                 None => self.core.counters.drop(DropReason::PoolExhausted),
             }
-            self.core.pool.complete(desc.index());
             if self.core.loop_tx.is_empty() {
                 self.flush();
             }

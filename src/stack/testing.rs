@@ -81,9 +81,15 @@ impl Bed {
     pub fn take(&mut self) -> Vec<Vec<u8>> {
         self.stack.turn(self.now);
         let core = &mut self.stack.core;
-        let mut out = Vec::new();
+        let mut out: Vec<Vec<u8>> = Vec::new();
+        let mut goes_on = false;
         while let Some(desc) = core.tx.pop() {
-            out.push(core.pool.tx_bytes(&desc).to_vec());
+            let bytes = core.pool.tx_bytes(&desc).to_vec();
+            match out.last_mut() {
+                Some(packet) if goes_on => packet.extend(bytes),
+                _ => out.push(bytes),
+            }
+            goes_on = desc.more;
             core.pool.complete(desc.index());
         }
         self.stack.assert_conserved();

@@ -57,6 +57,43 @@ fn a_large_echo_comes_in_fragments_and_goes_in_fragments() {
 }
 
 #[test]
+fn a_jumbo_echo_is_one_packet_both_ways() {
+    let mut b = Bed::new(Config { mtu: 9000, multi_buffer: true, ..raw() });
+    for len in [2019, 2020, 2021, 8000, 8972] {
+        let body: Vec<u8> = (0..len).map(|i| (i * 3) as u8).collect();
+        b.put(&echo(&body));
+        assert_echo_reply(&b.one(), &body);
+        assert_eq!(b.stack.core.pool.available(), 256);
+    }
+    // Without frames for all of it none is taken.
+    let mut b = Bed::with_pool(Config { mtu: 9000, multi_buffer: true, ..raw() }, 9, 2048);
+    b.put(&echo(&[7; 8972]));
+    assert!(b.take().is_empty());
+    assert_eq!((b.drops(D::PoolExhausted), b.stack.core.pool.available()), (1, 9));
+    // A device of single frames has an MTU of one.
+    let b = Bed::new(Config { mtu: 9000, ..raw() });
+    assert_eq!(b.stack.core.interface().mtu, 2048);
+}
+
+#[test]
+fn a_jumbo_packet_that_is_cut_short_or_has_no_header_is_dropped_whole() {
+    let mut b = Bed::new(Config { mtu: 9000, multi_buffer: true, ..raw() });
+    let whole = echo(&[1; 8000]);
+    b.put(&whole[..6000]);
+    assert_eq!(b.drops(D::Ipv4Truncated), 1);
+    // What comes behind the packet's end goes back at once.
+    let mut long = whole.clone();
+    long.extend([0; 5000]);
+    b.put(&long);
+    assert_echo_reply(&b.one(), &[1; 8000]);
+    let mut bad = whole;
+    bad[7000] ^= 1;
+    b.put(&bad);
+    assert_eq!(b.drops(D::IcmpMalformed), 1);
+    assert_eq!((b.take().len(), b.stack.core.pool.available()), (0, 256));
+}
+
+#[test]
 fn echo_is_the_kernels_on_a_shared_address_and_nobodys_for_groups() {
     let mut b = Bed::new(Config { mode: Mode::Shared, ..raw() });
     b.refused(&echo(b"x"), D::IcmpIgnored);

@@ -4,6 +4,7 @@ use super::config::ConnOptions;
 use super::congestion::Congestion;
 use super::flow::Flow;
 use super::extra::Extra;
+use super::jumbo::limits;
 use super::recv_queue::RecvQueue;
 use super::loss::{Recovery, Reordering};
 use super::rtt::{MinRtt, Rtt};
@@ -360,14 +361,15 @@ impl Connection {
     }
 
     /// Eff.snd.MSS (RFC 9293, 3.7.1; MUST-16): what the peer, the path, the
-    /// program and a frame allow, less the options.
+    /// program and a chain of frames allow, less the options.
     pub(super) fn set_mss(&mut self, frame_capacity: usize) {
         let path = self.cold.mtu.saturating_sub(self.template.l3_len() as u16 + 20);
         let options = if self.hot.bits.contains(Bits::TIMESTAMPS) { 12 } else { 0 };
         let mss = self.cold.peer_mss.min(path).min(limit(self.cold.max_segment));
         let mss = mss.max(self.cold.min_mss).saturating_sub(options).max(1);
-        let frame = frame_capacity.saturating_sub(self.room()).max(1);
-        self.hot.mss = usize::from(mss).min(frame) as u16;
+        let (most, piece) = limits(frame_capacity, self.room());
+        self.hot.mss = usize::from(mss).min(most) as u16;
+        self.hot.send.piece = usize::from(mss).min(piece) as u16;
     }
 }
 

@@ -3,6 +3,7 @@
 //! know; here is what a connection does with it.
 
 use super::connection::{Bits, Connection};
+use super::jumbo::limits;
 use super::output::Full;
 use super::template::Fields;
 use super::timers::Timer;
@@ -82,11 +83,12 @@ impl Connection {
             return n;
         }
         // The peer's segment size is not known yet; what is too long is cut later.
-        let (mss, path) = (self.hot.mss, self.cold.adv_mss);
+        let (mss, piece, path) = (self.hot.mss, self.hot.send.piece, self.cold.adv_mss);
         self.hot.mss = path.saturating_sub((self.room() - self.template.l2l3_len() - 20) as u16).max(1);
+        self.hot.send.piece = self.hot.mss.min(limits(env.pool.frame_capacity(), self.room()).1 as u16);
         let room = self.hot.snd_buf.saturating_sub(self.queued()) as usize;
         let n = self.queue_pieces(env, &data[..data.len().min(n + room)], n);
-        self.hot.mss = mss;
+        (self.hot.mss, self.hot.send.piece) = (mss, piece);
         n
     }
 
@@ -98,7 +100,8 @@ impl Connection {
         f.deferred = false;
         self.hot.bits |= Bits::SYN_DUE;
         let with_cookie = f.option.is_none_or(|c| !c.is_empty());
-        let room = env.pool.arena().capacity().saturating_sub(self.room());
+        // In one frame, with all options that a SYN may carry.
+        let room = env.pool.arena().capacity().saturating_sub(self.room() + OPTIONS as usize);
         let n = data.len().min(most.saturating_sub(OPTIONS) as usize).min(room);
         let n = n.min(self.hot.snd_buf as usize);
         if !with_cookie || n == 0 || env.pool.available() <= env.config.send_reserve() {

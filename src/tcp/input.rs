@@ -87,10 +87,12 @@ impl Connection {
         };
         if let Some(plain) = Plain::of(seg)
             && self.is_expected(&plain)
-            && payload.as_ref().is_none_or(|packet| packet.rest.is_none())
             && env.pool.available() >= env.config.frames_low
         {
-            return self.input_expected(env, &plain, payload.map(|packet| packet.head));
+            return match payload {
+                Some(packet) if packet.rest.is_some() => self.chain_expected(env, &plain, packet),
+                payload => self.input_expected(env, &plain, payload.map(|packet| packet.head)),
+            };
         }
         self.input_any(env, seg, payload)
     }
@@ -135,6 +137,16 @@ impl Connection {
             }
         }
         d
+    }
+
+    /// As [`input_expected`](Self::input_expected), with a payload in several frames.
+    #[inline(never)]
+    fn chain_expected(&mut self, env: &mut Env, seg: &Plain, packet: Packet) -> Disposition {
+        let d = self.input_expected(env, seg, None).and(self.take_chain(env, seg.seq, packet));
+        if seq::lt(self.hot.rcv_nxt, self.cold.tune_at) {
+            return d;
+        }
+        d.and(self.tune_received(env, seg.timestamp.map(|t| t.1)))
     }
 
     #[inline(never)]

@@ -37,7 +37,8 @@ impl Connection {
         let seg = h.send.front_mut()?;
         let flags = Flags::ACK | Flags::PSH;
         let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
-        let (len, sum, end) = (seg.frame.len(), seg.sum, seg.end());
+        let (len, sum) = (seg.frame.len(), seg.sum);
+        let end = seg.seq.wrapping_add(len as u32);
         // The payload lies right behind the headers.
         let end_of_frame = seg.frame.offset() + len;
         let mut out = pool.transmit_and_write(&mut seg.frame, end_of_frame)?;
@@ -64,12 +65,13 @@ impl Connection {
     fn is_lone_ready(&self, config: &Config) -> bool {
         let h = &self.hot;
         let Some(seg) = h.send.lone_waiting() else { return false };
-        let (len, initial) = (seg.len(), u32::from(config.initial_window) * u32::from(h.mss));
+        let (len, initial) = (seg.frame.len() as u32, u32::from(config.initial_window) * u32::from(h.mss));
         h.state == State::Established
             && h.bits & !Bits::LONE_MAY == Bits::PATH
             && h.snd_una == h.snd_nxt
             && len <= h.snd_wnd.min(h.mss.into())
             && seg.frame.offset() == self.room()
+            && seg.more == 0
             && seg.marks.contains(Marks::PUSH)
             && h.congestion.window <= initial
             && !h.congestion.is_spaced()

@@ -24,6 +24,7 @@ mod icmp;
 mod info;
 mod input;
 pub mod isn;
+mod jumbo;
 mod lone;
 mod loss;
 mod output;

@@ -266,7 +266,8 @@ impl Connection {
     pub(super) fn send_fresh(&mut self, env: &mut Env, i: usize, with: Along) -> Sent {
         let (room, timestamp) = (self.room(), self.data_timestamp(env.now));
         let odd = self.hot.bits.intersects(Bits::PROBE_DUE | Bits::ECN_BUSY | Bits::CARE);
-        if odd || env.tx.room() == 0 || self.hot.send.get(i).frame.offset() != room {
+        let seg = self.hot.send.get(i);
+        if odd || env.tx.room() == 0 || seg.frame.offset() != room || seg.more > 0 {
             return self.send_segment(env, i, with);
         }
         let window = self.window_now();
@@ -318,14 +319,20 @@ impl Connection {
         flags.set(Flags::PSH, with.push || seg.marks.contains(Marks::PUSH));
         flags.set(Flags::FIN, with.fin || last_resent);
         let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
-        let (len, sum) = (seg.frame.len(), seg.sum);
+        let (len, sum) = (seg.len() as usize, seg.sum);
         let template = &self.template;
         let stamp = |buf: &mut [u8]| match ect {
             true => template.stamp_any(buf, fields, timestamp, len, sum),
             false => template.stamp_without_ect(buf, fields, timestamp, len, sum),
         };
         let in_place = seg.frame.offset() == room && !env.pool.is_pending(&seg.frame);
-        if in_place {
+        if seg.more > 0 {
+            seg.transmit_chain(env, room, |buf| {
+                stamp(buf);
+                template.mark_urgent(buf, urgent);
+                template.identify(buf, ident);
+            })?;
+        } else if in_place {
             let buf = env.pool.buffer_mut(&mut seg.frame);
             stamp(buf);
             self.template.mark_urgent(buf, urgent);

@@ -34,8 +34,8 @@ impl Connection {
         config: &Config,
         data: &[u8],
     ) -> bool {
-        let (room, mss) = (self.room(), usize::from(self.hot.mss));
-        let fits = data.len() <= mss && data.len() <= self.send_space() && !data.is_empty();
+        let (room, piece) = (self.room(), usize::from(self.hot.send.piece));
+        let fits = data.len() <= piece && data.len() <= self.send_space() && !data.is_empty();
         if !fits || self.hot.send.has_unsent() || pool.available() <= config.send_reserve() {
             return false;
         }
@@ -53,6 +53,9 @@ impl Connection {
         self.hot.bits -= Bits::STARVED;
         let data = &data[..data.len().min(self.send_space())];
         let (room, mss) = (self.room(), usize::from(self.hot.mss));
+        if self.hot.mss > self.hot.send.piece {
+            return self.queue_chains(env, data, 0);
+        }
         let done = self.hot.send.append(env.pool, data, room, mss);
         self.hot.snd_end = self.hot.snd_end.wrapping_add(done as u32);
         self.queue_pieces(env, data, done)
@@ -61,6 +64,9 @@ impl Connection {
     /// Queues `data` but for what is done of it; how much then is.
     pub(super) fn queue_pieces(&mut self, env: &mut Env, data: &[u8], mut done: usize) -> usize {
         let (room, mss) = (self.room(), usize::from(self.hot.mss));
+        if self.hot.mss > self.hot.send.piece {
+            return self.queue_chains(env, data, done);
+        }
         while done < data.len() {
             if env.pool.available() <= env.config.send_reserve() {
                 self.hot.bits |= Bits::STARVED;
@@ -85,7 +91,7 @@ impl Connection {
     /// `None` where there is no room to send or no free frame.
     pub fn send_alloc(&mut self, env: &mut Env) -> Option<Frame> {
         self.hot.bits -= Bits::STARVED;
-        let n = self.send_space().min(self.hot.mss.into());
+        let n = self.send_space().min(self.hot.send.piece.into());
         if n == 0 {
             return None;
         }
@@ -106,7 +112,7 @@ impl Connection {
     /// transmitted.
     pub fn send_frame(&mut self, env: &mut Env, frame: Frame) -> Result<(), Frame> {
         let n = frame.len();
-        let fits = n > 0 && n <= self.send_space() && n <= self.hot.mss.into();
+        let fits = n > 0 && n <= self.send_space() && n <= self.hot.send.piece.into();
         let inside = frame.offset() + n <= env.pool.arena().capacity();
         let ours = env.pool.arena().owns(&frame) && env.pool.is_home(&frame);
         if !fits || !inside || !ours || env.pool.is_pending(&frame) {

@@ -9,6 +9,7 @@
 
 use super::Config;
 use super::connection::{Bits, Connection, limit};
+use super::jumbo::limits;
 use super::loss::Recovery;
 use super::output::{Along, Full};
 use super::seq;
@@ -112,13 +113,12 @@ impl Connection {
         config.base_mss.saturating_add(self.packet_headers()).max(self.least_packet(config))
     }
 
-    /// The largest packet that the route, the peer, the program and a frame allow.
+    /// The largest packet that the route, the peer, the program and frames allow.
     fn most_packet(&self, env: &Env, full: u16) -> u16 {
         let headers = self.template.l3_len() as u16 + 20;
         let mss = self.cold.peer_mss.min(limit(self.cold.max_segment));
-        let link = self.template.l2l3_len() - self.template.l3_len();
-        let frame = env.pool.arena().capacity().saturating_sub(link).min(65_535) as u16;
-        full.min(mss.saturating_add(headers)).min(frame)
+        let most = limits(env.pool.frame_capacity(), self.room()).0 + usize::from(self.packet_headers());
+        full.min(mss.saturating_add(headers)).min(most.min(65_535) as u16)
     }
 
     /// The search begins at packets of `low` bytes, on a route of `full`.
@@ -286,7 +286,7 @@ impl Connection {
         let (room, mss) = (self.room(), usize::from(self.hot.mss));
         self.hot.send.recut(env.pool, room, len, mss, RECUT);
         let Some(i) = self.hot.send.first_unsent() else { return Ok(()) };
-        if self.hot.send.get(i).frame.len() != len || self.hot.send.is_last(i) {
+        if self.hot.send.get(i).len() as usize != len || self.hot.send.is_last(i) {
             return Ok(());
         }
         let seq = self.hot.send.get(i).seq;

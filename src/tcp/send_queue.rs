@@ -35,9 +35,11 @@ bitflags::bitflags! {
 /// A segment's payload.
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// The range is the payload.
+    /// The range is the payload, or the beginning of it.
     pub frame: Frame,
     pub seq: u32,
+    /// Bytes of the payload in frames that are linked behind it (see jumbo.rs).
+    pub more: u16,
     /// Folded sum of the payload.
     pub sum: u16,
     pub marks: Marks,
@@ -48,7 +50,7 @@ pub(super) struct Segment {
 impl Segment {
     #[inline]
     pub fn len(&self) -> u32 {
-        self.frame.len() as u32
+        self.frame.len() as u32 + u32::from(self.more)
     }
 
     #[inline]
@@ -68,6 +70,8 @@ pub(super) struct SendQueue {
     /// Bytes that the peer has beyond the cumulative number; with a peer that
     /// has no SACK, bytes that duplicate ACKs stand for.
     sacked: u32,
+    /// Bytes in a segment of one frame, at most; a full one may be of several.
+    pub piece: u16,
 }
 
 const _: () = assert!(size_of::<Segment>() == 32);
@@ -133,6 +137,11 @@ impl SendQueue {
         self.segments.take_only()
     }
 
+    /// The newest segment.
+    pub fn last_mut(&mut self) -> Option<&mut Segment> {
+        self.segments.back_mut()
+    }
+
     #[inline]
     pub fn has_unsent(&self) -> bool {
         (self.sent as usize) < self.segments.len()
@@ -181,7 +190,8 @@ impl SendQueue {
         }
         let Some(tail) = self.segments.back_mut() else { return 0 };
         let have = tail.frame.len();
-        if have >= mss || tail.frame.offset() != room || tail.marks.contains(Marks::RECORD) {
+        let odd = tail.more > 0 || tail.frame.offset() != room;
+        if have >= mss || odd || tail.marks.contains(Marks::RECORD) {
             return 0;
         }
         let n = data.len().min(mss - have);
@@ -213,7 +223,7 @@ impl SendQueue {
     #[inline(always)]
     pub fn push(&mut self, frame: Frame, seq: u32, sum: u16, marks: Marks) {
         if let Some(place) = self.segments.vacancy() {
-            *place = Some(Segment { frame, seq, sum, marks, sent_at: Instant::ZERO });
+            *place = Some(Segment { frame, seq, more: 0, sum, marks, sent_at: Instant::ZERO });
         } else {
             self.push_behind(frame, seq, sum, marks);
         }
@@ -221,7 +231,7 @@ impl SendQueue {
 
     #[inline(never)]
     fn push_behind(&mut self, frame: Frame, seq: u32, sum: u16, marks: Marks) {
-        let segment = Segment { frame, seq, sum, marks, sent_at: Instant::ZERO };
+        let segment = Segment { frame, seq, more: 0, sum, marks, sent_at: Instant::ZERO };
         self.segments.push_behind(segment);
     }
 
@@ -274,7 +284,7 @@ impl SendQueue {
                 break;
             }
             debug_assert!(!front.marks.intersects(Marks::BOOKED));
-            if have < front.frame.len() as u32 {
+            if have < front.len() {
                 Self::trim_front(pool, front, have as usize);
                 break;
             }
@@ -302,7 +312,7 @@ impl SendQueue {
             if (have as i32) <= 0 || self.sent == 0 {
                 break;
             }
-            if have < front.frame.len() as u32 {
+            if have < front.len() {
                 if !front.marks.contains(Marks::SACKED) {
                     seen.delivered += have;
                 }
@@ -328,7 +338,10 @@ impl SendQueue {
     }
 
     #[cold]
-    fn trim_front(pool: &Pool, seg: &mut Segment, n: usize) {
+    pub(super) fn trim_front(pool: &mut Pool, seg: &mut Segment, n: usize) {
+        if seg.more > 0 {
+            return seg.trim_chain(pool, n);
+        }
         let (gone, rest) = pool.bytes(&seg.frame).split_at(n);
         // The shorter part is read.
         let sum = if gone.len() < rest.len() {
@@ -349,7 +362,8 @@ impl SendQueue {
             return false;
         };
         let (n, more, offset) = (a.frame.len(), b.frame.len(), a.frame.offset());
-        let fits = n + more <= mss && offset + n + more <= pool.arena().capacity();
+        let single = a.more == 0 && b.more == 0;
+        let fits = single && n + more <= mss && offset + n + more <= pool.arena().capacity();
         if !fits || a.marks.contains(Marks::RECORD) || pool.is_pending(&a.frame) {
             return false;
         }
@@ -373,9 +387,14 @@ impl SendQueue {
     /// the pool is empty.
     #[cold]
     pub fn split(&mut self, pool: &mut Pool, i: usize, at: usize, room: usize) -> bool {
-        let Some(mut fresh) = pool.alloc() else { return false };
         let seg = self.segments.get_mut(i).expect("a segment of the queue");
-        debug_assert!(at > 0 && at < seg.frame.len());
+        debug_assert!(at > 0 && at < seg.len() as usize);
+        if seg.more > 0 {
+            let Some(second) = seg.split_chain(pool, at, room) else { return false };
+            self.insert_second(i, second);
+            return true;
+        }
+        let Some(mut fresh) = pool.alloc() else { return false };
         let bytes = &pool.bytes(&seg.frame)[at..];
         let n = bytes.len();
         let sum = checksum::copy_and_sum(&mut pool.buffer_mut(&mut fresh)[room..room + n], bytes);
@@ -383,18 +402,24 @@ impl SendQueue {
         let second = Segment {
             frame: fresh,
             seq: seg.seq.wrapping_add(at as u32),
+            more: 0,
             sum: sum.fold(),
             marks: seg.marks,
             sent_at: seg.sent_at,
         };
         seg.frame.truncate(at);
         seg.sum = Sum::from_u16(seg.sum).sub_at(at, sum).fold();
-        seg.marks -= Marks::PUSH | Marks::RECORD | Marks::TRAIN;
+        self.insert_second(i, second);
+        true
+    }
+
+    /// Segment `i` was cut in two: the second part goes behind it.
+    fn insert_second(&mut self, i: usize, second: Segment) {
+        self.get_mut(i).marks -= Marks::PUSH | Marks::RECORD | Marks::TRAIN;
         if i < self.sent as usize {
             self.sent += 1;
         }
         self.segments.insert(i + 1, second);
-        true
     }
 
     /// Bytes in front that were never sent, up to the end of a record or `most`.
@@ -402,7 +427,7 @@ impl SendQueue {
     pub fn unsent_in_a_row(&self, most: usize) -> usize {
         let mut bytes = 0;
         for seg in self.segments.iter().skip(self.sent as usize) {
-            bytes += seg.frame.len();
+            bytes += seg.len() as usize;
             if bytes >= most || seg.marks.contains(Marks::RECORD) {
                 break;
             }
@@ -420,7 +445,7 @@ impl SendQueue {
         for i in begin..begin + most {
             while self.pull(pool, i, room, want) {}
             let Some(seg) = self.segments.get(i) else { return };
-            if seg.frame.len() > want && !self.split(pool, i, want, room) {
+            if seg.len() as usize > want && !self.split(pool, i, want, room) {
                 return;
             }
             want = mss;
@@ -431,12 +456,14 @@ impl SendQueue {
     /// `i`, until that is `want` bytes long. True where more of them may follow.
     fn pull(&mut self, pool: &mut Pool, i: usize, room: usize, want: usize) -> bool {
         let Some(a) = self.segments.get(i) else { return false };
-        let have = a.frame.len();
-        let fits = have < want && room + want <= pool.arena().capacity();
-        if !fits || a.marks.contains(Marks::RECORD) || i + 1 >= self.segments.len() {
+        let have = a.len() as usize;
+        if have >= want || a.marks.contains(Marks::RECORD) || i + 1 >= self.segments.len() {
             return false;
         }
         let Some(mut b) = self.segments.remove(i + 1) else { return false };
+        if room + want > pool.arena().capacity() || b.more > 0 || self.get(i).more > 0 {
+            return self.pull_chain(pool, i, b, room, want - have);
+        }
         let n = b.frame.len().min(want - have);
         let Some(a) = self.segments.get_mut(i) else { return false };
         move_to(pool, &mut a.frame, room);
@@ -454,6 +481,27 @@ impl SendQueue {
             self.segments.insert(i + 1, b);
         }
         true
+    }
+
+    /// The same for segments of several frames, where `want` bytes are missing: as far
+    /// as there are frames. `b` is the next segment, taken out.
+    fn pull_chain(&mut self, pool: &mut Pool, i: usize, mut b: Segment, room: usize, want: usize) -> bool {
+        let mut bytes = b.to_vec(pool);
+        bytes.truncate(want);
+        let a = self.get_mut(i);
+        move_to(pool, &mut a.frame, room);
+        let n = a.extend(pool, &bytes, room, 0);
+        if n == b.len() as usize {
+            a.marks |= b.marks & (Marks::PUSH | Marks::RECORD);
+            pool.free(b.frame);
+        } else {
+            if n > 0 {
+                Self::trim_front(pool, &mut b, n);
+                move_to(pool, &mut b.frame, room);
+            }
+            self.segments.insert(i + 1, b);
+        }
+        n > 0
     }
 
     /// Gives all frames back.
@@ -532,7 +580,7 @@ mod tests {
                 sums_are_right(&q, &pool);
                 assert!(q.merge(&mut pool, 1, 2000));
                 sums_are_right(&q, &pool);
-                SendQueue::trim_front(&pool, q.get_mut(1), cut);
+                SendQueue::trim_front(&mut pool, q.get_mut(1), cut);
                 sums_are_right(&q, &pool);
                 q.recut(&mut pool, ROOM, cut, 30, 2);
                 sums_are_right(&q, &pool);
@@ -676,15 +724,15 @@ mod tests {
         assert!(q.get(8).marks.contains(Marks::PUSH) && !q.get(7).marks.contains(Marks::PUSH));
         assert_eq!((bytes(&q, &pool), q.sent()), (whole.clone(), 1));
         sums_are_right(&q, &pool);
-        // A record's end stays one; nothing longer than a frame is made.
+        // A record's end stays one.
         q.record_mark();
         let frame = pool.alloc().unwrap();
         let seq = q.get(8).end();
         q.push_copy(&pool, frame, seq, &[1; 40], ROOM, Marks::empty());
         assert_eq!(q.unsent_in_a_row(5000), 800);
-        q.recut(&mut pool, ROOM, 5000, 5000, 64);
-        assert_eq!(q.frames(), 10);
         q.recut(&mut pool, ROOM, 1900, 1900, 64);
+        assert_eq!(lens(&q), [100, 800, 40]);
+        q.recut(&mut pool, ROOM, 5000, 5000, 64);
         assert_eq!(lens(&q), [100, 800, 40]);
         assert_eq!(bytes(&q, &pool)[..900], whole[..]);
         sums_are_right(&q, &pool);

@@ -5,7 +5,7 @@ use super::connection::{Bits, Connection};
 use super::input::Arrival;
 use super::seq;
 use super::types::{Disposition, Env, Events, State};
-use crate::frame::Frame;
+use crate::frame::{Frame, Packet};
 use crate::telemetry::DropReason;
 
 /// Frames that may wait behind a gap however small the receive buffer is.
@@ -26,16 +26,27 @@ impl Connection {
             packet.free(env.pool);
             return self.abort(env);
         }
-        let mut d = self.take_text(env, a.seq, packet.head);
-        let mut seq = a.seq.wrapping_add(a.seg.payload_len as u32);
-        if let Some(rest) = packet.rest {
-            seq = seq.wrapping_sub(rest.iter().map(|f| f.len() as u32).sum());
-            for frame in *rest {
-                let len = frame.len() as u32;
-                d = d.and(self.take_text(env, seq, frame));
-                seq = seq.wrapping_add(len);
-            }
+        if packet.rest.is_some() {
+            return self.take_chain(env, a.seq, packet);
         }
+        self.take_text(env, a.seq, packet.head)
+    }
+
+    /// A segment of several frames: each is a piece of text by itself. What is
+    /// counted by segments is counted once.
+    #[cold]
+    pub(super) fn take_chain(&mut self, env: &mut Env, mut at: u32, packet: Packet) -> Disposition {
+        let len = packet.len().min(self.cold.adv_mss.into()) as u16;
+        self.hot.rcv_mss = self.hot.rcv_mss.max(len);
+        let (quick, dup_out) = (self.hot.quick, self.hot.dup_out);
+        let mut d = Disposition::NONE;
+        for frame in core::iter::once(packet.head).chain(packet.rest.into_iter().flat_map(|r| *r)) {
+            let len = frame.len() as u32;
+            d = d.and(self.take_text(env, at, frame));
+            at = at.wrapping_add(len);
+        }
+        self.hot.quick = self.hot.quick.max(quick.saturating_sub(1));
+        self.hot.dup_out = self.hot.dup_out.min(dup_out.saturating_add(1));
         d
     }
 

@@ -176,10 +176,11 @@ impl Connection {
 }
 
 /// Bytes that one connection's buffer may grow to by itself, in segments of so
-/// many bytes.
+/// many bytes; large ones fill several frames.
 fn share(env: &Env, mss: u16) -> u32 {
+    let mss = usize::from(mss).min(env.pool.frame_capacity());
     let frames = u64::from(env.pool.capacity()) * u64::from(env.config.tune_share) / 256;
-    (frames * u64::from(mss)).min(NEVER.into()) as u32
+    (frames * mss as u64).min(NEVER.into()) as u32
 }
 
 /// Under a quarter of the pool is free.

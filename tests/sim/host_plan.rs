@@ -42,6 +42,7 @@ pub fn draw(n: usize, features: &Features, mtu: usize, frames: u32, d: &mut Draw
         addresses: vec![(address(n).into(), 24)],
         mac: Mac(mac(n)),
         mtu,
+        multi_buffer: true,
         raw_ip: has.contains(Has::RAW_IP),
         transmit_queue: if has.contains(Has::SMALL_RINGS) { d.pick(&[256, 32, 8]) } else { 4096 },
         ..Default::default()

@@ -138,6 +138,7 @@ impl Net {
             config,
             fill: VecDeque::new(),
             pending: VecDeque::new(),
+            begun: Vec::new(),
         }
     }
 
@@ -341,6 +342,8 @@ pub struct NetDevice {
     config: NetConfig,
     fill: VecDeque<u32>,
     pending: VecDeque<Pending>,
+    /// The part of a packet of several frames that fitted into the ring.
+    begun: Vec<u8>,
 }
 
 impl NetDevice {
@@ -364,32 +367,46 @@ impl Device for NetDevice {
             if at > now {
                 break;
             }
-            let Some(index) = self.fill.pop_front() else { break };
             let link = &mut inner.links[from * n + self.port];
+            let (headroom, len) = (self.config.headroom, link.peek(now).map_or(0, <[u8]>::len));
+            let room = pool.arena().capacity() - headroom;
+            if self.fill.len() < len.div_ceil(room).max(1) {
+                break;
+            }
             let bytes = link.pop().expect("something arrives");
-            let headroom = self.config.headroom;
-            let mut frame = pool.filled(index, headroom, bytes.len()).expect("a frame of the fill ring");
-            pool.bytes_mut(&mut frame).copy_from_slice(&bytes);
+            let parts = if bytes.is_empty() { vec![&bytes[..]] } else { bytes.chunks(room).collect() };
+            let mut frames = parts.into_iter().map(|part| {
+                let index = self.fill.pop_front().expect("counted above");
+                let mut frame = pool.filled(index, headroom, part.len()).expect("a frame of the fill ring");
+                pool.bytes_mut(&mut frame).copy_from_slice(part);
+                frame
+            });
+            let mut packet = Packet::single(frames.next().expect("at least one"));
+            let rest: Vec<_> = frames.collect();
+            packet.rest = (!rest.is_empty()).then(|| Box::new(rest));
             link.recycle(bytes);
-            batch.push(Packet::single(frame));
+            batch.push(packet);
         }
     }
 
     fn transmit(&mut self, pool: &mut Pool, queue: &mut TxQueue) {
         let inner = &mut *self.net.0.borrow_mut();
         let due = inner.now + self.config.completion_delay;
-        let mut bytes = inner.links[0].buffer();
+        let mut bytes = core::mem::take(&mut self.begun);
         while !self.is_full()
             && let Some(desc) = queue.pop()
         {
-            bytes.clear();
-            bytes.extend_from_slice(pool.tx_bytes(&desc));
+            let part = pool.tx_bytes(&desc);
+            bytes.extend_from_slice(part);
             let delayed = self.config.completion_delay > Duration::ZERO;
-            let print = if delayed { print(0, &bytes) } else { 0 };
-            inner.send(self.port, &mut bytes);
+            let print = if delayed { print(0, part) } else { 0 };
+            if !desc.more {
+                inner.send(self.port, &mut bytes);
+                bytes.clear();
+            }
             self.pending.push_back(Pending { desc, due, print });
         }
-        inner.links[0].recycle(bytes);
+        self.begun = bytes;
         inner.ports[self.port].completion = self.pending.front().map(|p| p.due);
     }
 

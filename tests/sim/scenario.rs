@@ -102,6 +102,9 @@ impl Scenario {
         let has = features.has;
         let hosts = if has.contains(Has::HOSTS) { d.between(3, 8) as usize } else { 2 };
         let mtu = d.pick(&[1500, 1500, 1500, 1280, 576]);
+        // By a draw of its own: frames hold 2,048 bytes, so these packets are of several.
+        let mut jumbo = Draw::new(seed ^ 0x9000 << 48);
+        let mtu = if jumbo.one_in(5) { jumbo.pick(&[9000, 9000, 3498]) } else { mtu };
         let frames = if has.contains(Has::FEW_FRAMES) { d.between(160, 400) as u32 } else { 2048 };
         let frames = if has.contains(Has::BIG) { 8192 } else { frames };
         let net = network(&features, mtu, frames, &mut d);
@@ -239,6 +242,7 @@ fn network(features: &Features, mtu: usize, frames: u32, d: &mut Draw) -> NetCon
         completion_delay: if has.contains(Has::SLOW_COMPLETIONS) { d.millis(3) } else { Duration::ZERO },
         tx_ring: if few { d.pick(&[64, 5, 1]) } else { 2048 },
         rx_ring: if few { d.pick(&[256, 32]) } else { 2048 },
+        // One packet at least: 9,018 bytes in frames with head room are six.
         fill: if few { d.pick(&[64, 8]) } else { frames.min(256) as usize / 4 },
         headroom: d.pick(&[0, 256]),
         capture: 300,

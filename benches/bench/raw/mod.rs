@@ -71,7 +71,7 @@ impl Port {
         (config.rx_ring, config.tx_ring, config.fill_ring) = (ring, ring, ring);
         config.frames_per_queue = FRAMES_PER_ENTRY * ring;
         config.attach = attach()?;
-        config.multi_buffer = about.mtu > MAX_SINGLE_MTU;
+        config.multi_buffer = Some(about.mtu > MAX_SINGLE_MTU);
         let (steering, devices) = xdp::open(&config).map_err(|e| e.to_string())?;
         let (device, pool) = devices.into_iter().next().ok_or("no queue was opened")?;
         steering.hold_port(Protocol::Udp, port);

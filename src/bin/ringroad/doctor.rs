@@ -2,7 +2,7 @@
 //! what stands in its way.
 
 use ringroad::device::xdp::{
-    self, Addresses, Interface, MAX_SINGLE_MTU, Steering, XdpConfig, attached, features,
+    self, Addresses, Interface, MAX_CHAIN_MTU, MAX_PLAIN_MTU, Steering, XdpConfig, attached, features,
 };
 use ringroad::runtime::kernel::ethtool::{Offloads, offloads};
 use ringroad::runtime::kernel::firewall;
@@ -296,15 +296,22 @@ fn link(interface: &Interface) -> Finding {
 }
 
 fn mtu(interface: &Interface) -> Finding {
-    if interface.mtu > MAX_SINGLE_MTU {
-        let (name, mtu) = (&interface.name, interface.mtu);
-        return problem(
-            "mtu",
-            format!("{mtu} is more than a frame holds ({MAX_SINGLE_MTU})"),
-            format!("ip link set dev {name} mtu 3500"),
-        );
+    let (name, mtu) = (&interface.name, interface.mtu);
+    if mtu > MAX_CHAIN_MTU {
+        let remedy = format!("ip link set dev {name} mtu 9000");
+        return problem("mtu", format!("{mtu} is more than {MAX_CHAIN_MTU}"), remedy);
     }
-    ok("mtu", interface.mtu.to_string())
+    if mtu <= MAX_PLAIN_MTU {
+        return ok("mtu", mtu.to_string());
+    }
+    match features(interface.index) {
+        Ok(Some(can)) if !can.multi_buffer => warning(
+            "mtu",
+            format!("{mtu} needs packets of several buffers, which the driver does not say that it has"),
+            format!("ip link set dev {name} mtu {MAX_PLAIN_MTU}"),
+        ),
+        _ => ok("mtu", format!("{mtu}, in packets of several buffers")),
+    }
 }
 
 fn queues(interface: &Interface) -> Finding {

@@ -244,6 +244,14 @@ impl Link {
         Some(flight.bytes)
     }
 
+    /// Takes what [`Link::peek`] showed, which is more than the far end takes.
+    pub(super) fn drop_too_large(&mut self) {
+        if let Some(Reverse(flight)) = self.flights.pop() {
+            self.counts.too_large += 1;
+            self.recycle(flight.bytes);
+        }
+    }
+
     /// Drops the newest of what has arrived and nobody took, beyond the ring's bound.
     pub fn bound(&mut self, now: Instant) {
         if self.flights.len() <= self.ring {

@@ -10,6 +10,7 @@
 mod attach;
 mod error;
 mod interface;
+mod join;
 mod queue;
 mod steer;
 mod umem;
@@ -30,6 +31,14 @@ const ETHERNET: usize = 14;
 
 /// The largest MTU in bytes whose packets fit in one frame.
 pub const MAX_SINGLE_MTU: usize = CAPACITY - ETHERNET;
+
+/// The largest MTU that packets of several frames are made for: cards' jumbo frames.
+pub const MAX_CHAIN_MTU: usize = 9216;
+
+/// The largest MTU that drivers take without knowing packets of several buffers: a
+/// page less the head room, what the kernel puts behind a packet, Ethernet's header
+/// and a VLAN tag.
+pub const MAX_PLAIN_MTU: usize = 3498;
 
 /// How a queue's socket is to be bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,9 +79,9 @@ pub struct XdpConfig {
     pub attach: Attach,
     /// Let the driver sleep until it is woken (XDP_USE_NEED_WAKEUP). Default true.
     pub need_wakeup: bool,
-    /// Accept packets of more than one frame (MTU above [`MAX_SINGLE_MTU`];
-    /// Linux 6.6). Default false.
-    pub multi_buffer: bool,
+    /// Packets of more than one frame (XDP_USE_SG and an `xdp.frags` program, Linux
+    /// 6.6). Default `None`: where the MTU is above [`MAX_PLAIN_MTU`].
+    pub multi_buffer: Option<bool>,
     /// Put the frames on hugepages, which must be free. Default false.
     pub huge_pages: bool,
     /// SO_SNDBUF of the sockets in bytes. Default 16 MiB.
@@ -101,7 +110,7 @@ impl XdpConfig {
             bind: Bind::Auto,
             attach: Attach::Auto,
             need_wakeup: true,
-            multi_buffer: false,
+            multi_buffer: None,
             huge_pages: false,
             send_buffer: 16 << 20,
             partial_checksums: None,
@@ -149,13 +158,40 @@ impl XdpConfig {
             let least = self.fill_ring + self.tx_ring;
             return refuse(ErrorKind::Config, why, format!("use at least {least}"));
         }
-        if interface.mtu > MAX_SINGLE_MTU && !self.multi_buffer {
+        if interface.mtu > MAX_SINGLE_MTU && !self.needs_chains(interface) {
             let why = format!("its MTU of {} is more than a frame holds", interface.mtu);
-            let remedy = format!("`ip link set dev {} mtu 3500` or less", self.interface);
+            return refuse(ErrorKind::Mtu, why, smaller_mtu(&self.interface));
+        }
+        if interface.mtu > MAX_CHAIN_MTU {
+            let why = format!("its MTU of {} is more than {MAX_CHAIN_MTU}", interface.mtu);
+            let remedy = format!("`ip link set dev {} mtu 9000`", self.interface);
             return refuse(ErrorKind::Mtu, why, remedy);
         }
         Ok(())
     }
+
+    /// Whether packets are to be of several frames on this interface.
+    fn needs_chains(&self, interface: &Interface) -> bool {
+        self.multi_buffer.unwrap_or(interface.mtu > MAX_PLAIN_MTU)
+    }
+}
+
+fn smaller_mtu(interface: &str) -> String {
+    format!("`ip link set dev {interface} mtu {MAX_PLAIN_MTU}` or less")
+}
+
+/// The kernel or the driver refuses packets of several buffers.
+fn no_chains(interface: &Interface, why: &std::io::Error) -> Error {
+    Error::new(
+        ErrorKind::Mtu,
+        &interface.name,
+        format!(
+            "its MTU of {} needs packets of several buffers (XDP_USE_SG), which the kernel (before \
+             Linux 6.6) or the driver ({}) does not have: {why}",
+            interface.mtu, interface.driver
+        ),
+        smaller_mtu(&interface.name),
+    )
 }
 
 /// Opens the interface: one UMEM, a device and a pool for each queue in the
@@ -171,7 +207,12 @@ pub fn open(config: &XdpConfig) -> Result<(Steering, Vec<(XdpDevice, Pool)>)> {
     config.check(&interface)?;
     Steering::check_free(&interface)?;
     let last = config.queues.iter().max().copied().unwrap_or(0);
-    let steering = Steering::load(last + 1, config.multi_buffer)?;
+    let chains = config.needs_chains(&interface);
+    // Before Linux 5.18 no program can be for several buffers.
+    let steering = Steering::load(last + 1, chains).map_err(|why| match why.raw_os_error() {
+        Some(libc::EINVAL) if chains => no_chains(&interface, &std::io::Error::from_raw_os_error(libc::EINVAL)),
+        _ => why,
+    })?;
     steering.set_mac(interface.mac);
     steering.set_addresses(&config.addresses)?;
     let rings = RingSizes { fill: config.fill_ring, completion: config.tx_ring };

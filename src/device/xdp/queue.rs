@@ -3,10 +3,11 @@
 use super::attach::Steering;
 use super::error::{Error, Result};
 use super::interface::Interface;
+use super::join::Joiner;
 use super::umem::Umem;
-use super::{Bind, XdpConfig};
+use super::{Bind, XdpConfig, no_chains};
 use crate::device::{Capabilities, Device};
-use crate::frame::{Batch, Packet, Pool, TxQueue};
+use crate::frame::{Batch, MOST_PIECES, Packet, Pool, TxDesc, TxQueue};
 use arrayvec::ArrayVec;
 use core::fmt;
 use std::io;
@@ -48,8 +49,7 @@ pub struct XdpDevice {
     unkicked: bool,
     /// The interface was found down, or gone, by the last kick.
     down: bool,
-    /// A packet of several buffers of which the last has not come.
-    partial: Option<Packet>,
+    joiner: Joiner,
     scratch: Box<[FrameDesc; BURST]>,
     figures: Figures,
 }
@@ -67,6 +67,8 @@ pub struct Figures {
     pub tx_invalid: u64,
     /// Received descriptors that cannot be.
     pub rx_invalid: u64,
+    /// Received packets of more buffers than [`MOST_PIECES`].
+    pub rx_chain_too_long: u64,
 }
 
 /// What the kernel counted for a queue's socket (XDP_STATISTICS).
@@ -94,7 +96,7 @@ fn set_option<T>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: T) -> 
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn socket_config(config: &XdpConfig) -> Result<SocketConfig> {
+fn socket_config(config: &XdpConfig, multi_buffer: bool) -> Result<SocketConfig> {
     let what = &config.interface;
     let size = |n: u32| {
         QueueSize::new(n).map_err(|why| {
@@ -111,7 +113,7 @@ fn socket_config(config: &XdpConfig) -> Result<SocketConfig> {
         Bind::ZeroCopy => flags |= BindFlags::XDP_ZEROCOPY,
         Bind::Copy => flags |= BindFlags::XDP_COPY,
     }
-    if config.multi_buffer {
+    if multi_buffer {
         flags |= BindFlags::XDP_USE_SG;
     }
     Ok(SocketConfig::builder()
@@ -128,7 +130,8 @@ type Rings = (xsk_rs::TxQueue, xsk_rs::RxQueue, xsk_rs::FillQueue, xsk_rs::CompQ
 /// may be busy for about a second.
 fn bind(config: &XdpConfig, interface: &Interface, umem: &Umem, queue: u32) -> Result<Rings> {
     let what = format!("{}: binding queue {queue}", interface.name);
-    let socket_config = socket_config(config)?;
+    let multi_buffer = config.needs_chains(interface);
+    let socket_config = socket_config(config, multi_buffer)?;
     let name = xsk_rs::config::Interface::new(interface.c_name());
     let give_up = Instant::now() + REBIND_LIMIT;
     loop {
@@ -157,6 +160,10 @@ fn bind(config: &XdpConfig, interface: &Interface, umem: &Umem, queue: u32) -> R
                     format!("the driver ({}) has no zero-copy AF_XDP", interface.driver),
                     "let it copy, or use another interface",
                 ));
+            }
+            // EINVAL: the kernel does not know the flag.
+            Some(number @ (libc::EINVAL | libc::EOPNOTSUPP)) if multi_buffer => {
+                return Err(no_chains(interface, &io::Error::from_raw_os_error(number)));
             }
             Some(number) => return Err(Error::system(what, io::Error::from_raw_os_error(number))),
             None => {
@@ -203,12 +210,12 @@ impl XdpDevice {
             umem: umem.clone(),
             steering: steering.clone(),
             zero_copy: false,
-            multi_buffer: config.multi_buffer,
+            multi_buffer: config.needs_chains(interface),
             fill_target: config.fill_ring.min(config.frames_per_queue),
             reserve: config.tx_reserve,
             unkicked: false,
             down: false,
-            partial: None,
+            joiner: Joiner::default(),
             scratch: Box::new([FrameDesc::default(); BURST]),
             figures: Figures::default(),
         };
@@ -249,6 +256,11 @@ impl XdpDevice {
         self.zero_copy
     }
 
+    /// True where packets may consist of several frames, both ways.
+    pub fn multi_buffer(&self) -> bool {
+        self.multi_buffer
+    }
+
     /// True where the last attempt to send found the interface down or gone.
     /// What is in the TX ring then waits there.
     pub fn is_down(&self) -> bool {
@@ -258,7 +270,7 @@ impl XdpDevice {
     /// Frames that it holds by their tokens (of a packet of several buffers
     /// whose end has not come).
     pub fn held_frames(&self) -> usize {
-        self.partial.as_ref().map_or(0, Packet::frames)
+        self.joiner.frames()
     }
 
     /// What the device counted.
@@ -300,24 +312,58 @@ impl XdpDevice {
         };
         let Some(frame) = frame else {
             self.figures.rx_invalid += 1;
-            if let Some(partial) = self.partial.take() {
-                partial.free(pool);
-            }
+            self.joiner.give_up(pool, more);
             return None;
         };
-        if !more && self.partial.is_none() {
+        if !more && self.joiner.is_idle() {
             return Some(Packet::single(frame));
         }
-        self.join(frame, more)
+        let joined = self.joiner.join(pool, frame, more);
+        joined.unwrap_or_else(|()| {
+            self.figures.rx_chain_too_long += 1;
+            None
+        })
     }
 
-    #[cold]
-    fn join(&mut self, frame: crate::frame::Frame, more: bool) -> Option<Packet> {
-        match &mut self.partial {
-            None => self.partial = Some(Packet::single(frame)),
-            Some(packet) => packet.rest.get_or_insert_default().push(frame),
+    /// The descriptor for the ring; `None` where the kernel would not take it.
+    fn checked(&self, desc: &TxDesc) -> Option<FrameDesc> {
+        let wanted = self.multi_buffer || !desc.more;
+        self.umem.tx_descriptor(desc.index(), desc.len(), desc.more).filter(|_| wanted)
+    }
+
+    /// The rest of a packet of several descriptors goes to the ring with its first,
+    /// or nothing of it. False where `room` does not hold it now.
+    #[inline(never)]
+    fn take_chain(
+        &mut self,
+        pool: &mut Pool,
+        queue: &mut TxQueue,
+        first: TxDesc,
+        descriptors: &mut ArrayVec<FrameDesc, BURST>,
+        room: usize,
+    ) -> bool {
+        let rest = queue.rest_of_packet();
+        let good = rest < MOST_PIECES;
+        if good && descriptors.len() + 1 + rest > room {
+            queue.unpop(first);
+            return false;
         }
-        if more { None } else { self.partial.take() }
+        let mut packet = ArrayVec::<TxDesc, MOST_PIECES>::new();
+        packet.push(first);
+        for desc in (0..rest).map_while(|_| queue.pop()) {
+            if let Err(beyond) = packet.try_push(desc) {
+                pool.cancel(beyond.element());
+            }
+        }
+        let made: ArrayVec<FrameDesc, MOST_PIECES> = packet.iter().map_while(|d| self.checked(d)).collect();
+        let whole = packet.last().is_some_and(|last| !last.more);
+        if good && whole && made.len() == packet.len() {
+            descriptors.extend(made);
+        } else {
+            self.figures.tx_invalid += packet.len() as u64;
+            packet.into_iter().for_each(|desc| pool.cancel(desc));
+        }
+        true
     }
 
     /// Tells the kernel that the TX ring has something.
@@ -436,16 +482,23 @@ impl Device for XdpDevice {
                 break;
             }
             let mut descriptors = ArrayVec::<FrameDesc, BURST>::new();
-            while descriptors.len() < room {
+            let mut fits = true;
+            while fits && descriptors.len() < room {
                 let Some(desc) = queue.pop() else { break };
-                let more = desc.more;
-                match self.umem.tx_descriptor(desc.index(), desc.len(), more) {
-                    Some(descriptor) if !more || self.multi_buffer => descriptors.push(descriptor),
-                    _ => {
+                if desc.more {
+                    fits = self.take_chain(pool, queue, desc, &mut descriptors, room);
+                    continue;
+                }
+                match self.checked(&desc) {
+                    Some(descriptor) => descriptors.push(descriptor),
+                    None => {
                         self.figures.tx_invalid += 1;
                         pool.cancel(desc);
                     }
                 }
+            }
+            if descriptors.is_empty() && !fits {
+                break; // the next packet is larger than the room
             }
             // SAFETY: each frame's transmission is pending in the pool's books,
             // so nobody writes to it or names it again before its completion.

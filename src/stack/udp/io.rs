@@ -72,6 +72,9 @@ impl Table {
         let out = self.outgoing(core, id, to, meta)?;
         let len: usize = parts.iter().map(|p| p.len()).sum();
         let sent = match core.fits(&out, len) {
+            Ok(true) if core.is_jumbo(ipv4::HEADER_LEN + HEADER_LEN + len) => {
+                core.send_jumbo(&out, parts, len)
+            }
             Ok(true) => core.send_small(&out, parts, len),
             Ok(false) => core.send_large(&out, parts, len),
             Err(error) => Err(error),
@@ -112,7 +115,8 @@ impl Table {
         let in_place = frame.offset() == room
             && core.pool.is_home(&frame)
             && !core.pool.is_pending(&frame)
-            && core.fits(&out, len) == Ok(true);
+            && core.fits(&out, len) == Ok(true)
+            && !core.is_jumbo(ipv4::HEADER_LEN + HEADER_LEN + len);
         if !in_place {
             let arena = core.pool.arena().clone();
             if let Err(error) = self.send(core, id, &[arena.bytes(&frame)], to, meta) {
@@ -219,14 +223,23 @@ impl Core {
         Ok(())
     }
 
+    /// In fragments.
     #[cold]
     fn send_large(&mut self, out: &Outgoing, parts: &[&[u8]], len: usize) -> Result<()> {
         let header = out.header(len, sum_parts(parts));
-        let mut all = Vec::with_capacity(parts.len() + 1);
-        all.push(header.as_bytes());
-        all.extend_from_slice(parts);
-        self.send_ip(&out.path, &IpHeader { df: false, ..out.ip }, &all)
+        self.send_ip(&out.path, &IpHeader { df: false, ..out.ip }, &behind(&header, parts))
     }
+
+    /// As one packet of several frames.
+    #[cold]
+    fn send_jumbo(&mut self, out: &Outgoing, parts: &[&[u8]], len: usize) -> Result<()> {
+        let header = out.header(len, sum_parts(parts));
+        self.send_chain(&out.path, &out.ip, &behind(&header, parts), HEADER_LEN + len)
+    }
+}
+
+fn behind<'a>(header: &'a Header, parts: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    core::iter::once(header.as_bytes()).chain(parts.iter().copied()).collect()
 }
 
 /// Copies and sums parts as if they were one.

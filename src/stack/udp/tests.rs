@@ -535,6 +535,50 @@ fn broadcasts_go_to_everybody_on_the_link() {
 }
 
 #[test]
+fn a_datagram_larger_than_a_frame_is_one_packet_where_the_mtu_allows() {
+    let config = || Config { mtu: 9000, multi_buffer: true, ..raw() };
+    let mut b = Bed::new(config());
+    let id = b.bound(1, "10.0.0.1:7");
+    b.stack.udp.options(id).path_mtu = PathMtu::Do;
+    for len in [2020, 2021, 4001, 8972] {
+        let data: Vec<u8> = (0..len).map(|i| (i * 5) as u8).collect();
+        assert_eq!(b.udp(id).send(&data, Some("10.0.0.2:9")), Ok(len));
+        let out = b.one();
+        let (h, p) = sent(&out);
+        assert!(!h.is_fragment() && p[8..] == data, "{len} bytes");
+        // And in again.
+        b.put(&udp_packet("10.0.0.2:9", "10.0.0.1:7", &data));
+        assert_eq!(b.udp(id).recv().unwrap().0, data);
+        assert_eq!(b.stack.core.pool.available(), 256);
+    }
+    assert_eq!(b.udp(id).send(&[0; 8973], Some("10.0.0.2:9")), Err(Errno::EMSGSIZE));
+    // To ourselves.
+    assert_eq!(b.udp(id).send(&[3; 8000], Some("10.0.0.1:7")), Ok(8000));
+    b.events();
+    assert_eq!(b.udp(id).recv().unwrap().0, [3; 8000]);
+    assert_eq!(b.stack.core.pool.available(), 256);
+    // All frames of it or none.
+    let mut b = Bed::with_pool(config(), 4, 2048);
+    let id = b.bound(1, "10.0.0.1:7");
+    assert_eq!(b.udp(id).send(&[0; 8972], Some("10.0.0.2:9")), Err(Errno::EAGAIN));
+    assert_eq!(b.stack.core.pool.available(), 4);
+    b.stack.assert_conserved();
+}
+
+#[test]
+fn a_jumbo_datagram_waits_for_its_neighbour_whole() {
+    let mut b = Bed::new(Config { mtu: 9000, multi_buffer: true, ..owned() });
+    let id = b.bound(1, "10.0.0.1:7");
+    assert_eq!(b.udp(id).send(&[5; 8000], Some("10.0.0.2:9")), Ok(8000));
+    assert_eq!(b.one()[12..14], [8, 6], "who has it?");
+    b.put(&arp(2, PEER_MAC, PEER, OUR_MAC, OURS, OUR_MAC));
+    let out = b.one();
+    assert_eq!(out[..6], PEER_MAC.0);
+    assert_eq!(sent(&out[14..]).1[8..], [5; 8000]);
+    assert_eq!(b.stack.core.pool.available(), 256);
+}
+
+#[test]
 fn our_own_addresses_loop_inside() {
     for config in [raw(), owned(), Config { mode: crate::stack::Mode::Shared, ..owned() }] {
         let mut b = Bed::new(config);
