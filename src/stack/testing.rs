@@ -14,6 +14,9 @@ pub const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 pub const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
+/// Frames of a bed: more than `frames_low`, below which nothing takes the short ways.
+pub const FRAMES: u32 = 1024;
+
 pub fn ip(s: &str) -> IpAddr {
     s.parse().unwrap()
 }
@@ -44,8 +47,7 @@ pub struct Bed {
 
 impl Bed {
     pub fn new(config: Config) -> Self {
-        // More than `frames_low`, below which nothing takes the short ways.
-        Self::with_pool(config, 1024, 2048)
+        Self::with_pool(config, FRAMES, 2048)
     }
 
     pub fn with_pool(config: Config, frames: u32, capacity: u16) -> Self {

@@ -63,7 +63,7 @@ fn a_jumbo_echo_is_one_packet_both_ways() {
         let body: Vec<u8> = (0..len).map(|i| (i * 3) as u8).collect();
         b.put(&echo(&body));
         assert_echo_reply(&b.one(), &body);
-        assert_eq!(b.stack.core.pool.available(), 256);
+        assert_eq!(b.stack.core.pool.available(), FRAMES);
     }
     // Without frames for all of it none is taken.
     let mut b = Bed::with_pool(Config { mtu: 9000, multi_buffer: true, ..raw() }, 9, 2048);
@@ -90,7 +90,7 @@ fn a_jumbo_packet_that_is_cut_short_or_has_no_header_is_dropped_whole() {
     bad[7000] ^= 1;
     b.put(&bad);
     assert_eq!(b.drops(D::IcmpMalformed), 1);
-    assert_eq!((b.take().len(), b.stack.core.pool.available()), (0, 256));
+    assert_eq!((b.take().len(), b.stack.core.pool.available()), (0, FRAMES));
 }
 
 #[test]

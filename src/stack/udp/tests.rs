@@ -549,14 +549,14 @@ fn a_datagram_larger_than_a_frame_is_one_packet_where_the_mtu_allows() {
         // And in again.
         b.put(&udp_packet("10.0.0.2:9", "10.0.0.1:7", &data));
         assert_eq!(b.udp(id).recv().unwrap().0, data);
-        assert_eq!(b.stack.core.pool.available(), 256);
+        assert_eq!(b.stack.core.pool.available(), FRAMES);
     }
     assert_eq!(b.udp(id).send(&[0; 8973], Some("10.0.0.2:9")), Err(Errno::EMSGSIZE));
     // To ourselves.
     assert_eq!(b.udp(id).send(&[3; 8000], Some("10.0.0.1:7")), Ok(8000));
     b.events();
     assert_eq!(b.udp(id).recv().unwrap().0, [3; 8000]);
-    assert_eq!(b.stack.core.pool.available(), 256);
+    assert_eq!(b.stack.core.pool.available(), FRAMES);
     // All frames of it or none.
     let mut b = Bed::with_pool(config(), 4, 2048);
     let id = b.bound(1, "10.0.0.1:7");
@@ -575,7 +575,7 @@ fn a_jumbo_datagram_waits_for_its_neighbour_whole() {
     let out = b.one();
     assert_eq!(out[..6], PEER_MAC.0);
     assert_eq!(sent(&out[14..]).1[8..], [5; 8000]);
-    assert_eq!(b.stack.core.pool.available(), 256);
+    assert_eq!(b.stack.core.pool.available(), FRAMES);
 }
 
 #[test]
