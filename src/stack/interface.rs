@@ -54,7 +54,7 @@ impl Subnet {
     }
 
     /// RFC 1122, 3.3.6: all ones in the host's part, or (obsolete) all zeros.
-    #[inline]
+    #[inline(always)]
     fn is_broadcast(&self, ip: u32) -> bool {
         let host = ip & !self.mask;
         (ip ^ self.own) & self.mask == 0 && (host == 0 || host == !self.mask) && self.has_broadcast
@@ -107,6 +107,18 @@ impl Interface {
     #[inline]
     pub fn is_local(&self, ip: IpAddr) -> bool {
         self.is_own(ip) || ip.is_loopback()
+    }
+
+    /// True for an IPv4 address that is neither ours nor a broadcast address of a subnet
+    /// of ours.
+    #[inline(always)]
+    pub(super) fn is_other(&self, ip: u32) -> bool {
+        for subnet in &self.v4 {
+            if subnet.own == ip || subnet.is_broadcast(ip) {
+                return false;
+            }
+        }
+        true
     }
 
     /// What an IPv4 destination is to us.
@@ -168,5 +180,8 @@ mod tests {
         assert_eq!(class("224.0.0.1"), Class::Multicast);
         assert_eq!(class("10.0.0.2"), Class::Other);
         assert!(i.is_own("fe80::1".parse().unwrap()));
+        let other = |s: &str| i.is_other(s.parse::<Ipv4Addr>().unwrap().to_bits());
+        assert!(other("10.2.0.0") && other("10.0.0.2"));
+        assert!(!other("10.0.0.1") && !other("10.2.0.1") && !other("10.0.0.255") && !other("10.0.0.0"));
     }
 }
