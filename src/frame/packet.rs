@@ -72,11 +72,19 @@ impl Packet {
     }
 
     /// Gives all its frames back.
+    #[inline]
     pub fn free(self, pool: &mut Pool) {
         pool.free(self.head);
-        for frame in self.rest.into_iter().flat_map(|r| r.into_iter()) {
-            pool.free(frame);
+        if let Some(rest) = self.rest {
+            free_all(*rest, pool);
         }
+    }
+}
+
+#[cold]
+fn free_all(frames: Vec<Frame>, pool: &mut Pool) {
+    for frame in frames {
+        pool.free(frame);
     }
 }
 

@@ -196,6 +196,11 @@ impl Connection {
 
     /// Ends it, whatever its state, and gives all frames back. Nothing is sent.
     pub fn dispose(mut self, pool: &mut Pool) {
+        self.give_back(pool);
+    }
+
+    /// As [`Connection::dispose`], in the place where it lies; it is to be dropped next.
+    pub fn give_back(&mut self, pool: &mut Pool) {
         self.hot.send.clear(pool);
         self.recv.clear(pool);
     }

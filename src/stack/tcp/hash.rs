@@ -34,6 +34,9 @@ fn address(words: [u32; 4]) -> IpAddr {
 }
 
 impl FlowKey {
+    /// The key of no connection.
+    pub const NONE: Self = Self { local: [0; 4], remote: [0; 4], ports: 0 };
+
     /// The key of a connection from `local` to `remote` (both of one IP version).
     #[inline]
     pub fn new(local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16) -> Self {

@@ -8,7 +8,6 @@ use super::fast_open::{Early, FastOpenKeys};
 use crate::tcp::ConnOptions;
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
-use hashbrown::HashMap;
 use std::collections::VecDeque;
 
 /// What a connection takes over from the socket that accepts it.
@@ -151,22 +150,30 @@ impl Listener {
     }
 }
 
+/// Those of one port that listen at one address: several are a SO_REUSEPORT group.
+#[derive(Debug)]
+struct Group {
+    addr: IpAddr,
+    members: Vec<u32>,
+}
+
 /// All listening sockets, by address and port.
 #[derive(Debug)]
 pub struct Listeners {
     slots: Vec<Option<Listener>>,
     free: Vec<u32>,
     serial: u32,
-    /// Several at one address are a SO_REUSEPORT group.
-    by_addr: HashMap<SocketAddr, Vec<u32>, Keyed>,
+    /// By port: the number of its place in `ports` plus one; zero: nobody ever was there.
+    index: Vec<u32>,
+    ports: Vec<Vec<Group>>,
     key: Keyed,
 }
 
 impl Listeners {
     /// None yet.
     pub fn new(key: Keyed) -> Self {
-        let by_addr = HashMap::with_hasher(key);
-        Self { slots: Vec::new(), free: Vec::new(), serial: 0, by_addr, key }
+        let index = vec![0; 1 << 16];
+        Self { slots: Vec::new(), free: Vec::new(), serial: 0, index, ports: Vec::new(), key }
     }
 
     /// Adds one.
@@ -179,7 +186,16 @@ impl Listeners {
             Some(slot) => *slot = Some(listener),
             None => self.slots.push(Some(listener)),
         }
-        self.by_addr.entry(addr).or_default().push(id);
+        let place = &mut self.index[usize::from(addr.port())];
+        if *place == 0 {
+            self.ports.push(Vec::new());
+            *place = self.ports.len() as u32;
+        }
+        let groups = &mut self.ports[*place as usize - 1];
+        match groups.iter_mut().find(|g| g.addr == addr.ip()) {
+            Some(group) => group.members.push(id),
+            None => groups.push(Group { addr: addr.ip(), members: vec![id] }),
+        }
         id
     }
 
@@ -187,11 +203,10 @@ impl Listeners {
     pub fn remove(&mut self, id: u32) -> Option<Listener> {
         let listener = self.slots.get_mut(id as usize)?.take()?;
         self.free.push(id);
-        if let Some(group) = self.by_addr.get_mut(&listener.addr) {
-            group.retain(|&l| l != id);
-            if group.is_empty() {
-                self.by_addr.remove(&listener.addr);
-            }
+        let place = self.index[usize::from(listener.addr.port())] as usize;
+        if let Some(groups) = place.checked_sub(1).and_then(|at| self.ports.get_mut(at)) {
+            groups.iter_mut().for_each(|g| g.members.retain(|&l| l != id));
+            groups.retain(|g| !g.members.is_empty());
         }
         Some(listener)
     }
@@ -217,15 +232,15 @@ impl Listeners {
     /// address before the unspecified one; in a SO_REUSEPORT group the same
     /// member for the same peer.
     pub fn find(&self, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
-        let any: IpAddr = match local.ip() {
-            IpAddr::V4(_) => core::net::Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => core::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let exact = self.by_addr.get(&local);
-        let group = exact.or_else(|| self.by_addr.get(&SocketAddr::new(any, local.port())))?;
-        match group[..] {
+        let place = self.index[usize::from(local.port())] as usize;
+        let groups = self.ports.get(place.checked_sub(1)?)?;
+        let ip = local.ip();
+        let any = |g: &&Group| g.addr.is_unspecified() && g.addr.is_ipv4() == ip.is_ipv4();
+        let exact = groups.iter().find(|g| g.addr == ip);
+        let members = &exact.or_else(|| groups.iter().find(any))?.members;
+        match members[..] {
             [only] => Some(only),
-            _ => Some(group[hash::of(&self.key, &(local, remote)) as usize % group.len()]),
+            _ => Some(members[hash::of(&self.key, &(local, remote)) as usize % members.len()]),
         }
     }
 }

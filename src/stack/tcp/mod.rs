@@ -37,6 +37,7 @@ use super::core::Core;
 use crate::stack::FlowBook;
 use crate::tcp::{Connection, Env, isn};
 use crate::time::{Duration, Instant};
+use core::cell::Cell;
 use hashbrown::HashTable;
 use listener::Listeners;
 use waits::Waits;
@@ -117,6 +118,21 @@ struct Slot {
     marks: Marks,
 }
 
+impl Slot {
+    fn empty(key: FlowKey) -> Self {
+        Self {
+            conn: None,
+            armed: Instant::NEVER,
+            key,
+            token: NONE,
+            listener: NONE,
+            place: 0,
+            generation: 0,
+            marks: Marks::empty(),
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Slot>() <= 576, "a place is part of an idle connection's price");
 
 /// All TCP of one core.
@@ -129,6 +145,8 @@ pub struct Table {
     /// The slot that the short way in found last.
     last_found: u32,
     keyed: Keyed,
+    /// The flow that was hashed last, and its hash.
+    hashed: Cell<(FlowKey, u64)>,
     listeners: Listeners,
     /// Who uses which local port.
     pub ports: Ports,
@@ -176,6 +194,7 @@ impl Table {
             flows: HashTable::new(),
             last_found: NONE,
             keyed,
+            hashed: Cell::new((FlowKey::NONE, keyed.flow(&FlowKey::NONE))),
             listeners: Listeners::new(keyed),
             ports: Ports::new(core.config.table.ports(core.config.ephemeral_ports), &mut core.rng),
             waits: Waits::default(),
@@ -216,8 +235,21 @@ impl Table {
     /// The number in the flow index under this key.
     #[inline]
     fn find(&self, key: &FlowKey) -> Option<u32> {
-        let found = self.flows.find(self.keyed.flow(key), |&n| self.key_of(n) == key);
+        let found = self.flows.find(self.hash(key), |&n| self.key_of(n) == key);
         found.copied()
+    }
+
+    /// The hash of a flow. What is looked up is often put in or taken out next, and
+    /// segments come in rows: the last one is kept.
+    #[inline]
+    fn hash(&self, key: &FlowKey) -> u64 {
+        let (last, hash) = self.hashed.get();
+        if last == *key {
+            return hash;
+        }
+        let hash = self.keyed.flow(key);
+        self.hashed.set((*key, hash));
+        hash
     }
 
     #[inline]
@@ -233,8 +265,9 @@ impl Table {
         if let Some(book) = &mut self.book {
             book.opened(key.local(), key.remote());
         }
+        let hash = self.hash(&key);
         let Self { flows, slots, waits, keyed, .. } = self;
-        flows.insert_unique(keyed.flow(&key), number, |&n| {
+        flows.insert_unique(hash, number, |&n| {
             let key = match n & WAITING {
                 0 => &slots[n as usize].key,
                 _ => &waits.get(n & !WAITING).key,
@@ -247,35 +280,26 @@ impl Table {
         if let Some(book) = &mut self.book {
             book.closed(key.local(), key.remote());
         }
-        if let Ok(entry) = self.flows.find_entry(self.keyed.flow(key), |&n| n == number) {
+        if let Ok(entry) = self.flows.find_entry(self.hash(key), |&n| n == number) {
             entry.remove();
         }
     }
 
     /// Puts a new connection into the slab and the index.
     fn insert(&mut self, conn: Connection, key: FlowKey, token: u32, marks: Marks) -> u32 {
-        let slot = Slot {
-            conn: Some(conn),
-            armed: Instant::NEVER,
-            key,
-            token,
-            listener: NONE,
-            place: 0,
-            generation: 0,
-            marks: marks | Marks::INDEXED,
-        };
         let id = match self.free.pop() {
-            Some(id) => {
-                let old = &mut self.slots[id as usize];
-                let (generation, kept) = (old.generation, old.marks & Marks::KEPT);
-                *old = Slot { generation, marks: slot.marks | kept, ..slot };
-                id
-            }
+            Some(id) => id,
             None => {
-                self.slots.push(slot);
+                self.slots.push(Slot::empty(key));
                 self.slots.len() as u32 - 1
             }
         };
+        // In its place, so that a connection is copied but once.
+        let slot = &mut self.slots[id as usize];
+        slot.conn = Some(conn);
+        (slot.armed, slot.key, slot.token) = (Instant::NEVER, key, token);
+        (slot.listener, slot.place) = (NONE, 0);
+        slot.marks = slot.marks & Marks::KEPT | marks | Marks::INDEXED;
         self.live += 1;
         self.ports.add_connection(key.local_port(), marks.reuse());
         self.index(key, id);
@@ -292,8 +316,9 @@ impl Table {
             self.fast_open_over(core, id, false);
         }
         let slot = &mut self.slots[id as usize];
-        let Some(conn) = slot.conn.take() else { return };
-        conn.dispose(&mut core.pool);
+        let Some(conn) = &mut slot.conn else { return };
+        conn.give_back(&mut core.pool);
+        slot.conn = None;
         slot.generation = slot.generation.wrapping_add(1);
         slot.token = NONE;
         let (key, reuse) = (slot.key, slot.marks.reuse());
