@@ -363,6 +363,24 @@ impl Pool {
         desc
     }
 
+    /// Takes a free frame, has it written, and names its first `len` bytes for
+    /// transmission: it is free again when that completes. `None`, and nothing done,
+    /// where none is free.
+    ///
+    /// # Panics
+    /// If `len` is zero or too large.
+    #[inline(always)]
+    pub fn transmit_new(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Option<TxDesc> {
+        assert!(len > 0 && len <= self.arena.capacity(), "a transmission of {len} bytes");
+        let index = self.free.pop()?;
+        let slot = (index - self.first) as usize;
+        debug_assert_eq!(self.state[slot], FREE);
+        write(self.arena.buffer_mut(&mut self.arena.mint(index, 0, 0)));
+        self.state[slot] = TX_PENDING | RELEASED;
+        self.tx += 1;
+        Some(TxDesc { index, len: len as u16, more: false })
+    }
+
     /// True while the frame's transmission is pending.
     #[inline]
     pub fn is_pending(&self, frame: &Frame) -> bool {
@@ -467,6 +485,19 @@ mod tests {
         pool.assert_conserved();
         pool.complete(desc.index());
         assert_eq!(pool.available(), 2);
+        pool.assert_conserved();
+    }
+
+    #[test]
+    fn a_new_frame_is_written_and_sent_at_once() {
+        let mut pool = Pool::heap(1, 128);
+        let desc = pool.transmit_new(3, |buffer| buffer[..4].copy_from_slice(b"abcd")).unwrap();
+        assert_eq!(pool.tx_bytes(&desc), b"abc");
+        assert_eq!(pool.counts(), PoolCounts { free: 0, fill: 0, held: 0, tx: 1 });
+        pool.assert_conserved();
+        assert!(pool.transmit_new(3, |_| panic!("there is none")).is_none());
+        pool.complete(desc.index());
+        assert_eq!(pool.available(), 1);
         pool.assert_conserved();
     }
 

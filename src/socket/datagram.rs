@@ -63,7 +63,7 @@ impl Sockets {
     /// Binds a UDP socket that is not bound to any free port.
     #[inline]
     fn auto_bind(&mut self, h: Handle, id: u32) -> Result<()> {
-        if self.stack.udp.local_addr(id).port() != 0 {
+        if self.stack.udp.is_bound(id) {
             return Ok(());
         }
         match self.datagram_bind(h, ANY) {
@@ -93,7 +93,27 @@ impl Sockets {
         }
     }
 
+    #[inline(always)]
     pub(super) fn datagram_send(
+        &mut self,
+        h: Handle,
+        parts: &[&[u8]],
+        flags: i32,
+        to: Option<SocketAddr>,
+        meta: &SendMeta,
+    ) -> Result<usize> {
+        if let Kind::Udp(id) = self.table.get(h)?.kind
+            && let [data] = parts
+            && flags & MSG_OOB == 0
+            && self.stack.udp.send_quick(&mut self.stack.core, id, data, to, meta)
+        {
+            return Ok(data.len());
+        }
+        self.datagram_send_any(h, parts, flags, to, meta)
+    }
+
+    #[inline(never)]
+    fn datagram_send_any(
         &mut self,
         h: Handle,
         parts: &[&[u8]],
@@ -117,7 +137,28 @@ impl Sockets {
         }
     }
 
+    #[inline]
     pub(super) fn datagram_recv(
+        &mut self,
+        h: Handle,
+        buf: &mut [u8],
+        flags: i32,
+    ) -> Result<(usize, RecvMeta)> {
+        if let Kind::Udp(id) = self.table.get(h)?.kind
+            && flags & (MSG_ERRQUEUE | MSG_OOB | MSG_PEEK) == 0
+            && let Some((frame, meta)) = self.stack.udp.front(id)
+        {
+            let n = meta.len().min(buf.len());
+            buf[..n].copy_from_slice(&self.stack.core.pool.bytes(frame)[..n]);
+            let read = (n, meta.meta());
+            self.stack.udp.pop_front(&mut self.stack.core, id, n);
+            return Ok(read);
+        }
+        self.datagram_recv_any(h, buf, flags)
+    }
+
+    #[inline(never)]
+    fn datagram_recv_any(
         &mut self,
         h: Handle,
         buf: &mut [u8],

@@ -23,7 +23,7 @@ impl Stack {
     /// Forgets what was learnt of destinations: path MTUs, and how they take Fast
     /// Open.
     pub fn forget_destinations(&mut self) {
-        self.core.path_mtus.clear();
+        self.core.forget_path_mtus();
         self.tcp.forget_cookies();
     }
 }

@@ -9,6 +9,7 @@ use super::interface::Interface;
 use super::ip_output::{Identification, PathMtus};
 use super::neighbor::{self, Waiter};
 use super::route::{self, Path, Route};
+use super::ways::Ways;
 use super::Config;
 use crate::errno::{Errno, Result};
 use crate::frame::{Frame, Packet, Pool, TxQueue};
@@ -69,6 +70,7 @@ pub struct Core {
     pub(super) routes: route::Table,
     /// The path that was asked for last: nearly always the next one too.
     last_path: Cell<Option<(IpAddr, Path)>>,
+    pub(super) ways: Ways,
     link_up: bool,
     pub(super) limits: Limits,
     pub(super) reassembly: Reassembly,
@@ -102,6 +104,7 @@ impl Core {
             neighbors: neighbor::Table::new(&config, &mut rng),
             routes: route::Table::default(),
             last_path: Cell::new(None),
+            ways: Ways::new(),
             link_up: true,
             limits: Limits::new(&config.icmp),
             reassembly: Reassembly::new(&mut rng),
@@ -162,21 +165,21 @@ impl Core {
             });
         }
         self.routes.set(&all, self.config.max_routes);
-        self.last_path.set(None);
+        self.paths_changed();
     }
 
     /// Replaces the interface's addresses. Sockets bound to one that is gone
     /// keep it, and hear nothing any more.
     pub fn set_addresses(&mut self, addresses: &[(IpAddr, u8)]) {
         self.interface.set_addresses(addresses);
-        self.last_path.set(None);
+        self.paths_changed();
     }
 
     /// The interface went down or came up. While it is down nothing finds a path,
     /// but for what goes to ourselves.
     pub fn set_link(&mut self, up: bool) {
         self.link_up = up;
-        self.last_path.set(None);
+        self.paths_changed();
     }
 
     /// Sets the largest packet, 68 to 65,535 bytes, as far as a frame holds it, or
@@ -184,7 +187,13 @@ impl Core {
     pub fn set_mtu(&mut self, mtu: usize) {
         let room = largest_packet(&self.pool, self.interface.link_len, self.config.multi_buffer);
         self.interface.mtu = mtu.clamp(68, 65_535).min(room);
+        self.paths_changed();
+    }
+
+    /// What was found out about destinations may not be so any more.
+    fn paths_changed(&mut self) {
         self.last_path.set(None);
+        self.ways.forget();
     }
 
     /// Bytes before the payload of an IP packet without options in a frame that

@@ -4,9 +4,9 @@
 use super::ip_input::IpMeta;
 use super::Core;
 use crate::errno::{Errno, Result};
-use crate::frame::{Packet, Pool};
+use crate::frame::{Frame, Packet, Pool};
 use crate::time::Instant;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::VecDeque;
 
 /// What a datagram is sent with where it differs from the socket's options.
@@ -18,6 +18,14 @@ pub struct SendMeta {
     pub ttl: Option<u8>,
     /// Source address, one of ours.
     pub source: Option<IpAddr>,
+}
+
+impl SendMeta {
+    /// Nothing differs.
+    #[inline(always)]
+    pub(super) fn is_default(&self) -> bool {
+        self.tos.is_none() && self.ttl.is_none() && self.source.is_none()
+    }
 }
 
 /// What is known of a received datagram beside its bytes.
@@ -78,7 +86,7 @@ enum Payload {
 #[derive(Debug)]
 struct Item {
     payload: Payload,
-    meta: RecvMeta,
+    of: Received,
 }
 
 /// Received datagrams, oldest first.
@@ -124,7 +132,7 @@ impl Queue {
 
     /// Bytes of the next datagram (FIONREAD).
     pub fn next_len(&self) -> usize {
-        self.items.front().map_or(0, |i| i.meta.full_len)
+        self.items.front().map_or(0, |i| i.of.len())
     }
 
     /// Whether a datagram of `len` bytes still fits; one always does.
@@ -136,34 +144,57 @@ impl Queue {
 
     /// Adds a datagram. Its frames stay with the queue, or, where free ones are
     /// few, only its bytes.
-    #[inline]
-    pub fn push(&mut self, core: &mut Core, packet: Packet, meta: RecvMeta) {
+    #[inline(always)]
+    pub fn push(&mut self, core: &mut Core, packet: Packet, of: Received) {
         let low = core.pool.capacity() / 256 * core.config.datagram.copy_below;
         if core.pool.available() <= low {
-            self.push_copy(core, &packet, meta);
-            packet.free(&mut core.pool);
-            return;
+            return self.push_copy_and_free(core, packet, of);
         }
-        self.bytes += meta.full_len;
+        self.bytes += of.len();
         self.frames += packet.frames();
-        self.items.push_back(Item { payload: Payload::Frames(packet), meta });
+        self.items.push_back(Item { payload: Payload::Frames(packet), of });
+    }
+
+    #[cold]
+    fn push_copy_and_free(&mut self, core: &mut Core, packet: Packet, of: Received) {
+        self.push_copy(core, &packet, of);
+        packet.free(&mut core.pool);
     }
 
     /// Adds a copy of a datagram.
-    pub fn push_copy(&mut self, core: &mut Core, packet: &Packet, meta: RecvMeta) {
+    pub fn push_copy(&mut self, core: &mut Core, packet: &Packet, of: Received) {
         for frame in packet.iter() {
             self.copied.extend(core.pool.bytes(frame));
         }
-        core.counters.rx_copied_bytes += meta.full_len as u64;
-        self.bytes += meta.full_len;
-        self.items.push_back(Item { payload: Payload::Copied(meta.full_len), meta });
+        core.counters.rx_copied_bytes += u64::from(of.len);
+        self.bytes += of.len();
+        self.items.push_back(Item { payload: Payload::Copied(of.len()), of });
+    }
+
+    /// The next datagram, if it waits in one frame.
+    #[inline(always)]
+    pub fn front(&self) -> Option<(&Frame, &Received)> {
+        match self.items.front()? {
+            Item { payload: Payload::Frames(Packet { head, rest: None }), of } => Some((head, of)),
+            _ => None,
+        }
+    }
+
+    /// Takes the datagram off that [`Queue::front`] gave.
+    #[inline(always)]
+    pub fn pop_single(&mut self, pool: &mut Pool) {
+        if let Some(Item { payload: Payload::Frames(packet), of }) = self.items.pop_front() {
+            self.bytes -= of.len();
+            self.frames -= 1;
+            pool.free(packet.head);
+        }
     }
 
     /// Copies the next datagram's front into `buffer` and takes it off, unless
     /// `keep`.
     pub fn recv(&mut self, core: &mut Core, buffer: &mut [u8], keep: bool) -> Result<RecvMeta> {
         let item = self.items.front().ok_or(Errno::EAGAIN)?;
-        let meta = item.meta;
+        let meta = item.of.meta();
         let n = buffer.len().min(meta.full_len);
         match &item.payload {
             Payload::Frames(packet) => {
@@ -181,7 +212,7 @@ impl Queue {
     /// Takes the next datagram in frames. A copied one is put into a frame first.
     pub fn recv_packet(&mut self, core: &mut Core) -> Result<(Packet, RecvMeta)> {
         let item = self.items.front().ok_or(Errno::EAGAIN)?;
-        let meta = item.meta;
+        let meta = item.of.meta();
         if let Payload::Copied(len) = item.payload {
             if len > core.pool.arena().capacity() {
                 return Err(Errno::EMSGSIZE);
@@ -202,7 +233,7 @@ impl Queue {
 
     fn pop(&mut self, pool: &mut Pool) {
         let Some(item) = self.items.pop_front() else { return };
-        self.bytes -= item.meta.full_len;
+        self.bytes -= item.of.len();
         match item.payload {
             Payload::Frames(packet) => {
                 self.frames -= packet.frames();
@@ -222,15 +253,45 @@ impl Queue {
     }
 }
 
-/// The meta data of a datagram of `len` bytes from port `port`.
-#[inline]
-pub(super) fn received(core: &Core, meta: &IpMeta, port: u16, len: usize) -> RecvMeta {
-    RecvMeta {
-        from: Some(SocketAddr::new(meta.src, port)),
-        to: meta.dst,
-        tos: meta.tos,
-        ttl: meta.ttl,
-        time: core.now,
-        full_len: len,
+/// What is known of a datagram, as a queue keeps it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    pub src: Ipv4Addr,
+    pub dst: Ipv4Addr,
+    /// When it came.
+    pub time: Instant,
+    /// Bytes of it.
+    pub len: u32,
+    /// Where protocols have ports, the sender's.
+    pub port: u16,
+    pub tos: u8,
+    pub ttl: u8,
+}
+
+impl Received {
+    /// A datagram of `len` bytes from port `port`.
+    pub fn new(core: &Core, meta: &IpMeta, port: u16, len: usize) -> Self {
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (meta.src, meta.dst) else {
+            unreachable!("only IPv4 gets here")
+        };
+        Self { src, dst, time: core.now, len: len as u32, port, tos: meta.tos, ttl: meta.ttl }
+    }
+
+    /// As the program sees it.
+    #[inline(always)]
+    pub fn meta(&self) -> RecvMeta {
+        RecvMeta {
+            from: Some(SocketAddr::new(self.src.into(), self.port)),
+            to: self.dst.into(),
+            tos: self.tos,
+            ttl: self.ttl,
+            time: self.time,
+            full_len: self.len(),
+        }
+    }
+
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len as usize
     }
 }

@@ -5,7 +5,7 @@
 //! every one that comes in, IP header included. Both exist on owned addresses
 //! alone: on a shared one ICMP is the kernel's.
 
-use super::datagram::{PathMtu, RecvMeta, SendMeta, received};
+use super::datagram::{PathMtu, Received, RecvMeta, SendMeta};
 use super::icmp::{Problem, Quote};
 use super::ip_input::IpMeta;
 use super::sockets::Sockets;
@@ -345,8 +345,8 @@ impl Table {
         if !room || socket.shut_read {
             return core.counters.drop(DropReason::IcmpQueueFull);
         }
-        let meta = received(core, meta, 0, len);
-        self.sockets.get_mut(id).queue.push_copy(core, packet, meta);
+        let of = Received::new(core, meta, 0, len);
+        self.sockets.get_mut(id).queue.push_copy(core, packet, of);
         self.sockets.touch(id);
     }
 

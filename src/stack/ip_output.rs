@@ -99,10 +99,15 @@ impl PathMtus {
         if self.entries.is_empty() {
             return None;
         }
+        self.get_until(ip, now).map(|(mtu, _)| mtu)
+    }
+
+    /// With the time when it is forgotten.
+    fn get_until(&mut self, ip: IpAddr, now: Instant) -> Option<(usize, Instant)> {
         let slot = self.find(ip)?;
         let (_, mtu, until) = self.entries[slot as usize];
         self.lru.touch(slot);
-        (now < until).then_some(mtu)
+        (now < until).then_some((mtu, until))
     }
 
     fn set(&mut self, ip: IpAddr, mtu: usize, until: Instant, max: usize) {
@@ -141,12 +146,27 @@ impl Core {
         }
     }
 
+    /// As [`Core::path_mtu`], and until when it is so.
+    pub(super) fn path_mtu_until(&mut self, path: &Path, dst: IpAddr) -> (usize, Instant) {
+        match self.path_mtus.get_until(dst, self.now) {
+            Some((mtu, until)) => (mtu.min(path.mtu), until),
+            None => (path.mtu, Instant::NEVER),
+        }
+    }
+
+    /// Forgets what ICMP told of paths.
+    pub(super) fn forget_path_mtus(&mut self) {
+        self.path_mtus.clear();
+        self.ways.forget();
+    }
+
     /// An ICMP error that fits a live flow said that packets to `dst` may have
     /// `mtu` bytes.
     pub(super) fn learn_path_mtu(&mut self, dst: IpAddr, mtu: usize) {
         let mtu = mtu.max(self.config.icmp.min_path_mtu);
         let until = self.now + self.config.icmp.path_mtu_age;
         self.path_mtus.set(dst, mtu, until, self.config.icmp.max_path_mtus);
+        self.ways.forget();
     }
 
     #[cfg(test)]

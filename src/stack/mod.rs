@@ -32,6 +32,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod udp;
+mod ways;
 
 pub use self::core::{Core, Event};
 pub use flow_book::FlowBook;
@@ -85,7 +86,7 @@ impl Stack {
         while let Some(packet) = batch.pop() {
             self.count_received(&packet);
             let Some(quick) = Quick::of(&self.core, &self.tcp, &packet) else {
-                self.link_input(packet, false);
+                self.other_input(packet);
                 continue;
             };
             if quick.is_bare() && !batch.is_empty() {
@@ -108,6 +109,15 @@ impl Stack {
     fn plain_input(&mut self, quick: Quick, packet: Packet) {
         if let Some(packet) = self.tcp.expected_input(&mut self.core, quick, packet) {
             self.link_input(packet, false);
+        }
+    }
+
+    /// What is no segment of TCP's that anybody expects.
+    #[inline(never)]
+    fn other_input(&mut self, packet: Packet) {
+        match udp::Arrival::of(&self.core, &self.udp, &packet) {
+            Some(arrival) => self.udp.quick_input(&mut self.core, &arrival, packet),
+            None => self.link_input(packet, false),
         }
     }
 

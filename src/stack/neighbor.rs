@@ -147,6 +147,17 @@ impl Table {
         Some(self.last)
     }
 
+    /// A neighbour's hardware address, and until when it may be used without asking.
+    pub(super) fn settled(&mut self, ip: IpAddr) -> Option<(Mac, Instant)> {
+        let slot = self.find(ip)?;
+        let entry = self.entry(slot);
+        match entry.state {
+            State::Reachable => Some((entry.mac, entry.deadline)),
+            State::Told => Some((entry.mac, Instant::NEVER)),
+            State::Incomplete | State::Probe => None,
+        }
+    }
+
     pub(super) fn entry(&mut self, slot: u32) -> &mut Entry {
         self.entries[slot as usize].as_mut().expect("a slot of the index is taken")
     }
@@ -383,6 +394,7 @@ impl Core {
     /// Ends an entry without an answer: what waited for it fails.
     fn forget(&mut self, slot: u32) {
         let entry = self.neighbors.remove(slot);
+        self.ways.forget();
         for waiter in entry.waiters {
             self.resolved.push((waiter, None));
         }
@@ -406,6 +418,9 @@ impl Core {
         let moved = entry.state != State::Incomplete && entry.mac != mac;
         if entry.state == State::Incomplete || moved {
             entry.changed = now;
+        }
+        if moved || (entry.state == State::Told && state != State::Told) {
+            self.ways.forget();
         }
         entry.mac = mac;
         entry.state = state;

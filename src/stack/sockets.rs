@@ -18,6 +18,8 @@ pub(super) struct Socket<T> {
     blocked: bool,
     /// It is in the list of those to be reported.
     touched: bool,
+    /// The report ([`Sockets::reports`]) before which it was told of a datagram.
+    told: u64,
     /// What its kind has beside.
     pub own: T,
 }
@@ -34,6 +36,18 @@ impl<T> Socket<T> {
     }
 }
 
+impl<T> Socket<T> {
+    /// A datagram came: the socket is reported at once, and not again for the next ones
+    /// before the next report.
+    #[inline(always)]
+    pub fn tell(&mut self, core: &mut Core, reports: u64) {
+        if self.told != reports {
+            self.told = reports;
+            core.events.push(Event { token: self.token, ready: self.readiness() });
+        }
+    }
+}
+
 /// The sockets of one kind, by number.
 #[derive(Debug)]
 pub(super) struct Sockets<T> {
@@ -41,11 +55,13 @@ pub(super) struct Sockets<T> {
     free: Vec<u32>,
     touched: Vec<u32>,
     blocked: Vec<u32>,
+    /// Reports so far, and this one.
+    reports: u64,
 }
 
 impl<T> Sockets<T> {
     pub fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), touched: Vec::new(), blocked: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new(), touched: Vec::new(), blocked: Vec::new(), reports: 1 }
     }
 
     /// Opens a socket. `ENFILE`: the table is full.
@@ -58,6 +74,7 @@ impl<T> Sockets<T> {
             shut_write: false,
             blocked: false,
             touched: false,
+            told: 0,
             own,
         };
         if let Some(id) = self.free.pop() {
@@ -85,12 +102,12 @@ impl<T> Sockets<T> {
         socket.own
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, id: u32) -> &Socket<T> {
         self.slots[id as usize].as_ref().expect("an open socket's number")
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn get_mut(&mut self, id: u32) -> &mut Socket<T> {
         self.slots[id as usize].as_mut().expect("an open socket's number")
     }
@@ -117,6 +134,12 @@ impl<T> Sockets<T> {
         }
     }
 
+    /// The number of the report that comes next, for [`Socket::tell`].
+    #[inline(always)]
+    pub fn reports(&self) -> u64 {
+        self.reports
+    }
+
     /// Sets the error that waits.
     pub fn fail(&mut self, id: u32, error: Errno) {
         self.get_mut(id).error = Some(error);
@@ -136,6 +159,7 @@ impl<T> Sockets<T> {
     /// Reports every socket that something happened to, once.
     #[inline]
     pub fn report(&mut self, core: &mut Core) {
+        self.reports += 1;
         if !self.touched.is_empty() || !self.blocked.is_empty() {
             self.report_touched(core);
         }

@@ -18,6 +18,12 @@ impl Sum {
         Self(v as u32)
     }
 
+    /// From a plain sum of 32-bit words.
+    #[inline(always)]
+    pub const fn from_words(sum: u64) -> Self {
+        Self::ZERO.add_u32(sum as u32).add_u32((sum >> 32) as u32)
+    }
+
     /// Folded to 16 bits.
     #[inline]
     pub const fn fold(self) -> u16 {
@@ -150,6 +156,15 @@ mod tests {
             assert_eq!(rest.fold() % 0xffff, b.fold() % 0xffff, "cut {cut}");
         }
         assert_eq!(sum(&bytes).sub_at(0, sum(&bytes)).fold() % 0xffff, 0);
+    }
+
+    #[test]
+    fn plain_sums_of_words_are_sums_of_their_halves() {
+        for words in [&[][..], &[1, 0xffff_ffff], &[0x1234_5678, 0x9abc_def0, 0xffff_0001], &[u32::MAX; 9]] {
+            let bytes: Vec<u8> = words.iter().flat_map(|w: &u32| w.to_be_bytes()).collect();
+            let plain = words.iter().map(|&w| u64::from(w)).sum();
+            assert_eq!(Sum::from_words(plain).fold(), scalar(&bytes), "{words:x?}");
+        }
     }
 
     #[test]

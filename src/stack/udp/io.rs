@@ -1,10 +1,11 @@
 //! Datagrams in and out.
 
-use super::{Table, source};
+use super::{Own, Table, quick, source};
 use crate::errno::{Errno, Result};
 use crate::frame::{Frame, Packet};
-use crate::stack::datagram::{PathMtu, SendMeta, received};
+use crate::stack::datagram::{PathMtu, Received, SendMeta};
 use crate::stack::ip_input::IpMeta;
+use crate::stack::sockets::Socket;
 use crate::stack::{Core, IpHeader, Path, Stack};
 use crate::telemetry::DropReason;
 use crate::wire::checksum::{self, Sum};
@@ -60,7 +61,6 @@ impl Table {
     /// takes where fragments are forbidden. `EACCES`: broadcast without
     /// SO_BROADCAST. `ENETUNREACH`: no route. `EPIPE`: shut down. `EAGAIN`: no
     /// room now; an event comes when there is. Or the error that waits.
-    #[inline]
     pub fn send(
         &mut self,
         core: &mut Core,
@@ -69,13 +69,18 @@ impl Table {
         to: Option<SocketAddr>,
         meta: &SendMeta,
     ) -> Result<usize> {
+        if let [data] = parts
+            && self.send_quick(core, id, data, to, meta)
+        {
+            return Ok(data.len());
+        }
         let out = self.outgoing(core, id, to, meta)?;
         let len: usize = parts.iter().map(|p| p.len()).sum();
         let sent = match core.fits(&out, len) {
             Ok(true) if core.is_jumbo(ipv4::HEADER_LEN + HEADER_LEN + len) => {
                 core.send_jumbo(&out, parts, len)
             }
-            Ok(true) => core.send_small(&out, parts, len),
+            Ok(true) => core.send_small(&out, parts, len).inspect(|()| core.note_destination(&out)),
             Ok(false) => core.send_large(&out, parts, len),
             Err(error) => Err(error),
         };
@@ -108,13 +113,20 @@ impl Table {
     ) -> core::result::Result<(), (Errno, Frame)> {
         let room = core.ip_room(false) + HEADER_LEN;
         let len = frame.len();
+        let writable = |core: &Core, frame: &Frame| {
+            frame.offset() == room && core.pool.is_home(frame) && !core.pool.is_pending(frame)
+        };
+        if room == quick::HEADERS && writable(core, &frame) {
+            frame = match self.send_frame_quick(core, id, frame, to, meta) {
+                Ok(()) => return Ok(()),
+                Err(frame) => frame,
+            };
+        }
         let out = match self.outgoing(core, id, to, meta) {
             Ok(out) => out,
             Err(error) => return Err((error, frame)),
         };
-        let in_place = frame.offset() == room
-            && core.pool.is_home(&frame)
-            && !core.pool.is_pending(&frame)
+        let in_place = writable(core, &frame)
             && core.fits(&out, len) == Ok(true)
             && !core.is_jumbo(ipv4::HEADER_LEN + HEADER_LEN + len);
         if !in_place {
@@ -133,10 +145,10 @@ impl Table {
         let buffer = core.pool.buffer_mut(&mut frame);
         buffer[room - HEADER_LEN..room].copy_from_slice(header.as_bytes());
         core.send_frame(&out.path, &out.ip, frame, HEADER_LEN + len);
+        core.note_destination(&out);
         Ok(())
     }
 
-    #[inline]
     fn outgoing(
         &mut self,
         core: &mut Core,
@@ -204,7 +216,13 @@ impl Core {
         Ok(fits)
     }
 
-    #[inline]
+    /// Notes how the destination was reached, for the short way.
+    fn note_destination(&mut self, out: &Outgoing) {
+        if let IpAddr::V4(dst) = out.ip.dst {
+            self.note_way(&out.path, dst);
+        }
+    }
+
     fn send_small(&mut self, out: &Outgoing, parts: &[&[u8]], len: usize) -> Result<()> {
         if !self.can_send(&out.path, 1) {
             return Err(Errno::EAGAIN);
@@ -321,33 +339,31 @@ impl Stack {
     }
 }
 
-impl Table {
-    /// Whether the socket takes a datagram of `len` bytes.
-    #[inline]
-    fn takes(&self, core: &Core, id: u32, len: usize) -> bool {
-        let max = core.config.datagram.max_datagrams;
-        let socket = self.sockets.get(id);
-        !socket.shut_read && socket.queue.has_room(len, socket.own.options.receive_buffer, max)
-    }
+/// Whether the socket takes a datagram of `len` bytes.
+#[inline(always)]
+pub(super) fn takes(core: &Core, socket: &Socket<Own>, len: usize) -> bool {
+    let max = core.config.datagram.max_datagrams;
+    !socket.shut_read && socket.queue.has_room(len, socket.own.options.receive_buffer, max)
+}
 
-    #[inline]
+impl Table {
     fn receive(&mut self, core: &mut Core, id: u32, packet: Packet, meta: &IpMeta, port: u16) {
         let len = packet.len();
-        if !self.takes(core, id, len) {
+        if !takes(core, self.sockets.get(id), len) {
             return core.discard(packet, DropReason::UdpQueueFull);
         }
-        let meta = received(core, meta, port, len);
-        self.sockets.get_mut(id).queue.push(core, packet, meta);
+        let of = Received::new(core, meta, port, len);
+        self.sockets.get_mut(id).queue.push(core, packet, of);
         self.sockets.touch(id);
     }
 
     fn receive_copy(&mut self, core: &mut Core, id: u32, packet: &Packet, meta: &IpMeta, port: u16) {
         let len = packet.len();
-        if !self.takes(core, id, len) {
+        if !takes(core, self.sockets.get(id), len) {
             return core.counters.drop(DropReason::UdpQueueFull);
         }
-        let meta = received(core, meta, port, len);
-        self.sockets.get_mut(id).queue.push_copy(core, packet, meta);
+        let of = Received::new(core, meta, port, len);
+        self.sockets.get_mut(id).queue.push_copy(core, packet, of);
         self.sockets.touch(id);
     }
 }

@@ -2,6 +2,7 @@
 
 mod io;
 mod ports;
+mod quick;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use crate::rng::Rng;
 use crate::tcp::Readiness;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ports::{Place, Ports};
+pub(super) use quick::Arrival;
 
 /// What a program can set on a socket.
 #[derive(Clone, Debug)]
@@ -132,6 +134,12 @@ impl Table {
     /// Sets the number that comes in a socket's events.
     pub fn set_token(&mut self, id: u32, token: u32) {
         self.sockets.set_token(id, token);
+    }
+
+    /// Whether it has a port.
+    #[inline]
+    pub fn is_bound(&self, id: u32) -> bool {
+        self.get(id).local.port() != 0
     }
 
     /// A socket's own address; port 0 where it is not bound.

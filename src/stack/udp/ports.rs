@@ -3,7 +3,7 @@
 
 use crate::rng::Rng;
 use crate::stack::tcp::hash::{FlowKey, Keyed};
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use hashbrown::HashTable;
 
 /// A socket's place in the tables.
@@ -24,12 +24,38 @@ struct Group {
     shares: bool,
 }
 
+/// The only socket of a port, over IPv4: for it nothing else has to be looked up.
+#[derive(Clone, Copy, Debug)]
+struct Sole {
+    id: u32,
+    /// Zero: any address.
+    local: u32,
+    peer: Option<(u32, u16)>,
+}
+
 #[derive(Debug, Default)]
 struct Port {
+    sole: Option<Sole>,
     /// Everybody on the port, connected or not.
     holders: Vec<(u32, Place)>,
     groups: Vec<Group>,
     connected: usize,
+}
+
+impl Port {
+    fn find_sole(&mut self) {
+        self.sole = match self.holders[..] {
+            [(id, Place { local: SocketAddr::V4(local), peer, .. })] => {
+                let peer = match peer {
+                    Some(SocketAddr::V4(peer)) => Some(Some((peer.ip().to_bits(), peer.port()))),
+                    Some(SocketAddr::V6(_)) => None,
+                    None => Some(None),
+                };
+                peer.map(|peer| Sole { id, local: local.ip().to_bits(), peer })
+            }
+            _ => None,
+        };
+    }
 }
 
 #[inline]
@@ -60,7 +86,7 @@ impl Ports {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn port(&self, port: u16) -> Option<&Port> {
         match self.index[usize::from(port)] {
             0 => None,
@@ -123,6 +149,7 @@ impl Ports {
                 }
             }
         }
+        self.port_mut(local.port()).find_sole();
     }
 
     /// Takes a socket out that was inserted with this place.
@@ -146,6 +173,7 @@ impl Ports {
         }
         let index = &mut self.index[usize::from(number)];
         let port = &mut self.entries[usize::from(*index) - 1];
+        port.find_sole();
         if port.holders.is_empty() {
             *port = Port::default();
             self.free.push(*index);
@@ -176,6 +204,28 @@ impl Ports {
         }
     }
 
+    /// As [`Ports::find`] over IPv4.
+    #[inline(always)]
+    pub fn find_v4(&self, local: (u32, u16), peer: (u32, u16)) -> Option<u32> {
+        match self.port(local.1)?.sole {
+            Some(sole) => {
+                let exact = sole.local == local.0;
+                let takes = match sole.peer {
+                    Some(of) => exact && of == peer,
+                    None => exact || sole.local == 0,
+                };
+                takes.then_some(sole.id)
+            }
+            None => self.find_among(local, peer),
+        }
+    }
+
+    #[inline(never)]
+    fn find_among(&self, local: (u32, u16), peer: (u32, u16)) -> Option<u32> {
+        let end = |(ip, port)| SocketAddr::from((Ipv4Addr::from_bits(ip), port));
+        self.find(end(local), end(peer))
+    }
+
     /// The socket connected from `local` to `peer`.
     pub fn find_connected(&self, local: SocketAddr, peer: SocketAddr) -> Option<u32> {
         let flow = flow(local, peer);
@@ -202,5 +252,43 @@ impl Ports {
             let bound = ip == local.ip() || (ip.is_unspecified() && ip.is_ipv4() == local.is_ipv4());
             (bound && place.peer.is_none_or(|p| p == peer)).then_some(*id)
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_ipv4_the_same_socket_is_found_whoever_shares_its_port() {
+        let mut rng = Rng::new(5);
+        let ips = ["0.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|s| s.parse::<Ipv4Addr>().unwrap());
+        for _ in 0..300 {
+            let mut ports = Ports::new(&mut rng);
+            let mut held = Vec::new();
+            for id in 0..rng.below(5) {
+                let (local, port) = (ips[rng.below(3) as usize], 1 + rng.below(2) as u16);
+                let peer = (ips[2 + rng.below(2) as usize], 5 + rng.below(2) as u16);
+                let place = Place {
+                    local: SocketAddr::from((local, port)),
+                    peer: (rng.below(2) == 0).then(|| SocketAddr::from(peer)),
+                    reuse_addr: false,
+                    reuse_port: rng.below(2) == 0,
+                };
+                ports.insert(id, place);
+                held.push((id, place));
+            }
+            while let Some((id, place)) = held.pop() {
+                for (port, from, at) in [(1, 5, 2), (1, 6, 3), (2, 5, 3), (2, 6, 2), (3, 5, 2)] {
+                    for local in &ips[1..3] {
+                        let (own, peer) = (SocketAddr::from((*local, port)), SocketAddr::from((ips[at], from)));
+                        let short = ports.find_v4((local.to_bits(), port), (ips[at].to_bits(), from));
+                        assert_eq!(short, ports.find(own, peer), "{held:?} {id} {place:?} {own} {peer}");
+                    }
+                }
+                ports.remove(id, &place);
+            }
+            assert_eq!(ports.find_v4((ips[1].to_bits(), 1), (ips[2].to_bits(), 5)), None);
+        }
     }
 }
