@@ -493,7 +493,7 @@ mod tests {
         let mut pool = Pool::heap(1, 128);
         let desc = pool.transmit_new(3, |buffer| buffer[..4].copy_from_slice(b"abcd")).unwrap();
         assert_eq!(pool.tx_bytes(&desc), b"abc");
-        assert_eq!(pool.counts(), PoolCounts { free: 0, fill: 0, held: 0, tx: 1 });
+        assert_eq!(pool.counts(), PoolCounts { free: 0, fill: 0, held: 0, linked: 0, tx: 1 });
         pool.assert_conserved();
         assert!(pool.transmit_new(3, |_| panic!("there is none")).is_none());
         pool.complete(desc.index());

@@ -575,6 +575,11 @@ fn a_jumbo_datagram_waits_for_its_neighbour_whole() {
     let out = b.one();
     assert_eq!(out[..6], PEER_MAC.0);
     assert_eq!(sent(&out[14..]).1[8..], [5; 8000]);
+    // Where the way there is noted by now.
+    for len in [10, 8000, 8000] {
+        assert_eq!(b.udp(id).send(&vec![5; len], Some("10.0.0.2:9")), Ok(len));
+        assert_eq!(sent(&b.one()[14..]).1[8..], vec![5; len]);
+    }
     assert_eq!(b.stack.core.pool.available(), FRAMES);
 }
 
