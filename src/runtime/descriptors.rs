@@ -297,6 +297,18 @@ impl<T: Send + Sync> Table<T> {
         slot.state.fetch_or(SHARED, Ordering::Release);
     }
 
+    /// The descriptors of this state ([`local_state`]) and their words. Linear in all
+    /// descriptors.
+    pub fn locals(&self, state: u64) -> impl Iterator<Item = (RawFd, u64)> + '_ {
+        let pages = self.pages.iter().enumerate().filter_map(|(n, page)| {
+            // SAFETY: as in `slot`.
+            unsafe { page.load(Ordering::Acquire).as_ref() }.map(|page| (n * PAGE, page))
+        });
+        let slots = pages.flat_map(|(first, page)| page.iter().enumerate().map(move |(n, slot)| (first + n, slot)));
+        let same = move |slot: &Slot| slot.state.load(Ordering::Acquire) & !REFS == state;
+        slots.filter(move |(_, slot)| same(slot)).map(|(fd, slot)| (fd as RawFd, slot.word.load(Ordering::Relaxed)))
+    }
+
     fn publish(&self, fd: RawFd, state: u64, word: u64, status: u32) -> Result<()> {
         let Some(slot) = self.make_slot(fd) else {
             give_back(fd, true);

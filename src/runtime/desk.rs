@@ -15,6 +15,8 @@ use crate::socket::{Figure, Handle, Sockets};
 use crate::tcp::Readiness;
 use core::net::SocketAddr;
 use core::sync::atomic::{Ordering, fence};
+use std::collections::HashMap;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 /// Commands of one thread that a turn carries out, at most.
@@ -61,6 +63,8 @@ pub(super) struct Desk {
     pub generations: Vec<u32>,
     pub free: Vec<u32>,
     pub sets: Vec<Option<SetEnd>>,
+    /// The descriptors of the sets that this worker's own sockets may be in, by handle.
+    pub own_sets: HashMap<u64, RawFd>,
     watched: Vec<(u64, Handle, Readiness)>,
     /// Links whose program waits for frames to write to.
     starved: Vec<LinkId>,
@@ -203,6 +207,8 @@ impl Core {
                 }
                 Knock::Close(link) => self.close_link(&link),
                 Knock::CloseSet(set) => self.close_set(&set),
+                Knock::CloseOwnSet(h) => _ = self.close_own_set(h),
+                Knock::Look => {}
             }
         }
         true

@@ -19,6 +19,8 @@ use super::ring::{Consumer, Producer, ring};
 use super::sleep::SleepFlag;
 use super::sys::EventFd;
 use super::worker::Core;
+use crate::errno::Result;
+use crate::socket::Handle;
 use core::sync::atomic::{AtomicU32, Ordering};
 use crossbeam::utils::CachePadded;
 use std::collections::VecDeque;
@@ -197,6 +199,12 @@ impl Core {
         if let Some(link) = self.desk.link(id) {
             link.subscriptions.retain(|s| s.set != set || s.token != token);
         }
+    }
+
+    /// Closes a set of this worker's own sockets.
+    pub(super) fn close_own_set(&mut self, h: Handle) -> Result<()> {
+        self.desk.own_sets.remove(&h.to_raw());
+        self.sockets.close(h)
     }
 
     /// A set is gone: its memberships were ended before.

@@ -10,6 +10,7 @@ use super::link::Link;
 use super::sleep::Sleeper;
 use crate::frame::Arena;
 use crate::errno::Errno;
+use crate::socket::Handle;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicUsize, Ordering};
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
@@ -24,6 +25,10 @@ pub(super) enum Knock {
     Close(Arc<Link>),
     /// An epoll set that is gone.
     CloseSet(Arc<SetShared>),
+    /// The worker's own part of such a set.
+    CloseOwnSet(Handle),
+    /// Something changed that the worker's program may wait for.
+    Look,
 }
 
 /// One worker as others see it.

@@ -9,6 +9,7 @@ mod epoll;
 mod figures;
 mod own;
 mod poll;
+mod share;
 
 pub use epoll::{epoll_create, epoll_ctl, epoll_wait};
 pub use figures::{
@@ -17,6 +18,7 @@ pub use figures::{
 pub(super) use own::on_own;
 pub use own::{own_ready, own_recv, own_recv_from, own_send, own_send_to};
 pub use poll::poll;
+pub(super) use share::open_members;
 
 use super::channel::{self, Thread};
 use super::descriptors::{Entry, Guard, Owner, Table};
@@ -85,31 +87,9 @@ fn find(fd: RawFd) -> Result<Found<'static>> {
             Entry::LocalSet(owner, raw) if worker::current_owner() == Some(owner) => {
                 return Ok(Found::LocalSet(owner, Handle::from_raw(raw)));
             }
-            Entry::Local(owner, _) | Entry::LocalSet(owner, _) => promote(fd, owner)?,
+            Entry::Local(owner, _) | Entry::LocalSet(owner, _) => share::promote(fd, owner)?,
         }
     }
-}
-
-#[cold]
-fn promote(fd: RawFd, owner: Owner) -> Result<()> {
-    let hub = Hub::current().filter(|hub| hub.number == owner.runtime).ok_or(Errno::ENETDOWN)?;
-    channel::with(|thread| {
-        thread.call(hub, owner.worker.into(), move |core| {
-            // Still that worker's own? On its thread nothing changes meanwhile.
-            match TABLE.lookup(fd) {
-                Ok(Some(Entry::Local(o, raw))) if o == owner => {
-                    let nonblocking = TABLE.status(fd) & NONBLOCKING != 0;
-                    let socket = SharedSocket::adopt(core, Handle::from_raw(raw), nonblocking);
-                    TABLE.share(fd, Object::Socket(Arc::new(socket)));
-                    Ok(())
-                }
-                Ok(Some(Entry::LocalSet(o, raw))) if o == owner => {
-                    epoll::share_set(core.hub, fd, owner, Handle::from_raw(raw))
-                }
-                _ => Ok(()),
-            }
-        })?
-    })
 }
 
 /// The way of most calls: on the worker's own sockets, or on a shared one.
@@ -477,7 +457,7 @@ pub fn close(fd: RawFd) -> Result<()> {
         }
         Found::LocalSet(owner, h) => {
             TABLE.remove_local(fd)?;
-            worker::with_sockets(owner, |s| s.close(h)).ok_or(Errno::EBADF)?
+            worker::with_own_core(owner, |core| core.close_own_set(h)).ok_or(Errno::EBADF)?
         }
         Found::Shared(guard) => {
             let socket = match &*guard {
@@ -515,12 +495,7 @@ pub fn dup(fd: RawFd, _from: RawFd, cloexec: bool) -> Result<RawFd> {
         && worker::current_owner() == Some(owner)
     {
         // Two names: what any thread may use counts its names.
-        let nonblocking = TABLE.status(fd) & NONBLOCKING != 0;
-        let hub = Hub::current().ok_or(Errno::ENETDOWN)?;
-        let socket = worker::with_core(hub, owner.worker.into(), |core| {
-            SharedSocket::adopt(core, Handle::from_raw(raw), nonblocking)
-        });
-        TABLE.share(fd, Object::Socket(Arc::new(socket.ok_or(Errno::EBADF)?)));
+        worker::with_own_core(owner, |core| share::adopt(core, fd, Handle::from_raw(raw))).ok_or(Errno::EBADF)??;
     }
     let guard = match find(fd)? {
         Found::Shared(guard) => guard,

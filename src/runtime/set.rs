@@ -1,17 +1,18 @@
 //! The program's side of an epoll set; the workers' is in [`super::epoll`].
 
-use super::channel::Thread;
+use super::channel::{self, Thread};
 use super::claim::Claim;
 use super::descriptors::Owner;
 use super::epoll::{SetShared, Taken};
 use super::hub::{Hub, Knock, Seat};
 use super::ring::Consumer;
 use super::shared::SharedSocket;
-use super::worker;
+use super::worker::{self, Core};
+use super::posix;
 use super::{sys, sys::last_errno};
 use crate::errno::{Errno, Result};
-use crate::socket::{EpollEvent, Handle};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering, fence};
+use crate::socket::{EpollEvent, Handle, Membership};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering, fence};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
@@ -37,6 +38,17 @@ pub(super) struct EpollSet {
     kernel_members: AtomicUsize,
     /// The sets of workers' own sockets, which their own threads wait on.
     locals: Claim<Vec<(Owner, Handle)>>,
+    /// Who waits on it: nobody yet, one worker's program, or whoever likes. What
+    /// others' waits are to find is no worker's own any more.
+    waits: AtomicU32,
+}
+
+const NOBODY: u32 = u32::MAX;
+const ANYBODY: u32 = u32::MAX - 1;
+
+/// Who waits, in [`EpollSet::waits`].
+fn waiter(owner: Option<Owner>) -> u32 {
+    owner.map_or(ANYBODY, |o| u32::from(o.runtime) << 8 | u32::from(o.worker))
 }
 
 #[derive(Default)]
@@ -149,8 +161,10 @@ impl Inner {
         any
     }
 
-    /// Reports listed members that are ready.
-    fn report(&mut self, out: &mut Vec<EpollEvent>, max: usize) {
+    /// Reports listed members that are ready. Returns what nobody else has any more:
+    /// its end may run a turn, and that is not for one who holds the set.
+    fn report(&mut self, out: &mut Vec<EpollEvent>, max: usize) -> Vec<SharedSocket> {
+        let mut last = Vec::new();
         for _ in 0..self.list.len() {
             if out.len() >= max {
                 break;
@@ -162,6 +176,7 @@ impl Inner {
             #[cfg(test)]
             LOOKED_AT.set(LOOKED_AT.get() + 1);
             let ready = socket.readiness() & member.events & !HOW;
+            last.extend(Arc::into_inner(socket));
             if ready == 0 {
                 continue;
             }
@@ -172,6 +187,7 @@ impl Inner {
                 self.list(token);
             }
         }
+        last
     }
 }
 
@@ -187,6 +203,12 @@ pub(super) fn looked_at() -> usize {
 }
 
 impl EpollSet {
+    /// Says whether an empty set of the kernel's would do this.
+    pub fn would_do(kernel: RawFd, op: i32, fd: RawFd, events: u32) -> Result<()> {
+        kernel_ctl(kernel, op, fd, events, 0)?;
+        kernel_ctl(kernel, libc::EPOLL_CTL_DEL, fd, 0, 0)
+    }
+
     /// The kernel's set that one of ours is known by.
     pub fn kernel() -> Result<OwnedFd> {
         // SAFETY: takes no pointers.
@@ -213,6 +235,7 @@ impl EpollSet {
             closed: AtomicBool::new(false),
             kernel_members: AtomicUsize::new(0),
             locals: Claim::new(local.into_iter().collect()),
+            waits: AtomicU32::new(NOBODY),
         })
     }
 
@@ -229,9 +252,75 @@ impl EpollSet {
         if !make {
             return Ok(None);
         }
-        let h = worker::with_sockets(owner, |s| s.epoll_create()).ok_or(Errno::EBADF)??;
+        let fd = self.kernel_fd();
+        let h = worker::with_own_core(owner, |core| {
+            let h = core.sockets.epoll_create()?;
+            core.desk.own_sets.insert(h.to_raw(), fd);
+            Ok(h)
+        });
+        let h = h.ok_or(Errno::EBADF)??;
         locals.push((owner, h));
         Ok(Some(h))
+    }
+
+    /// True where another than this worker's program waits on it.
+    pub fn is_for_others(&self, owner: Owner) -> bool {
+        let waits = self.waits.load(Ordering::Relaxed);
+        waits != NOBODY && waits != waiter(Some(owner))
+    }
+
+    /// Before a wait: what it is to find and is another worker's own is made any
+    /// thread's. That is done once; then it costs one load and a comparison.
+    #[inline]
+    fn wait_as(&self, owner: Option<Owner>) -> Result<()> {
+        let waits = self.waits.load(Ordering::Relaxed);
+        if waits == ANYBODY || waits == waiter(owner) { Ok(()) } else { self.open_to(owner) }
+    }
+
+    #[cold]
+    fn open_to(&self, owner: Option<Owner>) -> Result<()> {
+        let me = waiter(owner);
+        let both = |waits| Some(if waits == NOBODY || waits == me { me } else { ANYBODY });
+        // From here on what comes in is made any thread's at once; what is in before
+        // is seen by the call, which its worker answers after that.
+        let _ = self.waits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, both);
+        let hub = self.shared.hub;
+        let locals = self.locals.hold().clone();
+        for (of, h) in locals.into_iter().filter(|(of, _)| self.is_for_others(*of) && of.runtime == hub.number) {
+            let open = |thread: &mut Thread| thread.call(hub, of.worker.into(), move |core| posix::open_members(core, h));
+            match channel::with(open) {
+                // It has ended, and says so where it is asked for events.
+                Err(Errno::ENETDOWN) => {}
+                result => result.and_then(|r| r).inspect_err(|_| self.waits.store(NOBODY, Ordering::SeqCst))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A socket that was its worker's own comes in as any thread's, as it was in that
+    /// worker's part of the set. On that worker.
+    pub fn adopt_member(&self, core: &mut Core, fd: RawFd, socket: &Arc<SharedSocket>, was: &Membership) {
+        let EpollEvent { events, data } = was.wanted;
+        for link in socket.links() {
+            let taken = Arc::new(Taken::default());
+            let member = Member {
+                data,
+                events,
+                listed: false,
+                socket: Some(Arc::downgrade(socket)),
+                taken: vec![(link.worker, taken.clone())],
+            };
+            let mut inner = self.inner.hold();
+            let _ = inner.of(fd, socket); // who had the number before
+            let token = inner.insert(fd, member);
+            let ring = core.subscribe(link.id, &self.shared, token, events, taken);
+            inner.rings.extend(ring.map(|ring| (link.worker, ring)));
+            // An edge that was reported is not reported again.
+            if was.listed || events & EDGE == 0 {
+                inner.list(token);
+            }
+        }
+        self.pass_on();
     }
 
     /// `epoll_ctl` on a shared socket.
@@ -252,7 +341,7 @@ impl EpollSet {
                 }
                 inner.list(token);
                 drop(inner);
-                self.pass_on();
+                self.stir();
                 Ok(())
             }
             (libc::EPOLL_CTL_DEL, Some(token)) => {
@@ -287,7 +376,7 @@ impl EpollSet {
         }
         // What is ready already counts as something that happened.
         self.inner.hold().list(token);
-        self.pass_on();
+        self.stir();
         Ok(())
     }
 
@@ -325,6 +414,18 @@ impl EpollSet {
         }
     }
 
+    /// A member is to be looked at: by a thread that sleeps, or by the worker whose
+    /// program waits. Other workers' programs look again by themselves.
+    fn stir(&self) {
+        self.pass_on();
+        let hub = self.shared.hub;
+        for (owner, _) in self.locals.hold().iter().filter(|(owner, _)| owner.runtime == hub.number) {
+            if worker::current_owner() != Some(*owner) {
+                hub.seats[usize::from(owner.worker)].knock(Knock::Look);
+            }
+        }
+    }
+
     /// The descriptor is being closed: ends the waits of other threads.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
@@ -342,6 +443,7 @@ impl EpollSet {
     /// `EINTR`.
     pub fn wait(&self, out: &mut Vec<EpollEvent>, max: usize, deadline: Option<u64>) -> Result<usize> {
         let owner = worker::current_owner();
+        self.wait_as(owner)?;
         let mut first = true;
         loop {
             self.look(owner, out, max)?;
@@ -367,7 +469,8 @@ impl EpollSet {
                 }
                 // Other workers wake threads, not one another's programs: where one
                 // of them has a member, this one looks again soon.
-                let soon = self.inner.hold().hears_from_others(owner).then(|| sys::monotonic_ns() + 100_000);
+                let others = self.waits.load(Ordering::Relaxed) == ANYBODY || self.inner.hold().hears_from_others(owner);
+                let soon = others.then(|| sys::monotonic_ns() + 100_000);
                 let deadline = deadline.into_iter().chain(soon).min();
                 worker::run_blocked_turn_with(deadline, kernel.then(|| self.kernel_fd()));
             } else {
@@ -392,11 +495,10 @@ impl EpollSet {
         if hub.stopping() && hub.seats.iter().any(Seat::is_down) {
             inner.list_all(); // each says that it is broken
         }
-        if !inner.list.is_empty() {
-            inner.report(out, max);
-        }
+        let last = if inner.list.is_empty() { Vec::new() } else { inner.report(out, max) };
         let left = !inner.list.is_empty();
         drop(inner);
+        drop(last);
         if left {
             self.pass_on();
         }
@@ -462,8 +564,12 @@ impl Drop for EpollSet {
         for (worker, _) in &self.inner.hold().rings {
             self.shared.hub.seats[*worker].knock(Knock::CloseSet(self.shared.clone()));
         }
+        // Also on that worker's own thread, which may be in the middle of a turn.
+        let hub = |owner: Owner| [Some(self.shared.hub), Hub::current()].into_iter().flatten().find(|h| h.number == owner.runtime);
         for (owner, h) in self.locals.hold().drain(..) {
-            worker::with_sockets(owner, |s| s.close(h));
+            if let Some(hub) = hub(owner) {
+                hub.seats[usize::from(owner.worker)].knock(Knock::CloseOwnSet(h));
+            }
         }
     }
 }

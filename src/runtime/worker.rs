@@ -227,6 +227,13 @@ pub(super) fn with_core<R>(hub: &'static Hub, worker: usize, f: impl FnOnce(&mut
     Some(f(unsafe { (*current.turner).core() }))
 }
 
+/// Runs `f` on this thread's own worker; `None` where it is no such owner's.
+pub(super) fn with_own_core<R>(owner: Owner, f: impl FnOnce(&mut Core) -> R) -> Option<R> {
+    let current = HERE.with(Here::current).filter(|c| c.owner == owner)?;
+    // SAFETY: as in `with_sockets`.
+    Some(f(unsafe { (*current.turner).core() }))
+}
+
 /// Runs a turn, without waiting, if this thread is a worker of the hub's.
 pub(super) fn run_turn(hub: &'static Hub) -> bool {
     let Some(current) = HERE.with(Here::current).filter(|c| c.owner.runtime == hub.number) else {

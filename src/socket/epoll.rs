@@ -91,6 +91,18 @@ impl Sets {
         }
     }
 
+    /// The sets of the member with this list, what they ask for, and whether it is on
+    /// their ready lists.
+    pub fn of(&self, mut head: u32) -> Vec<(u32, EpollEvent, bool)> {
+        let mut found = Vec::new();
+        while head != NONE {
+            let item = &self.items[head as usize];
+            found.push((item.set, EpollEvent { events: item.events, data: item.data }, item.queued));
+            head = item.next;
+        }
+        found
+    }
+
     fn find(&self, mut head: u32, set: u32) -> Option<u32> {
         while head != NONE {
             let item = &self.items[head as usize];

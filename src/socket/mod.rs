@@ -28,7 +28,7 @@ mod zero_copy;
 
 pub use crate::tcp::Readiness;
 pub use crate::stack::datagram::{RecvMeta, SendMeta};
-pub use types::{EpollEvent, Figure, Handle, PortGuard};
+pub use types::{EpollEvent, Figure, Handle, Membership, PortGuard};
 
 use crate::errno::{Errno, Result};
 use crate::frame::{Batch, Pool, TxQueue};

@@ -2,7 +2,7 @@
 
 use super::linux::*;
 use super::table::{Kind, View};
-use super::types::{EpollEvent, Handle};
+use super::types::{EpollEvent, Handle, Membership};
 use super::{Sockets, epoll};
 use crate::errno::{Errno, Result};
 use crate::tcp::Readiness;
@@ -105,6 +105,21 @@ impl Sockets {
             Ok(s) => matches!(s.kind, Kind::Set(set) if self.sets.has_ready(set)),
             Err(_) => false,
         }
+    }
+
+    /// The sets that a socket is in.
+    pub fn memberships(&mut self, h: Handle) -> Vec<Membership> {
+        self.deliver();
+        let Ok(socket) = self.table.get(h) else { return Vec::new() };
+        let found = self.sets.of(socket.members).into_iter();
+        let handle = |set: u32| self.table.handle(self.places[set as usize]);
+        found.map(|(set, wanted, listed)| Membership { set: handle(set), wanted, listed }).collect()
+    }
+
+    /// The members of a set; linear in all pairs.
+    pub fn epoll_members(&self, ep: Handle) -> Vec<Handle> {
+        let Ok(Kind::Set(set)) = self.table.get(ep).map(|s| s.kind) else { return Vec::new() };
+        self.sets.member_places(set).into_iter().map(|place| self.table.handle(place)).collect()
     }
 
     fn view(&self) -> View<'_> {

@@ -81,3 +81,14 @@ pub trait PortGuard: Send {
     /// arguments.
     fn release(&mut self, protocol: u8, addr: IpAddr, port: u16);
 }
+
+/// A socket's place in an epoll set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The set.
+    pub set: Handle,
+    /// What was asked for, with the bits that say how.
+    pub wanted: EpollEvent,
+    /// The next wait looks at it.
+    pub listed: bool,
+}

@@ -1,6 +1,6 @@
 //! Epoll sets, over our descriptors and the kernel's together.
 
-use super::{Found, Object, TABLE, find, is_ours, keep_on_exec, now_plus};
+use super::{Found, Object, TABLE, find, is_ours, keep_on_exec, now_plus, share};
 use crate::errno::{Errno, Result};
 use crate::runtime::descriptors::Owner;
 use crate::runtime::hub::Hub;
@@ -24,23 +24,21 @@ pub fn epoll_create(cloexec: bool) -> Result<RawFd> {
     let fd = if let Some(owner) = worker::current_owner() {
         // A worker's own, until another thread uses it or what is not the worker's
         // own comes into it.
-        let h = worker::with_sockets(owner, |s| s.epoll_create()).ok_or(Errno::EBADF)??;
-        TABLE.adopt_local(kernel, owner, h.to_raw()).inspect_err(|_| {
-            let _ = worker::with_sockets(owner, |s| s.close(h));
-        })?
+        let made = worker::with_own_core(owner, |core| {
+            let h = core.sockets.epoll_create()?;
+            let fd = TABLE.adopt_local(kernel, owner, h.to_raw()).inspect_err(|_| {
+                let _ = core.sockets.close(h);
+            })?;
+            core.desk.own_sets.insert(h.to_raw(), fd);
+            Ok(fd)
+        });
+        made.ok_or(Errno::EBADF)??
     } else {
         let set = EpollSet::new(hub, kernel.as_raw_fd(), None)?;
         TABLE.adopt(kernel, Object::Epoll(Arc::new(set)), 0)?
     };
     keep_on_exec(fd, !cloexec);
     Ok(fd)
-}
-
-/// Makes a worker's own set one that any thread may use. On the worker's thread.
-pub(super) fn share_set(hub: &'static Hub, fd: RawFd, owner: Owner, h: Handle) -> Result<()> {
-    let set = EpollSet::new(hub, fd, Some((owner, h)))?;
-    TABLE.share(fd, Object::Epoll(Arc::new(set)));
-    Ok(())
 }
 
 /// `epoll_ctl`; the member may be ours or the kernel's.
@@ -58,7 +56,8 @@ pub fn epoll_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, data: u64) -> Resu
             Some(Found::LocalSet(..)) => return Err(Errno::EINVAL),
             _ => {
                 let hub = Hub::current().filter(|hub| hub.number == owner.runtime);
-                share_set(hub.ok_or(Errno::ENETDOWN)?, set, owner, local)?;
+                may_enter(set, op, fd, events)?;
+                share::share_set(hub.ok_or(Errno::ENETDOWN)?, set, owner, local)?;
             }
         }
     }
@@ -73,9 +72,28 @@ pub fn epoll_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, data: u64) -> Resu
     }
 }
 
+/// Whether an empty set would do this with what is no worker's own: one that does not
+/// stays as it is.
+fn may_enter(set: RawFd, op: i32, fd: RawFd, events: u32) -> Result<()> {
+    if !is_ours(fd) {
+        return EpollSet::would_do(set, op, fd, events);
+    }
+    match (op, find(fd)?) {
+        (libc::EPOLL_CTL_ADD, Found::Shared(guard)) if matches!(&*guard, Object::Socket(_)) => Ok(()),
+        (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, Found::Shared(guard)) if matches!(&*guard, Object::Socket(_)) => Err(Errno::ENOENT),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 fn control(set: &EpollSet, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
     if !is_ours(fd) {
         return set.control_kernel(op, fd, events, data);
+    }
+    if op == libc::EPOLL_CTL_ADD
+        && let Found::Local(owner, h) = find(fd)?
+        && set.is_for_others(owner)
+    {
+        worker::with_own_core(owner, |core| share::adopt(core, fd, h)).ok_or(Errno::EBADF)??;
     }
     match find(fd)? {
         Found::Local(owner, h) => {

@@ -4,8 +4,9 @@ use super::threads::Bed;
 use super::*;
 use crate::errno::Errno;
 use crate::runtime::posix::{self, own_ready, own_recv, own_send};
-use crate::runtime::worker::set_in_simulation;
+use crate::runtime::worker::{current_owner, run_blocked_turn, set_in_simulation, with_sockets};
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const IN: u32 = libc::EPOLLIN as u32;
@@ -170,6 +171,148 @@ fn what_a_timer_does_ends_a_wait() {
         assert_eq!(out[0].data, 5);
         assert!(begun.elapsed() < Duration::from_secs(20));
         [fd, set].into_iter().for_each(|fd| posix::close(fd).unwrap());
+        false
+    })
+    .unwrap();
+}
+
+/// What another thread finds, while the worker runs its turns.
+fn elsewhere<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+            done.store(true, Ordering::Release);
+            result.unwrap()
+        });
+        while !done.load(Ordering::Acquire) {
+            run_blocked_turn(Some(0));
+        }
+        other.join().unwrap()
+    })
+}
+
+/// Any call makes it everybody's.
+fn touch(fd: RawFd) {
+    assert_eq!(elsewhere(|| posix::recv(fd, &mut [0; 8], libc::MSG_DONTWAIT)), Err(Errno::EAGAIN));
+}
+
+#[test]
+fn a_workers_set_that_another_thread_closes_leaves_nothing_behind() {
+    let bed = Bed::new(Wait::Block);
+    bed.a().run_loop(|| {
+        let owner = current_owner().unwrap();
+        let count = || with_sockets(owner, |s| s.open_handles()).unwrap();
+        let [far, near] = connection(9);
+        (0..100).for_each(|_| _ = run_blocked_turn(Some(0)));
+        let before = count();
+        for _ in 0..10 {
+            let set = posix::epoll_create(true).unwrap();
+            posix::epoll_ctl(set, ADD, near, IN, 5).unwrap();
+            assert_eq!(elsewhere(|| posix::close(set)), Ok(()));
+        }
+        run_blocked_turn(Some(0));
+        assert_eq!(count(), before, "sets that nobody has any more");
+        assert!(with_sockets(owner, |s| (0..1000).all(|_| s.epoll_create().is_ok())).unwrap());
+        [far, near].into_iter().for_each(|fd| posix::close(fd).unwrap());
+        false
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_member_that_another_thread_uses_stays_in_the_workers_sets() {
+    let bed = Bed::new(Wait::Block);
+    bed.a().run_loop(|| {
+        let [far, near] = connection(9);
+        let sets = [5, 6].map(|data| {
+            let set = posix::epoll_create(true).unwrap();
+            posix::epoll_ctl(set, ADD, near, IN, data).unwrap();
+            (set, data)
+        });
+        touch(near);
+        for (set, data) in sets {
+            assert_eq!(posix::epoll_ctl(set, ADD, near, IN, 1), Err(Errno::EEXIST));
+            assert_eq!(wait(set, 0), Ok(vec![]));
+            posix::send(far, b"ping", 0).unwrap();
+            assert_eq!(wait(set, 5000), Ok(vec![data]));
+            posix::epoll_ctl(set, libc::EPOLL_CTL_MOD, near, IN, 7).unwrap();
+            assert_eq!(wait(set, 5000), Ok(vec![7]));
+            posix::epoll_ctl(set, libc::EPOLL_CTL_DEL, near, 0, 0).unwrap();
+            assert_eq!(wait(set, 0), Ok(vec![]));
+            assert_eq!(posix::recv(near, &mut [0; 8], 0), Ok(4));
+        }
+        sets.into_iter().for_each(|(set, _)| posix::close(set).unwrap());
+        [far, near].into_iter().for_each(|fd| posix::close(fd).unwrap());
+        false
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_was_reported_once_is_not_reported_again_by_anothers_use() {
+    let bed = Bed::new(Wait::Block);
+    bed.a().run_loop(|| {
+        let [far, near] = connection(9);
+        let how = [1 << 31, 1 << 30].map(|how: u32| {
+            let set = posix::epoll_create(true).unwrap();
+            posix::epoll_ctl(set, ADD, near, IN | how, 5).unwrap();
+            set
+        });
+        let unseen = posix::epoll_create(true).unwrap();
+        posix::epoll_ctl(unseen, ADD, near, IN | 1 << 31, 6).unwrap();
+        posix::send(far, b"ping", 0).unwrap();
+        for set in how {
+            assert_eq!(wait(set, 5000), Ok(vec![5]));
+        }
+        elsewhere(|| posix::readiness(near).unwrap());
+        for set in how {
+            assert_eq!(wait(set, 0), Ok(vec![]));
+        }
+        assert_eq!((wait(unseen, 0), wait(unseen, 0)), (Ok(vec![6]), Ok(vec![])), "a report that was due");
+        posix::send(far, b"more", 0).unwrap();
+        assert_eq!(wait(how[0], 5000), Ok(vec![5]), "a new edge");
+        assert_eq!(wait(how[1], 0), Ok(vec![]));
+        posix::epoll_ctl(how[1], libc::EPOLL_CTL_MOD, near, IN, 8).unwrap();
+        assert_eq!(wait(how[1], 0), Ok(vec![8]));
+        [far, near, how[0], how[1], unseen].into_iter().for_each(|fd| posix::close(fd).unwrap());
+        false
+    })
+    .unwrap();
+}
+
+#[test]
+fn another_threads_wait_finds_what_the_worker_put_into_its_set() {
+    let bed = Bed::new(Wait::Block);
+    bed.a().run_loop(|| {
+        let [far, near] = connection(9);
+        let [far2, near2] = connection(10);
+        let set = posix::epoll_create(true).unwrap();
+        posix::epoll_ctl(set, ADD, near, IN, 5).unwrap();
+        posix::send(far, b"ping", 0).unwrap();
+        assert_eq!(elsewhere(|| wait(set, 10_000)), Ok(vec![5]));
+        assert_eq!(wait(set, 5000), Ok(vec![5]), "and the worker's own");
+        assert_eq!(posix::recv(near, &mut [0; 8], 0), Ok(4));
+        // What comes in later, while the other one sleeps.
+        let waits = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                waits.store(true, Ordering::Release);
+                wait(set, 10_000)
+            });
+            while !waits.load(Ordering::Acquire) {
+                run_blocked_turn(Some(0));
+            }
+            (0..100).for_each(|_| _ = run_blocked_turn(Some(crate::runtime::sys::monotonic_ns() + 300_000)));
+            posix::epoll_ctl(set, ADD, near2, IN, 6).unwrap();
+            posix::send(far2, b"ping", 0).unwrap();
+            while !other.is_finished() {
+                run_blocked_turn(Some(0));
+            }
+            assert_eq!(other.join().unwrap(), Ok(vec![6]));
+        });
+        assert_eq!(wait(set, 5000), Ok(vec![6]));
+        [far, near, far2, near2, set].into_iter().for_each(|fd| posix::close(fd).unwrap());
         false
     })
     .unwrap();
