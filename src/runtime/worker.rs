@@ -132,7 +132,13 @@ struct Here {
     in_loop: Cell<bool>,
     in_app: Cell<bool>,
     in_simulation: Cell<bool>,
+    /// Waits since the last turn.
+    waits: Cell<u32>,
 }
+
+/// So many waits without a turn, and the next runs one: a loop that waits on its own
+/// and always finds something must not keep its worker from the network.
+const WAITS: u32 = 16;
 
 thread_local! {
     static HERE: Here = const { Here {
@@ -142,6 +148,7 @@ thread_local! {
         in_loop: Cell::new(false),
         in_app: Cell::new(false),
         in_simulation: Cell::new(false),
+        waits: Cell::new(0),
     } };
 }
 
@@ -153,9 +160,17 @@ impl Here {
 
     fn set_in_loop(&self, yes: bool) {
         self.in_loop.set(yes);
+        self.waits.set(0);
         let may = yes && !self.in_simulation.get();
         let own = if may { self.seated.get().map(|c| c.sockets) } else { None };
         self.own.set(own.unwrap_or(core::ptr::null_mut()));
+    }
+
+    #[inline(always)]
+    fn count_wait(&self) -> u32 {
+        let waits = self.waits.get();
+        self.waits.set(waits.wrapping_add(1));
+        waits
     }
 
     fn rise(&self) {
@@ -184,6 +199,29 @@ pub(super) fn on_own<K, R>(
     let found = find(state)?;
     // SAFETY: as in `with_sockets`: `own` is null but in the program's loop.
     Some(f(unsafe { &mut *sockets }, found))
+}
+
+/// As [`on_own`], for a wait: `None` also where a turn is due ([`run_due_turn`]).
+#[inline(always)]
+pub(super) fn wait_on_own<K, R>(
+    find: impl FnOnce(u64) -> Option<K>,
+    f: impl FnOnce(&mut Sockets, K) -> R,
+) -> Option<R> {
+    let (sockets, state, waits) = HERE.with(|here| (here.own.get(), here.state.get(), here.count_wait()));
+    if sockets.is_null() || waits >= WAITS {
+        return None;
+    }
+    let found = find(state)?;
+    // SAFETY: as in `on_own`.
+    Some(f(unsafe { &mut *sockets }, found))
+}
+
+/// Before a wait of a program's loop: runs a turn, which does not block, where there
+/// was none for [`WAITS`] of them.
+pub(super) fn run_due_turn() {
+    if HERE.with(Here::count_wait) >= WAITS {
+        run_blocked_turn(Some(0));
+    }
 }
 
 /// The thread enters a simulation, or leaves it: meanwhile no call is for the
@@ -253,6 +291,7 @@ pub(super) fn run_blocked_turn(deadline: Option<u64>) -> bool {
 /// As [`run_blocked_turn`]; a wait ends also when `extra` is readable.
 pub(super) fn run_blocked_turn_with(deadline: Option<u64>, extra: Option<RawFd>) -> bool {
     let Some(current) = HERE.with(Here::current) else { return false };
+    HERE.with(|here| here.waits.set(0));
     // SAFETY: as in `with_sockets`; a turn does not enter the program's loop.
     unsafe { (*current.turner).blocked_turn(deadline.map(Instant::from_nanos), extra) };
     true

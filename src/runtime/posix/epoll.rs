@@ -120,6 +120,7 @@ pub fn epoll_wait(set: RawFd, out: &mut Vec<EpollEvent>, max: usize, timeout: Op
         return Err(Errno::EINVAL);
     }
     out.clear();
+    worker::run_due_turn();
     match find(set)? {
         Found::LocalSet(owner, h) => wait_own(set, owner, h, out, max, timeout),
         Found::Shared(guard) => match &*guard {

@@ -54,9 +54,10 @@ pub fn own_recv_from(fd: RawFd, out: &mut [u8], flags: i32) -> Option<Result<(us
 }
 
 /// Hands up to `max` events of a worker's own set that are there now to `out`: how
-/// many. After 0 [`epoll_wait`](super::epoll_wait) says why, and waits.
+/// many. After 0 [`epoll_wait`](super::epoll_wait) says why, and waits; or runs the
+/// turn that is due.
 #[inline(always)]
 pub fn own_ready(set: RawFd, max: usize, out: impl FnMut(EpollEvent)) -> usize {
     let find = |state| TABLE.local(set, state | KERNEL).map(|(word, _)| Handle::from_raw(word));
-    worker::on_own(find, |s, h| s.epoll_take(h, max, out).unwrap_or(0)).unwrap_or(0)
+    worker::wait_on_own(find, |s, h| s.epoll_take(h, max, out).unwrap_or(0)).unwrap_or(0)
 }

@@ -317,3 +317,72 @@ fn another_threads_wait_finds_what_the_worker_put_into_its_set() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_loop_that_always_finds_something_keeps_nothing_from_the_network() {
+    let bed = Bed::new(Wait::Block);
+    bed.a().run_loop(|| {
+        let [far, near] = connection(9);
+        let set = posix::epoll_create(true).unwrap();
+        posix::epoll_ctl(set, ADD, far, libc::EPOLLOUT as u32, 5).unwrap();
+        // By the long way alone, and by the short one first; then on a set of anybody's.
+        let by_short = |set| if ready(set) == [5] { Ok(vec![5]) } else { wait(set, 10_000) };
+        let ways: [&dyn Fn(RawFd) -> crate::errno::Result<Vec<u64>>; 2] = [&|set| wait(set, 10_000), &by_short];
+        for shared in [false, true] {
+            if shared {
+                let bits = elsewhere(|| posix::readiness(far).unwrap().bits());
+                assert_eq!(bits, libc::EPOLLOUT as u32);
+            }
+            for way in ways {
+                posix::send(far, b"ping", 0).unwrap();
+                let begun = std::time::Instant::now();
+                while posix::recv(near, &mut [0; 8], 0) == Err(Errno::EAGAIN) {
+                    assert_eq!(way(set), Ok(vec![5]));
+                    assert!(begun.elapsed() < Duration::from_secs(10), "nothing comes in");
+                }
+            }
+        }
+        [far, near, set].into_iter().for_each(|fd| posix::close(fd).unwrap());
+        false
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_fails_leaves_a_workers_set_its_own() {
+    let bed = Bed::new(Wait::Block);
+    bed.a().run_loop(|| {
+        let [far, near] = connection(9);
+        let set = posix::epoll_create(true).unwrap();
+        posix::epoll_ctl(set, ADD, near, IN, 5).unwrap();
+        let file = std::fs::File::open("Cargo.toml").unwrap();
+        let file = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let datagram = posix::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
+        let shared = posix::dup(datagram, 0, true).unwrap();
+        let (modify, delete) = (libc::EPOLL_CTL_MOD, libc::EPOLL_CTL_DEL);
+        let expected = [
+            (-1, [Errno::EBADF, Errno::EBADF, Errno::EBADF]),
+            (1_000_000, [Errno::EBADF, Errno::EBADF, Errno::EBADF]),
+            (file, [Errno::EPERM, Errno::EPERM, Errno::EPERM]),
+        ];
+        for (fd, errors) in expected {
+            let found = [ADD, modify, delete].map(|op| posix::epoll_ctl(set, op, fd, IN, 6));
+            assert_eq!(found, errors.map(Err), "{fd}");
+        }
+        let mut pipe = [0; 2];
+        // SAFETY: room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+        for fd in [pipe[0], shared] {
+            let found = [modify, delete, 9].map(|op| posix::epoll_ctl(set, op, fd, IN, 6));
+            assert_eq!(found, [Errno::ENOENT, Errno::ENOENT, Errno::EINVAL].map(Err), "{fd}");
+        }
+        posix::send(far, b"ping", 0).unwrap();
+        assert_eq!(wait(set, 5000), Ok(vec![5]));
+        assert_eq!(ready(set), [5], "by the short way: the worker's own");
+        // SAFETY: both are ours.
+        unsafe { (libc::close(pipe[0]), libc::close(pipe[1])) };
+        [far, near, set, datagram, shared].into_iter().for_each(|fd| posix::close(fd).unwrap());
+        false
+    })
+    .unwrap();
+}
