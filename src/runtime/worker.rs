@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::errno::Errno;
 use crate::frame::Batch;
 use crate::socket::Sockets;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use core::cell::Cell;
 use core::ops::ControlFlow;
 use core::sync::atomic::{Ordering, fence};
@@ -88,6 +88,8 @@ pub(super) struct Worker<D> {
     busy_at: Instant,
     /// Of an adaptive worker.
     patience: Patience,
+    /// When it last let the core's other threads run.
+    gave_way: Instant,
     /// Something waits for the next turn.
     unsent: bool,
     /// Gives the kernel its traffic back.
@@ -98,6 +100,9 @@ pub(super) struct Worker<D> {
 
 /// Detaches from the interface, on whatever thread.
 pub(super) type Detach = Arc<dyn Fn() + Send + Sync>;
+
+/// A worker that does not sleep lets others of its core run so often.
+const GIVE_WAY: Duration = Duration::from_micros(50);
 
 /// How often a worker without a descriptor to poll looks at its device.
 const BLIND_SLEEP_NS: u64 = 50_000;
@@ -332,6 +337,7 @@ impl<D: Device + 'static> Worker<D> {
             batch: Batch::new(),
             busy_at: now,
             patience: Patience::new(hub.config.spin),
+            gave_way: Instant::ZERO,
             unsent: false,
             detach,
             dead: false,
@@ -466,7 +472,7 @@ impl<D: Device + 'static> Worker<D> {
     fn wait(&mut self, deadline: Option<Instant>, extra: Option<RawFd>) {
         let config = &self.core.hub.config;
         let quiet = match config.wait {
-            Wait::Spin => return,
+            Wait::Spin => false,
             // What came in during this turn is looked at before a sleep.
             _ if self.unsent || self.busy_at >= self.core.now => false,
             Wait::Adaptive => self.patience.is_over(self.core.now.since(self.busy_at)),
@@ -474,6 +480,20 @@ impl<D: Device + 'static> Worker<D> {
         };
         if quiet {
             self.sleep(deadline, extra);
+        } else {
+            self.give_way();
+        }
+    }
+
+    /// Lets the core's other threads run, now and then. Packets that are too many for an
+    /// interrupt the kernel leaves to a thread of the core (ksoftirqd), which waits for
+    /// the end of our time slice, milliseconds, if nobody gives way. With no thread
+    /// waiting it is one short system call in [`GIVE_WAY`].
+    #[inline]
+    fn give_way(&mut self) {
+        if self.core.now.since(self.gave_way) >= GIVE_WAY {
+            self.gave_way = self.core.now;
+            std::thread::yield_now();
         }
     }
 
