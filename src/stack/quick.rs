@@ -6,7 +6,7 @@
 use super::Core;
 use super::interface::Interface;
 use super::tcp::Table;
-use crate::frame::Packet;
+use crate::frame::{Frame, Packet, Pool};
 use crate::tcp::Plain;
 use crate::wire::checksum::{self, Sum};
 use crate::wire::{ethernet, ipv4, tcp};
@@ -95,12 +95,17 @@ impl Quick {
         })
     }
 
-    /// The payload alone, as the frame's range; of the padding behind a short
-    /// packet nothing is left.
+    /// The payload's frame, whose range is the payload alone: of the padding behind a
+    /// short packet nothing is left. `None` where there is none.
     #[inline(always)]
-    pub fn trim(&self, packet: &mut Packet) {
+    pub fn payload(&self, pool: &mut Pool, mut packet: Packet) -> Option<Frame> {
+        if self.is_bare() {
+            pool.free(packet.head);
+            return None;
+        }
         let at = packet.head.offset() + self.payload;
         packet.head.set_range(at, self.end - self.payload);
+        Some(packet.head)
     }
 }
 

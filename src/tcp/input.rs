@@ -102,20 +102,25 @@ impl Connection {
     #[inline(always)]
     pub fn is_expected(&self, seg: &Plain) -> bool {
         let h = &self.hot;
-        let timestamps = h.bits.contains(Bits::TIMESTAMPS);
-        let time_ok = match seg.timestamp {
-            Some((value, _)) => timestamps && seq::ge(value, h.ts_recent),
-            None => !timestamps,
-        };
         let acked = seg.ack.wrapping_sub(h.snd_una);
         h.state == State::Established
             && !h.bits.intersects(Bits::SLOW)
             && seg.seq == h.rcv_nxt
-            && time_ok
+            && self.is_time_expected(seg)
             && acked <= h.snd_nxt.wrapping_sub(h.snd_una)
             && (acked > 0 || seg.len > 0)
             && seg.len <= seq::distance(h.rcv_nxt, h.rcv_edge)
             && h.snd_wnd > 0
+    }
+
+    /// It carries a timestamp as was agreed on, and none from before (RFC 7323, 5.3).
+    #[inline(always)]
+    pub(super) fn is_time_expected(&self, seg: &Plain) -> bool {
+        let timestamps = self.hot.bits.contains(Bits::TIMESTAMPS);
+        match seg.timestamp {
+            Some((value, _)) => timestamps && seq::ge(value, self.hot.ts_recent),
+            None => !timestamps,
+        }
     }
 
     /// Takes a segment that [`is_expected`](Self::is_expected) while the pool is

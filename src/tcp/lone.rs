@@ -51,8 +51,7 @@ impl Connection {
             self.cold.small_end = end;
         }
         self.cold.last_sent = now;
-        counters.tcp_segments_out += 1;
-        self.ack_left(true);
+        self.ack_left(counters, true);
         let settled = matches!(self.cold.mode, Mode::Hold | Mode::Settle);
         if settled || !self.hot.timers.is_set(Timer::Retransmit) {
             self.set_retransmit(now, config);

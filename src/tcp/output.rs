@@ -8,7 +8,7 @@ use super::template::{Fields, timestamp_option};
 use super::timers::{Mode, Timer};
 use super::types::{Env, Flush, State};
 use super::{sack, seq};
-use crate::telemetry::DropReason;
+use crate::telemetry::{Counters, DropReason};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::Flags;
 
@@ -292,8 +292,7 @@ impl Connection {
         if with.fin {
             self.fin_left();
         }
-        env.counters.tcp_segments_out += 1;
-        self.ack_left(true);
+        self.ack_left(env.counters, true);
         Ok(())
     }
 
@@ -374,8 +373,7 @@ impl Connection {
     /// program's.
     fn data_left(&mut self, env: &mut Env, fresh: bool) {
         let quick = self.hot.quick;
-        env.counters.tcp_segments_out += 1;
-        self.ack_left(true);
+        self.ack_left(env.counters, true);
         if !fresh {
             self.hot.quick = quick;
         }
@@ -407,8 +405,7 @@ impl Connection {
         if !self.template.send_bare(env.pool, env.tx, fields, options) {
             return Err(self.out_of_frames(env));
         }
-        env.counters.tcp_segments_out += 1;
-        self.ack_left(true);
+        self.ack_left(env.counters, true);
         Ok(())
     }
 
@@ -467,14 +464,14 @@ impl Connection {
         if !self.template.send_bare_urgent(env.pool, env.tx, fields, options, urgent) {
             return Err(self.out_of_frames(env));
         }
-        env.counters.tcp_segments_out += 1;
-        self.ack_left(false);
+        self.ack_left(env.counters, false);
         Ok(())
     }
 
     /// A segment with our acknowledgment left.
     #[inline]
-    pub(super) fn ack_left(&mut self, with_data: bool) {
+    pub(super) fn ack_left(&mut self, counters: &mut Counters, with_data: bool) {
+        counters.tcp_segments_out += 1;
         let h = &mut self.hot;
         h.last_ack = h.rcv_nxt;
         if with_data {

@@ -20,11 +20,6 @@ impl Connection {
     #[inline(always)]
     pub fn is_quick(&self, seg: &Plain) -> bool {
         let h = &self.hot;
-        let timestamps = h.bits.contains(Bits::TIMESTAMPS);
-        let time_ok = match seg.timestamp {
-            Some((value, _)) => timestamps && seq::ge(value, h.ts_recent),
-            None => !timestamps,
-        };
         // Nothing new, or all that is under way.
         let ack_ok = if seg.ack == h.snd_una {
             seg.len > 0
@@ -35,7 +30,7 @@ impl Connection {
         h.state == State::Established
             && !h.bits.intersects(Bits::SLOW)
             && seg.seq == h.rcv_nxt
-            && time_ok
+            && self.is_time_expected(seg)
             && ack_ok
             && left >= seg.len as i32
             && seg.window > 0

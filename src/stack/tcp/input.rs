@@ -122,7 +122,7 @@ impl Table {
         &mut self,
         core: &mut Core,
         quick: Quick,
-        mut packet: Packet,
+        packet: Packet,
     ) -> Option<Packet> {
         let slot = &mut self.slots[quick.id as usize];
         let Some(seg) = quick.segment(core.pool.bytes(&packet.head)) else { return Some(packet) };
@@ -133,13 +133,7 @@ impl Table {
         self.last_found = quick.id;
         core.counters.tcp_segments_in += 1;
         let readable = seg.len > 0;
-        let payload = if readable {
-            quick.trim(&mut packet);
-            Some(packet.head)
-        } else {
-            core.pool.free(packet.head);
-            None
-        };
+        let payload = quick.payload(&mut core.pool, packet);
         let Core { now, pool, counters, config, .. } = core;
         conn.input_quick(*now, pool, counters, &config.tcp, &seg, payload);
         if !slot.marks.contains(Marks::TOUCHED) {
@@ -177,7 +171,7 @@ impl Table {
     /// The same for the other segments that header prediction takes: acknowledgments of
     /// some of what is under way, and what makes windows and buffers grow.
     #[inline(never)]
-    pub(in crate::stack) fn expected_input(&mut self, core: &mut Core, quick: Quick, mut packet: Packet) -> Option<Packet> {
+    pub(in crate::stack) fn expected_input(&mut self, core: &mut Core, quick: Quick, packet: Packet) -> Option<Packet> {
         let slot = &mut self.slots[quick.id as usize];
         let Some(seg) = quick.segment(core.pool.bytes(&packet.head)) else { return Some(packet) };
         let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_expected(&seg)) else {
@@ -185,13 +179,7 @@ impl Table {
         };
         self.last_found = quick.id;
         core.counters.tcp_segments_in += 1;
-        let payload = if seg.len == 0 {
-            core.pool.free(packet.head);
-            None
-        } else {
-            quick.trim(&mut packet);
-            Some(packet.head)
-        };
+        let payload = quick.payload(&mut core.pool, packet);
         let done = conn.input_expected(&mut env(core, false), &seg, payload);
         self.touch(quick.id);
         self.report(core, quick.id, done.events);
