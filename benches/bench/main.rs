@@ -15,6 +15,7 @@ mod inside;
 mod machine;
 mod memory;
 mod once;
+mod pauses;
 mod plan;
 mod plots;
 mod program;
@@ -55,6 +56,7 @@ enum Command {
     MemoryEcho(MemoryEchoArgs),
     Worker(worker::Args),
     Sums(sums::Args),
+    Pauses(pauses::Args),
 }
 
 /// Time round trips of 64 bytes in memory
@@ -75,8 +77,8 @@ struct RunArgs {
     /// The whole cross of arms, connections and sizes
     #[arg(long)]
     full: bool,
-    /// Only these groups (echo, open, churn, bulk, http, idle, thread, workers,
-    /// memory, sums), or rows with one of these in their names
+    /// Only these groups (echo, open, churn, bulk, http, idle, pauses, thread,
+    /// workers, memory, sums), or rows with one of these in their names
     #[arg(long, value_delimiter = ',', value_name = "ROWS")]
     only: Vec<String>,
     /// Say what would be measured, and end
@@ -134,6 +136,7 @@ fn main() -> ExitCode {
         Command::Memory(args) => memory::run(&args),
         Command::Worker(args) => worker::run(&args),
         Command::Sums(args) => sums::run(&args),
+        Command::Pauses(args) => pauses::run(&args),
         Command::MemoryEcho(args) => {
             println!("{{\"ns\":{:.3}}}", echo_memory::measure(args.trips, args.connections, 64).0);
             Ok(())

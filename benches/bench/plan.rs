@@ -112,6 +112,8 @@ pub enum Work {
     Wrk { depth: usize },
     /// None: how much of its core does the server take?
     Nothing,
+    /// None, and nobody: how long do threads on both cores stand still?
+    Pauses,
     /// Idle connections in memory, without a bed.
     Memory { connections: usize, done: Done },
     /// Round trips in memory, without a bed.

@@ -31,7 +31,7 @@ pub const PARTS: [usize; 4] = [25, 50, 75, 90];
 
 /// All jobs of a round that the scope wants, in the order of the table.
 pub fn all(scope: &Scope) -> Vec<Job> {
-    let groups = [echo, open, churn, bulk, http, idle, inside::threads, inside::workers, inside::memory, inside::sums];
+    let groups = [echo, pauses, open, churn, bulk, http, idle, inside::threads, inside::workers, inside::memory, inside::sums];
     let mut jobs: Vec<Job> = groups.iter().flat_map(|group| group(scope)).collect();
     jobs.retain(|job| scope.wants(job.group, &job.row));
     jobs
@@ -190,6 +190,16 @@ fn echo_job(
     job
 }
 
+/// The name of the row of pauses, and its arm.
+pub const PAUSES_ROW: &str = "pauses";
+pub const CLOCK: &str = "threads that read the clock";
+
+/// What of the open loop's tails is the machine's.
+fn pauses(_: &Scope) -> Vec<Job> {
+    let title = "no load: the wait for a core that stands still, at random moments".into();
+    vec![Job { row: PAUSES_ROW.into(), group: "pauses", title, arm: CLOCK, bed: PLAIN, server: None, work: Work::Pauses }]
+}
+
 /// The name of a row of the open loop.
 pub fn open_row(part: usize, over: Over) -> String {
     format!("open-{part}-{}", over.name())
@@ -199,6 +209,7 @@ fn open(scope: &Scope) -> Vec<Job> {
     let mut arms = vec![
         (SPIN, ringroad("spin")),
         (ADAPTIVE, ringroad("adaptive")),
+        (BLOCK, ringroad("block")), // what a request costs where nobody spins
         (KERNEL_SPIN, kernel(true)),
         (KERNEL_BLOCK, kernel(false)),
     ];

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::bed::{Bed, INTERFACE, Kind, SERVER, Side, run};
 use super::machine::Ticks;
 use super::memory::Done;
+use super::pauses::Waits;
 use super::plan::{Job, Over, Rate, Ready, Server, Team, Tool, Work};
 use super::program::Program;
 use super::result::{
@@ -272,6 +273,7 @@ impl Runner {
                 thread::sleep(Duration::from_secs_f64(self.seconds.max(0.2) * 2.0));
                 Ok(Sample::default())
             }
+            Work::Pauses => self.pauses(),
             Work::Memory { connections, done } => self.memory(*connections, *done),
             Work::MemoryEcho { connections, trips } => self.memory_echo(*connections, *trips),
             Work::Workers { team, connections } => self.workers(*team, *connections),
@@ -372,6 +374,17 @@ impl Runner {
         let output = self.client(job, Path::new("wrk"), &args, seconds)?;
         let line = output.lines().find_map(|l| l.strip_prefix("JSON ")).ok_or("wrk printed no result")?;
         self.report(job, line)
+    }
+
+    fn pauses(&self) -> Result<Sample, String> {
+        let mut cores = vec![self.machine.server_core, self.machine.client_core];
+        cores.dedup(); // a machine with one
+        let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+        let mut command = Command::new(&self.tools.own);
+        command.args(["pauses", "--cores", &cores.join(","), "--seconds", &(2.0 * self.seconds).to_string()]);
+        let program = Program::start(&mut command, &self.tools.work.join("pauses.log"))?;
+        let found: Waits = last_line(&program.end(Duration::from_secs_f64(2.0 * self.seconds) + GRACE)?)?;
+        Ok(Sample { figures: figures([(P50, found.p50), (P99, found.p99), (P999, found.p999)]), ..Sample::default() })
     }
 
     fn memory(&self, connections: usize, done: Done) -> Result<Sample, String> {
