@@ -25,6 +25,7 @@ fn config(queues: u32) -> XdpConfig {
     config.frames_per_queue = 1024;
     (config.rx_ring, config.tx_ring, config.fill_ring) = (256, 256, 256);
     config.tx_reserve = 128;
+    config.huge_pages = Some(false); // so that the test of them finds as many as it saw
     config
 }
 
@@ -96,6 +97,36 @@ fn exchange(count: usize, size: usize) -> usize {
 fn attached_id() -> Option<u32> {
     let interface = Interface::query(Bed::OUR_IF).unwrap();
     xdp::attached(interface.index).unwrap().map(|program| program.id)
+}
+
+/// Hugepages of 2 MiB that a mapping can have.
+fn free_huge_pages() -> usize {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let value = |name: &str| info.lines().find_map(|l| l.strip_prefix(name)?.split_whitespace().next()?.parse::<usize>().ok());
+    let reserved = value("HugePages_Rsvd:").unwrap_or(0);
+    let free = value("HugePages_Free:").unwrap_or(0).saturating_sub(reserved);
+    if value("Hugepagesize:") == Some(2048) { free } else { 0 }
+}
+
+#[test]
+fn frames_lie_on_hugepages_where_there_are_some() {
+    let bed = Bed::new(1);
+    enter(&bed.ours);
+    let mut config = config(1); // 4 MiB
+    config.huge_pages = None;
+    let enough = free_huge_pages() >= 2;
+    let huge = |config: &XdpConfig| Ok::<_, xdp::Error>(xdp::open(config)?.1[0].0.huge_pages());
+    assert_eq!(huge(&config).unwrap(), enough);
+    config.huge_pages = Some(false);
+    assert!(!huge(&config).unwrap());
+    config.huge_pages = Some(true);
+    match huge(&config) {
+        Ok(huge) => assert!(huge && enough),
+        Err(why) => assert!(!enough && why.to_string().contains("vm.nr_hugepages"), "{why}"),
+    }
+    // Half a page is left over.
+    (config.huge_pages, config.frames_per_queue) = (None, 768);
+    assert!(!huge(&config).unwrap());
 }
 
 #[test]

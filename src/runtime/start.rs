@@ -389,10 +389,12 @@ fn device_fd(device: &XdpDevice) -> std::os::fd::RawFd {
 fn describe(steering: &Steering, stations: &[Station<XdpDevice>], owned: bool) -> String {
     let attached = steering.mode().map_or_else(|| "detached".into(), |mode| mode.to_string());
     let zero_copy = stations.iter().all(|s| s.device.zero_copy());
+    let huge = stations.iter().all(|s| s.device.huge_pages());
     format!(
-        "{attached} XDP, {}, {} address",
+        "{attached} XDP, {}, {} address{}",
         if zero_copy { "zero-copy" } else { "copy" },
-        if owned { "owned" } else { "shared" }
+        if owned { "owned" } else { "shared" },
+        if huge { ", hugepages" } else { "" }
     )
 }
 

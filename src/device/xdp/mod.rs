@@ -82,8 +82,9 @@ pub struct XdpConfig {
     /// Packets of more than one frame (XDP_USE_SG and an `xdp.frags` program, Linux
     /// 6.6). Default `None`: where the MTU is above [`MAX_PLAIN_MTU`].
     pub multi_buffer: Option<bool>,
-    /// Put the frames on hugepages, which must be free. Default false.
-    pub huge_pages: bool,
+    /// Put the frames on hugepages; `true`: or fail. Default `None`: where enough of
+    /// them are free (`vm.nr_hugepages`) and the frames fill them.
+    pub huge_pages: Option<bool>,
     /// SO_SNDBUF of the sockets in bytes. Default 16 MiB.
     pub send_buffer: u32,
     /// Whether received checksums may be partial. Default `None`: on drivers
@@ -111,7 +112,7 @@ impl XdpConfig {
             attach: Attach::Auto,
             need_wakeup: true,
             multi_buffer: None,
-            huge_pages: false,
+            huge_pages: None,
             send_buffer: 16 << 20,
             partial_checksums: None,
             leave_queues: false,

@@ -256,6 +256,11 @@ impl XdpDevice {
         self.zero_copy
     }
 
+    /// True where the frames lie on hugepages.
+    pub fn huge_pages(&self) -> bool {
+        self.umem.huge_pages()
+    }
+
     /// True where packets may consist of several frames, both ways.
     pub fn multi_buffer(&self) -> bool {
         self.multi_buffer

@@ -30,6 +30,29 @@ pub(super) struct Umem {
     inner: xsk_rs::Umem,
     descriptors: Arc<[FrameDesc]>,
     arena: Arc<Arena>,
+    huge: bool,
+}
+
+/// The size of the hugepages that a mapping takes, in bytes; `None`: there are none.
+fn huge_page_size() -> Option<usize> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|l| l.strip_prefix("Hugepagesize:"))?;
+    line.split_whitespace().next()?.parse::<usize>().ok().map(|kib| kib << 10)
+}
+
+/// Why there is no UMEM.
+fn refused(why: impl std::error::Error, what: &str, huge: bool) -> Error {
+    let number = why.source().and_then(|s| s.downcast_ref::<io::Error>()).and_then(io::Error::raw_os_error);
+    match number {
+        Some(libc::ENOMEM) if huge => Error::new(
+            ErrorKind::Memory,
+            what,
+            "there are not enough free hugepages",
+            "set vm.nr_hugepages, or do without them",
+        ),
+        Some(number) => Error::system(what, io::Error::from_raw_os_error(number)),
+        None => Error::new(ErrorKind::System, what, why.to_string(), ""),
+    }
 }
 
 /// What the rings are to hold: entries, powers of two.
@@ -40,7 +63,8 @@ pub(super) struct RingSizes {
 }
 
 impl Umem {
-    pub(super) fn new(frames: u32, rings: RingSizes, huge_pages: bool) -> Result<Self> {
+    /// `huge_pages`: `None` where enough of them are free.
+    pub(super) fn new(frames: u32, rings: RingSizes, huge_pages: Option<bool>) -> Result<Self> {
         raise_lock_limit();
         let what = format!("a UMEM of {frames} frames ({} MiB)", (frames as usize * FRAME_SIZE) >> 20);
         let config = umem_config(rings).map_err(|why| {
@@ -49,24 +73,15 @@ impl Umem {
         let count = NonZeroU32::new(frames).ok_or_else(|| {
             Error::new(ErrorKind::Config, &what, "no frames were asked for", "ask for some")
         })?;
-        let (inner, mut descriptors) =
-            xsk_rs::Umem::new(config, count, huge_pages).map_err(|why| {
-                use std::error::Error as _;
-                let number = why
-                    .source()
-                    .and_then(|s| s.downcast_ref::<io::Error>())
-                    .and_then(io::Error::raw_os_error);
-                match number {
-                    Some(libc::ENOMEM) if huge_pages => Error::new(
-                        ErrorKind::Memory,
-                        &what,
-                        "there are not enough free hugepages",
-                        "set vm.nr_hugepages, or do without them",
-                    ),
-                    Some(number) => Error::system(&what, io::Error::from_raw_os_error(number)),
-                    None => Error::new(ErrorKind::System, &what, why.to_string(), ""),
-                }
-            })?;
+        let bytes = frames as usize * FRAME_SIZE;
+        let wanted = huge_pages.unwrap_or_else(|| huge_page_size().is_some_and(|page| bytes.is_multiple_of(page)));
+        let map = |huge| xsk_rs::Umem::new(config, count, huge).map_err(|why| refused(why, &what, huge));
+        // Who left it open has them only where they are free: ordinary pages do as well.
+        let (huge, made) = match map(wanted) {
+            Err(_) if wanted && huge_pages.is_none() => (false, map(false)),
+            made => (wanted, made),
+        };
+        let (inner, mut descriptors) = made?;
         // SAFETY: a fresh UMEM: no descriptor is in a ring, and no slice of it
         // is alive.
         let first = unsafe { inner.data_mut(&mut descriptors[0]) }.contents_mut().as_mut_ptr();
@@ -81,7 +96,12 @@ impl Umem {
             Arena::new(base, FRAME_SIZE, CAPACITY as u16, frames, Box::new(inner.clone()))
         };
         let socket = Arc::new(FirstSocket(AtomicI32::new(-1)));
-        Ok(Self { socket, inner, descriptors: descriptors.into(), arena })
+        Ok(Self { socket, inner, descriptors: descriptors.into(), arena, huge })
+    }
+
+    /// Whether the frames lie on hugepages.
+    pub(super) fn huge_pages(&self) -> bool {
+        self.huge
     }
 
     /// A queue was bound to this socket.
