@@ -1,6 +1,7 @@
 //! Which of the processor's units does the long sums.
 
-use std::sync::OnceLock;
+use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// A way to sum. Those that ask for more than every processor has are only handed
 /// out where they can run.
@@ -44,21 +45,38 @@ pub fn units() -> impl Iterator<Item = &'static Unit> {
     super::UNITS.iter().copied().filter(|unit| (unit.present)())
 }
 
-static CHOSEN: OnceLock<&'static Unit> = OnceLock::new();
+/// The unit that sums: at first [`FIRST`], which puts the fastest in its place. A
+/// pointer that is always good is asked for nothing but its function.
+static CHOSEN: AtomicPtr<Unit> = AtomicPtr::new(core::ptr::from_ref(&FIRST).cast_mut());
 
-/// The fastest unit.
+static FIRST: Unit = Unit {
+    name: "none yet",
+    present: || true,
+    sum: |bytes| chosen().sum(bytes),
+    copy_and_sum: |dst, src| chosen().copy_and_sum(dst, src),
+};
+
+/// The fastest unit, which is the one that sums from now on.
+#[cold]
 pub(super) fn chosen() -> &'static Unit {
-    CHOSEN.get_or_init(|| units().next().unwrap_or(&super::portable::UNIT))
+    let fastest = units().next().unwrap_or(&super::portable::UNIT);
+    // Threads that choose together choose the same.
+    CHOSEN.store(core::ptr::from_ref(fastest).cast_mut(), Relaxed);
+    fastest
+}
+
+#[inline]
+fn current() -> &'static Unit {
+    // SAFETY: only units that live for ever are stored, and nobody writes to one; they
+    // are constants, so that no order of memory is needed to see what is in them.
+    unsafe { &*CHOSEN.load(Relaxed) }
 }
 
 /// The sum by the fastest unit. Not inlined: what is short does not come here, and
 /// its callers stay small.
 #[inline(never)]
 pub(super) fn sum(bytes: &[u8]) -> u16 {
-    match CHOSEN.get() {
-        Some(unit) => unit.sum(bytes),
-        None => first_sum(bytes),
-    }
+    current().sum(bytes)
 }
 
 /// Copies and sums by the fastest unit.
@@ -67,18 +85,5 @@ pub(super) fn sum(bytes: &[u8]) -> u16 {
 /// If `dst` is shorter than `src`.
 #[inline(never)]
 pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
-    match CHOSEN.get() {
-        Some(unit) => unit.copy_and_sum(dst, src),
-        None => first_copy_and_sum(dst, src),
-    }
-}
-
-#[cold]
-fn first_sum(bytes: &[u8]) -> u16 {
-    chosen().sum(bytes)
-}
-
-#[cold]
-fn first_copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
-    chosen().copy_and_sum(dst, src)
+    current().copy_and_sum(dst, src)
 }

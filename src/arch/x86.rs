@@ -2,7 +2,9 @@
 //!
 //! Each 16-bit word is moved into the signed range by turning over its highest
 //! bit, which takes 32,768 off it; then one instruction adds pairs of words into
-//! 32-bit lanes. What was taken off is added back at the end.
+//! 32-bit lanes. What was taken off is added back at the end. With AVX-512 that
+//! instruction is one that adds to what is there already (VNNI); the few processors
+//! that lack it run slower while their 512-bit units are on, and take AVX2.
 
 use super::portable::{self, PART, fold32, in_parts};
 use super::unit::Unit;
@@ -10,8 +12,8 @@ use core::arch::x86_64::{
     __m128i, __m256i, __m512i, __mmask64, _mm_add_epi32, _mm_cvtsi128_si32, _mm_shuffle_epi32,
     _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_si128, _mm256_extracti128_si256,
     _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi16, _mm256_setzero_si256,
-    _mm256_storeu_si256, _mm256_xor_si256, _mm512_add_epi32, _mm512_castsi512_si256,
-    _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_storeu_epi8,
+    _mm256_storeu_si256, _mm256_xor_si256, _mm512_add_epi32, _mm512_castsi512_si256, _mm512_dpwssd_epi32,
+    _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_mask_storeu_epi8,
     _mm512_maskz_loadu_epi8, _mm512_set1_epi16, _mm512_setzero_si512, _mm512_storeu_si512,
     _mm512_xor_si512,
 };
@@ -27,7 +29,11 @@ pub(super) static AVX2: Unit = Unit {
 pub(super) static AVX512: Unit = Unit {
     name: "AVX-512",
     // F is part of BW.
-    present: || is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("bmi2"),
+    present: || {
+        is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("bmi2")
+    },
     sum: avx512_sum,
     copy_and_sum: avx512_copy_and_sum,
 };
@@ -160,10 +166,10 @@ unsafe fn avx2_copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,bmi2")]
 fn add512(acc: __m512i, value: __m512i) -> __m512i {
     let turned = _mm512_xor_si512(value, _mm512_set1_epi16(i16::MIN));
-    _mm512_add_epi32(acc, _mm512_madd_epi16(turned, _mm512_set1_epi16(1)))
+    _mm512_dpwssd_epi32(acc, turned, _mm512_set1_epi16(1))
 }
 
 /// Adds the words of `N` vectors, which it copies to `to` if so asked.
@@ -171,12 +177,12 @@ fn add512(acc: __m512i, value: __m512i) -> __m512i {
 /// # Safety
 /// `from` is readable and, if `COPY`, `to` writable for `N` times 64 bytes.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,bmi2")]
 unsafe fn block512<const COPY: bool, const N: usize>(
-    mut acc: __m512i,
+    mut acc: [__m512i; 2],
     to: *mut u8,
     from: *const u8,
-) -> __m512i {
+) -> [__m512i; 2] {
     for i in 0..N {
         // SAFETY: as the caller says; neither asks for alignment.
         unsafe {
@@ -184,7 +190,7 @@ unsafe fn block512<const COPY: bool, const N: usize>(
             if COPY {
                 _mm512_storeu_si512(to.add(64 * i).cast(), value);
             }
-            acc = add512(acc, value);
+            acc[i % 2] = add512(acc[i % 2], value);
         }
     }
     acc
@@ -195,9 +201,9 @@ unsafe fn block512<const COPY: bool, const N: usize>(
 /// # Safety
 /// `from` is readable and, if `COPY`, `to` writable for `len` bytes.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,bmi2")]
 unsafe fn part512<const COPY: bool>(to: *mut u8, from: *const u8, len: usize) -> u16 {
-    let (mut acc, mut at) = (_mm512_setzero_si512(), 0);
+    let (mut acc, mut at) = ([_mm512_setzero_si512(); 2], 0);
     // SAFETY: all that is read and written lies before `len`: `at` goes up to where
     // no vector fits any more, and then only the lanes of the rest are touched.
     unsafe {
@@ -221,26 +227,34 @@ unsafe fn part512<const COPY: bool>(to: *mut u8, from: *const u8, len: usize) ->
             if COPY {
                 _mm512_mask_storeu_epi8(to.add(at).cast(), lanes, last);
             }
-            acc = add512(acc, last);
+            acc[1] = add512(acc[1], last);
         }
     }
+    let acc = _mm512_add_epi32(acc[0], acc[1]);
     let half = _mm256_add_epi32(_mm512_castsi512_si256(acc), _mm512_extracti64x4_epi64::<1>(acc));
     let quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
     fold32(total(quarter, len.div_ceil(64) * 32))
 }
 
-#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,bmi2")]
 fn avx512_sum(bytes: &[u8]) -> u16 {
     if bytes.len() > PART {
-        return in_parts(bytes.chunks(PART).map(|part| avx512_sum(part)));
+        return avx512_sum_parts(bytes);
     }
     // SAFETY: so many bytes are readable.
     unsafe { part512::<false>(null_mut(), bytes.as_ptr(), bytes.len()) }
 }
 
+/// Apart from the sum of one, which needs no stack.
+#[cold]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,bmi2")]
+fn avx512_sum_parts(bytes: &[u8]) -> u16 {
+    in_parts(bytes.chunks(PART).map(|part| avx512_sum(part)))
+}
+
 /// # Safety
 /// Both are equally long.
-#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,bmi2")]
 unsafe fn avx512_copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
     if src.len() > PART {
         let parts = dst.chunks_mut(PART).zip(src.chunks(PART));
