@@ -368,7 +368,7 @@ impl<T: Send + Sync> Table<T> {
     /// Takes a descriptor from the thread's stock, or a batch from the kernel.
     fn take_fd(&self) -> Result<RawFd> {
         if let Some(fd) = STOCK.with_borrow_mut(|stock| stock.fds.pop()) {
-            keep(fd, false);
+            KEPT.set(fd, false);
             return Ok(fd);
         }
         let anchor = self.anchor().ok_or(Errno::EMFILE)?;
@@ -379,7 +379,7 @@ impl<T: Send + Sync> Table<T> {
             if fd < 0 {
                 break;
             }
-            keep(fd, true);
+            KEPT.set(fd, true);
             batch.push(fd);
         }
         if batch.is_empty() {
@@ -389,7 +389,7 @@ impl<T: Send + Sync> Table<T> {
         STOCK.with_borrow_mut(|stock| {
             stock.fds.append(&mut batch);
             let fd = stock.fds.pop().ok_or(Errno::EMFILE)?;
-            keep(fd, false);
+            KEPT.set(fd, false);
             Ok(fd)
         })
     }
@@ -441,31 +441,75 @@ fn give_back(fd: RawFd, close: bool) {
         let mut stock = stock.borrow_mut();
         let room = stock.fds.len() < KEEP;
         if room {
-            keep(fd, true);
+            KEPT.set(fd, true);
             stock.fds.push(fd);
         }
         room
     };
     // The stock is gone while the thread ends.
     if close || !STOCK.try_with(stocked).unwrap_or(false) {
-        // SAFETY: the number is ours and no slot names it any more.
-        unsafe { libc::close(fd) };
+        to_the_kernel(fd);
     }
 }
 
-/// A bit for each number that lies in some thread's stock; numbers beyond the
-/// end have none. Only the stock's own thread writes a number's bit.
-static KEPT: [AtomicU64; 1 << 14] = [const { AtomicU64::new(0) }; 1 << 14];
-
-fn keep(fd: RawFd, kept: bool) {
-    let Some(word) = KEPT.get(fd as usize / 64) else { return };
-    let bit = 1 << (fd as usize % 64);
-    if kept { word.fetch_or(bit, Ordering::AcqRel) } else { word.fetch_and(!bit, Ordering::AcqRel) };
+/// The number is ours, and no slot names it any more.
+fn to_the_kernel(fd: RawFd) {
+    INHERITED.set(fd, false);
+    // SAFETY: ours alone, as said.
+    unsafe { libc::close(fd) };
 }
+
+/// Sets FD_CLOEXEC of one of our numbers.
+///
+/// # Errors
+/// The system's.
+pub fn set_close_on_exec(fd: RawFd, on: bool) -> Result<()> {
+    // SAFETY: takes no pointers.
+    let n = unsafe { libc::fcntl(fd, libc::F_SETFD, if on { libc::FD_CLOEXEC } else { 0 }) };
+    if n < 0 {
+        return Err(last_errno());
+    }
+    INHERITED.set(fd, !on);
+    Ok(())
+}
+
+/// Sees to it that a new socket's number outlasts `exec`, or does not: they are made with
+/// FD_CLOEXEC, and a program finds what it asked for where it can tell. One that was
+/// used before mostly is as it should be, and costs no system call.
+pub fn keep_on_exec(fd: RawFd, keep: bool) {
+    if INHERITED.get(fd) != Some(keep) {
+        let _ = set_close_on_exec(fd, !keep);
+    }
+}
+
+/// A bit for each number; those beyond the end have none.
+struct Bits([AtomicU64; 1 << 14]);
+
+impl Bits {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; 1 << 14])
+    }
+
+    fn set(&self, fd: RawFd, on: bool) {
+        let Some(word) = self.0.get(fd as usize / 64) else { return };
+        let bit = 1 << (fd as usize % 64);
+        if on { word.fetch_or(bit, Ordering::AcqRel) } else { word.fetch_and(!bit, Ordering::AcqRel) };
+    }
+
+    fn get(&self, fd: RawFd) -> Option<bool> {
+        Some(self.0.get(fd as usize / 64)?.load(Ordering::Acquire) >> (fd as usize % 64) & 1 != 0)
+    }
+}
+
+/// Those that lie in some thread's stock. Only its own thread writes a number's bit.
+static KEPT: Bits = Bits::new();
+/// Those whose FD_CLOEXEC is off; none of the kernel's. (Of a program that goes past us
+/// to set it, it is not known.)
+static INHERITED: Bits = Bits::new();
 
 /// True for a number that is closed, and kept for the next socket.
 fn kept(fd: RawFd) -> bool {
-    KEPT.get(fd as usize / 64).is_some_and(|w| w.load(Ordering::Acquire) >> (fd as usize % 64) & 1 != 0)
+    KEPT.get(fd) == Some(true)
 }
 
 /// A thread's unused descriptors.
@@ -476,9 +520,8 @@ struct Stock {
 impl Drop for Stock {
     fn drop(&mut self) {
         for fd in self.fds.drain(..) {
-            keep(fd, false);
-            // SAFETY: unused dups of the anchor, ours alone.
-            unsafe { libc::close(fd) };
+            KEPT.set(fd, false);
+            to_the_kernel(fd);
         }
     }
 }
@@ -518,6 +561,21 @@ mod tests {
         assert!(matches!(table.lookup(fd), Err(Errno::EBADF)));
         assert_eq!(table.insert_local(OWNER, 43, 0), Ok(fd), "kept for the next socket");
         table.remove_local(fd).unwrap();
+    }
+
+    #[test]
+    fn a_number_is_used_again_as_its_socket_wants_it_on_exec() {
+        let table = Table::<u32>::new();
+        let first = table.insert_local(OWNER, 42, 0).unwrap();
+        // SAFETY: takes no pointers.
+        let closes = |fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } == libc::FD_CLOEXEC;
+        for keep in [true, true, false, false, true] {
+            table.remove_local(first).unwrap();
+            let fd = table.insert_local(OWNER, 42, 0).unwrap();
+            keep_on_exec(fd, keep);
+            assert_eq!((fd, closes(fd)), (first, !keep));
+        }
+        table.remove_local(first).unwrap();
     }
 
     #[test]

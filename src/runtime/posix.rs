@@ -21,7 +21,7 @@ pub use poll::poll;
 pub(super) use share::open_members;
 
 use super::channel::{self, Thread};
-use super::descriptors::{Entry, Guard, Owner, Table};
+use super::descriptors::{Entry, Guard, Owner, Table, keep_on_exec};
 use super::hub::Hub;
 use super::set::EpollSet;
 use super::shared::{SharedSocket, scatter};
@@ -223,14 +223,6 @@ fn name_local(owner: Owner, h: Handle, nonblocking: bool) -> Result<RawFd> {
 
 fn name_shared(socket: SharedSocket) -> Result<RawFd> {
     TABLE.insert_shared(Object::Socket(Arc::new(socket)), 0)
-}
-
-/// Descriptors are made with FD_CLOEXEC; a program that did not ask for it gets
-/// what it asked for where it can tell the difference.
-fn keep_on_exec(fd: RawFd, keep: bool) {
-    if keep {
-        let _ = set_close_on_exec(fd, false);
-    }
 }
 
 /// `bind`.

@@ -2,7 +2,7 @@
 
 use super::{Entry, NONBLOCKING, Object, TABLE, is_open, on_socket};
 use crate::errno::{Errno, Result};
-use crate::runtime::sys;
+use crate::runtime::{descriptors, sys};
 use crate::socket::Figure;
 use core::sync::atomic::Ordering;
 use std::os::fd::RawFd;
@@ -58,9 +58,7 @@ pub fn close_on_exec(fd: RawFd) -> Result<bool> {
 /// `EBADF`.
 pub fn set_close_on_exec(fd: RawFd, on: bool) -> Result<()> {
     is_open(fd)?;
-    // SAFETY: takes no pointers.
-    let n = unsafe { libc::fcntl(fd, libc::F_SETFD, if on { libc::FD_CLOEXEC } else { 0 }) };
-    if n < 0 { Err(sys::last_errno()) } else { Ok(()) }
+    descriptors::set_close_on_exec(fd, on)
 }
 
 /// FIONREAD.
