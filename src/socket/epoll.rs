@@ -40,6 +40,16 @@ struct Set {
     members: u32,
 }
 
+impl Set {
+    /// Takes a pair off the ready list, if it is the first or the last.
+    fn remove_end(&mut self, id: u32) -> bool {
+        if self.ready.back() == Some(&id) {
+            return self.ready.pop_back().is_some();
+        }
+        self.ready.front() == Some(&id) && self.ready.pop_front().is_some()
+    }
+}
+
 /// All epoll sets of one core. Members are places in the handle table; each
 /// keeps the head of its list of pairs there.
 #[derive(Debug, Default)]
@@ -195,11 +205,14 @@ impl Sets {
     fn discard(&mut self, id: u32) {
         let item = &mut self.items[id as usize];
         item.socket = NONE;
+        let mut gone = !item.queued;
         if let Some(s) = &mut self.sets[item.set as usize] {
             s.members -= 1;
+            // What was just reported is at an end of the ready list.
+            gone = gone || s.remove_end(id);
         }
-        // On a ready list its place is freed when the list lets go of it.
-        if !item.queued {
+        // Elsewhere on it its place is freed when the list lets go of it.
+        if gone {
             self.free_items.push(id);
         }
     }
@@ -217,10 +230,28 @@ impl Sets {
 
     /// Something happened at a member: `edges` says what. Puts it on the ready
     /// lists of the sets that asked for that.
-    pub fn notify(&mut self, head: u32, edges: u32, members: &impl Members) {
-        if !self.knows(head) {
-            self.notify_at(head, edges, members, 0);
+    pub fn notify(&mut self, mut head: u32, edges: u32, members: &impl Members) {
+        if self.nested {
+            return self.notify_at(head, edges, members, 0);
         }
+        while head != NONE {
+            self.put(head, edges);
+            head = self.items[head as usize].next;
+        }
+    }
+
+    /// Puts a pair on its set's ready list, if the set asked for that.
+    #[inline]
+    fn put(&mut self, id: u32, edges: u32) -> bool {
+        let item = &mut self.items[id as usize];
+        let asked = wanted(item.events, edges) != 0;
+        if asked && !item.queued {
+            item.queued = true;
+            if let Some(s) = &mut self.sets[item.set as usize] {
+                s.ready.push_back(id);
+            }
+        }
+        asked
     }
 
     /// As [`Sets::notify`], for one set alone.
@@ -240,15 +271,8 @@ impl Sets {
 
     fn notify_at(&mut self, mut head: u32, edges: u32, members: &impl Members, depth: u32) {
         while head != NONE {
-            let item = &mut self.items[head as usize];
-            let (set, next) = (item.set, item.next);
-            if wanted(item.events, edges) != 0 {
-                if !item.queued {
-                    item.queued = true;
-                    if let Some(s) = &mut self.sets[set as usize] {
-                        s.ready.push_back(head);
-                    }
-                }
+            let Item { set, next, .. } = self.items[head as usize];
+            if self.put(head, edges) {
                 let outer = members.head(members.place(set));
                 if outer != NONE && depth < MAX_NESTING {
                     self.notify_at(outer, EPOLLIN, members, depth + 1);
@@ -273,7 +297,8 @@ impl Sets {
                 out(event);
                 1
             }
-            None => self.wait_any(set, members, max, &mut out),
+            None if self.has_ready(set) => self.wait_any(set, members, max, &mut out),
+            None => 0,
         }
     }
 

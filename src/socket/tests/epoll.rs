@@ -243,3 +243,40 @@ fn a_larger_send_buffer_is_room_to_send() {
     set(&mut net.a, client, SOL_SOCKET, SO_SNDBUF, 200_000).unwrap();
     assert_eq!(events(&mut net.a, ep), [(EPOLLOUT, 7)]);
 }
+
+#[test]
+fn whoever_is_closed_while_it_is_ready_leaves_the_others_on_the_list() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+        let mut net = Net::new();
+        let ep = net.b.epoll_create().unwrap();
+        let listener = listen(&mut net.b, 80, 16);
+        let mut members: Vec<_> = (0..3).map(|_| net.join(listener, 80)).collect();
+        for &(client, server) in &members {
+            net.b.epoll_ctl(ep, EPOLL_CTL_ADD, server, EPOLLIN, server.to_raw()).unwrap();
+            net.a.send(client, b"x", 0).unwrap();
+        }
+        net.run();
+        let mut left: Vec<_> = members.iter().map(|m| m.1.to_raw()).collect();
+        for n in order {
+            let mut events = Vec::new();
+            assert_eq!(net.b.epoll_wait(ep, &mut events, 8), Ok(left.len()));
+            let mut found: Vec<_> = events.iter().map(|e| e.data).collect();
+            found.sort_unstable();
+            assert_eq!(found, left, "{order:?}");
+            net.b.close(members[n].1).unwrap();
+            left.retain(|raw| *raw != members[n].1.to_raw());
+        }
+        assert_eq!(net.b.epoll_wait(ep, &mut Vec::new(), 8), Ok(0));
+        // Their places are others' now, which have nothing to be told of.
+        members = (0..3).map(|_| net.join(listener, 80)).collect();
+        for &(_, server) in &members {
+            net.b.epoll_ctl(ep, EPOLL_CTL_ADD, server, EPOLLIN, server.to_raw()).unwrap();
+        }
+        assert_eq!(net.b.epoll_wait(ep, &mut Vec::new(), 8), Ok(0));
+        net.a.send(members[1].0, b"y", 0).unwrap();
+        net.run();
+        let mut events = Vec::new();
+        assert_eq!(net.b.epoll_wait(ep, &mut events, 8), Ok(1));
+        assert_eq!(events[0].data, members[1].1.to_raw());
+    }
+}
