@@ -34,14 +34,21 @@ pub struct IpMeta {
 const IP: usize = ethernet::HEADER_LEN;
 const PLAIN: usize = IP + ipv4::HEADER_LEN;
 
+/// The 16 bits at a known place: one load (of bytes put together, each that is not
+/// looked at makes the others loads of their own).
 #[inline(always)]
 pub(super) fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+    let mut word = [0; 2];
+    word.copy_from_slice(&bytes[at..at + 2]);
+    u16::from_be_bytes(word)
 }
 
+/// The 32 bits at a known place, likewise.
 #[inline(always)]
 pub(super) fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_be_bytes(word)
 }
 
 /// IPv4 without options over Ethernet, whole; to our hardware address and our first

@@ -92,7 +92,7 @@ impl Stack {
             if quick.is_bare() && !batch.is_empty() {
                 self.receive_acks(quick, packet, batch);
             } else if let Some(packet) = self.tcp.quick_input(&mut self.core, quick, packet) {
-                self.plain_input(quick, packet);
+                self.tcp.plain_input(&mut self.core, quick, packet);
             }
         }
         self.report();
@@ -104,15 +104,7 @@ impl Stack {
         self.core.counters.rx_bytes += packet.len() as u64;
     }
 
-    /// A plain segment that is none for the shortest way.
-    #[inline(never)]
-    fn plain_input(&mut self, quick: Quick, packet: Packet) {
-        if let Some(packet) = self.tcp.expected_input(&mut self.core, quick, packet) {
-            self.link_input(packet, false);
-        }
-    }
-
-    /// What is no segment of TCP's that anybody expects.
+    /// What is no plain segment of an open connection.
     #[inline(never)]
     fn other_input(&mut self, packet: Packet) {
         match udp::Arrival::of(&self.core, &self.udp, &packet) {
@@ -127,23 +119,20 @@ impl Stack {
     fn receive_acks(&mut self, mut quick: Quick, mut packet: Packet, batch: &mut Batch) {
         while let Some(next) = batch.pop() {
             let found = Quick::of(&self.core, &self.tcp, &next);
-            let same = |later: &Quick| {
-                self.tcp.stands_for(&self.core, (&quick, &packet), (later, &next))
-            };
-            let Some(mut later) = found.filter(same) else {
+            let Some(mut later) = found.filter(|later| self.tcp.stands_for(&quick, later)) else {
                 // Not of that row: it is looked at anew.
                 batch.push(next);
                 break;
             };
             self.count_received(&next);
-            later.merged = quick.merged + 1;
+            later.seg.merged = quick.seg.merged + 1;
             self.core.counters.tcp_acks_merged += 1;
             self.core.counters.tcp_segments_in += 1;
             std::mem::replace(&mut packet, next).free(&mut self.core.pool);
             quick = later;
         }
         if let Some(packet) = self.tcp.quick_input(&mut self.core, quick, packet) {
-            self.plain_input(quick, packet);
+            self.tcp.plain_input(&mut self.core, quick, packet);
         }
     }
 

@@ -5,10 +5,12 @@
 
 use super::Core;
 use super::interface::Interface;
+use super::ip_input::{be16, be32};
 use super::tcp::Table;
 use crate::frame::{Frame, Packet, Pool};
 use crate::tcp::Plain;
 use crate::wire::checksum::{self, Sum};
+use crate::wire::tcp::{Flags, Options, Segment};
 use crate::wire::{ethernet, ipv4, tcp};
 
 /// Ethernet, IPv4 without options.
@@ -26,12 +28,12 @@ const TIMESTAMP: [u8; 4] = [1, 1, 8, 10];
 pub(super) struct Quick {
     /// The connection's slot.
     pub id: u32,
+    /// What its headers say, which are read but once.
+    pub seg: Plain,
+    /// It ends the stream: known here, but not for the short way.
+    pub fin: bool,
     /// Where the payload begins in the frame's range.
     payload: usize,
-    /// Where the IP packet ends there.
-    end: usize,
-    /// ACKs that it stands for, besides itself.
-    pub merged: u32,
 }
 
 impl Quick {
@@ -49,10 +51,11 @@ impl Quick {
         if !is_plain(&core.interface, head) || !checksum::is_right(&head[IP..TCP], Sum::ZERO) {
             return None;
         }
-        // The header's length and the flags: ACK, and perhaps PSH, alone.
-        let payload = match be16(head, TCP + 12) & !0x0008 {
-            0x5010 => HEADERS,
-            0x8010 if bytes.first_chunk::<STAMPED>()?[HEADERS..][..4] == TIMESTAMP => STAMPED,
+        // The header's length and the flags: ACK, and perhaps PSH and FIN, alone.
+        let kind = be16(head, TCP + 12);
+        let (payload, timestamp) = match kind & !0x0009 {
+            0x5010 => (HEADERS, None),
+            0x8010 => (STAMPED, Some(timestamp(bytes.first_chunk()?)?)),
             _ => return None,
         };
         if end < payload {
@@ -66,33 +69,44 @@ impl Quick {
         // The source's port comes first; in a key, ours does.
         let ports = be32(head, TCP).rotate_left(16);
         let id = table.find_quick(local, remote, ports)?;
-        Some(Self { id, payload, end, merged: 0 })
-    }
-
-    /// True for a segment without data.
-    #[inline(always)]
-    pub fn is_bare(&self) -> bool {
-        self.end == self.payload
-    }
-
-    /// The segment itself; `bytes` are the packet's.
-    #[inline(always)]
-    pub fn segment(&self, bytes: &[u8]) -> Option<Plain> {
-        let head = bytes.first_chunk::<HEADERS>()?;
-        let timestamp = match bytes.first_chunk::<STAMPED>() {
-            Some(head) if self.payload == STAMPED => {
-                Some((be32(head, HEADERS + 4), be32(head, HEADERS + 8)))
-            }
-            _ => None,
-        };
-        Some(Plain {
+        let seg = Plain {
             seq: be32(head, TCP + 4),
             ack: be32(head, TCP + 8),
             window: be16(head, TCP + 14),
             timestamp,
-            len: (self.end - self.payload) as u32,
-            merged: self.merged,
-        })
+            len: (end - payload) as u32,
+            merged: 0,
+        };
+        Some(Self { id, seg, fin: kind & 1 != 0, payload })
+    }
+
+    /// True for a segment without data or end.
+    #[inline(always)]
+    pub fn is_bare(&self) -> bool {
+        self.seg.len == 0 && !self.fin
+    }
+
+    /// The segment as [`Connection::input`](crate::tcp::Connection::input) takes it,
+    /// which may be the end of a handshake or of a stream, or out of place; the packet
+    /// is its payload then. All has been checked that [`tcp::parse`] and the way to it
+    /// look at.
+    pub fn whole(&self, pool: &Pool, packet: &mut Packet) -> Option<Segment> {
+        let (head, plain) = (pool.bytes(&packet.head).first_chunk::<HEADERS>()?, &self.seg);
+        let segment = Segment {
+            src_port: be16(head, TCP),
+            dst_port: be16(head, TCP + 2),
+            seq: plain.seq,
+            ack: plain.ack,
+            flags: Flags::from_bits_retain(head[TCP + 13]),
+            window: plain.window,
+            urgent: be16(head, TCP + 18),
+            options: Options { timestamp: plain.timestamp, ..Options::default() },
+            header_len: self.payload - TCP,
+            payload_len: plain.len as usize,
+            ce: false,
+        };
+        packet.head.set_range(packet.head.offset() + self.payload, segment.payload_len);
+        Some(segment)
     }
 
     /// The payload's frame, whose range is the payload alone: of the padding behind a
@@ -103,25 +117,20 @@ impl Quick {
             pool.free(packet.head);
             return None;
         }
-        let at = packet.head.offset() + self.payload;
-        packet.head.set_range(at, self.end - self.payload);
+        packet.head.set_range(packet.head.offset() + self.payload, self.seg.len as usize);
         Some(packet.head)
     }
+}
+
+/// The value and the echo of a timestamp option as everybody sends it.
+#[inline(always)]
+fn timestamp(head: &[u8; STAMPED]) -> Option<(u32, u32)> {
+    (le32(head, HEADERS) == u32::from_le_bytes(TIMESTAMP)).then(|| (be32(head, HEADERS + 4), be32(head, HEADERS + 8)))
 }
 
 #[inline(always)]
 fn le32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     be32(bytes, at).swap_bytes()
-}
-
-#[inline(always)]
-fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-#[inline(always)]
-fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// To our hardware address and our first IPv4 address; IPv4 without options, whole,
@@ -141,4 +150,88 @@ fn is_plain(interface: &Interface, head: &[u8; HEADERS]) -> bool {
         && kind >> 24 & 3 != 3
         && part & 0xff00_ff3f == u32::from(ipv4::TCP) << 24
         && be32(head, IP + 16) == interface.quick_own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::tcp::{Inherit, Reuse};
+    use crate::stack::testing::{Bed, OUR_MAC, OURS, PEER, addr, eth, ipv4_in, owned};
+    use crate::tcp::ConnOptions;
+    use crate::wire::tcp::Order;
+
+    /// A frame with a segment from the peer.
+    fn frame(seg: &Segment, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; tcp::MAX_HEADER_LEN + payload.len()];
+        let len = seg.options.encode(Order::Linux).len() + tcp::HEADER_LEN + payload.len();
+        let pseudo = checksum::pseudo_v4(PEER.octets(), OURS.octets(), ipv4::TCP, len as u16);
+        assert_eq!(tcp::build(&mut bytes, seg, Order::Linux, pseudo, payload), len);
+        eth(OUR_MAC, ethernet::IPV4, &ipv4_in(ipv4::TCP, &bytes[..len]))
+    }
+
+    fn listening() -> Bed {
+        let mut bed = Bed::new(owned());
+        bed.learn_peer();
+        let inherit = Inherit {
+            options: ConnOptions::default(),
+            ttl: 64,
+            tos: 0,
+            reuse: Reuse::default(),
+            defer_accept: 0,
+            fast_open: 0,
+            fast_open_keys: None,
+            fast_open_no_cookie: false,
+        };
+        let stack = &mut bed.stack;
+        stack.tcp.listen(&stack.core, addr("10.0.0.1:80"), 8, inherit, 0);
+        bed
+    }
+
+    #[test]
+    fn in_full_it_is_what_the_long_way_reads() {
+        let mut bed = listening();
+        let base = Segment {
+            src_port: 4000,
+            dst_port: 80,
+            seq: 7,
+            ack: 0,
+            flags: Flags::SYN,
+            window: 502,
+            urgent: 0,
+            options: Options::default(),
+            header_len: 0,
+            payload_len: 0,
+            ce: false,
+        };
+        bed.put(&frame(&base, b""));
+        assert_eq!(bed.stack.tcp.connections(), 1);
+        let mut plain = 0;
+        for bits in 0..=0xff {
+            for timestamp in [None, Some((u32::MAX, 5))] {
+                for payload in [&b""[..], b"some text"] {
+                    let options = Options { timestamp, ..Options::default() };
+                    let flags = Flags::from_bits_retain(bits);
+                    let bytes = frame(&Segment { flags, seq: 8, ack: 99, options, ..base.clone() }, payload);
+                    let Bed { stack, .. } = &mut bed;
+                    let mut head = stack.core.pool.alloc().unwrap();
+                    stack.core.pool.buffer_mut(&mut head)[64..64 + bytes.len()].copy_from_slice(&bytes);
+                    head.set_range(64, bytes.len());
+                    let mut packet = Packet::single(head);
+                    let found = Quick::of(&stack.core, &stack.tcp, &packet);
+                    let may = flags.contains(Flags::ACK) && (flags - (Flags::PSH | Flags::FIN)) == Flags::ACK;
+                    assert_eq!(found.is_some(), may, "{flags:?}");
+                    if let Some(quick) = found {
+                        let bare = payload.is_empty() && !flags.contains(Flags::FIN);
+                        assert_eq!((quick.is_bare(), quick.fin), (bare, flags.contains(Flags::FIN)));
+                        let whole = quick.whole(&stack.core.pool, &mut packet).unwrap();
+                        assert_eq!(whole, tcp::parse(&bytes[TCP..]).unwrap());
+                        assert_eq!(stack.core.pool.bytes(&packet.head), payload);
+                        plain += 1;
+                    }
+                    packet.free(&mut stack.core.pool);
+                }
+            }
+        }
+        assert_eq!(plain, 4 * 4);
+    }
 }

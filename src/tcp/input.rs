@@ -85,7 +85,8 @@ impl Connection {
             }
             payload => payload,
         };
-        if let Some(plain) = Plain::of(seg)
+        if self.hot.state == State::Established
+            && let Some(plain) = Plain::of(seg)
             && self.is_expected(&plain)
             && env.pool.available() >= env.config.frames_low
         {

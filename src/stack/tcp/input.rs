@@ -124,10 +124,9 @@ impl Table {
         quick: Quick,
         packet: Packet,
     ) -> Option<Packet> {
-        let slot = &mut self.slots[quick.id as usize];
-        let Some(seg) = quick.segment(core.pool.bytes(&packet.head)) else { return Some(packet) };
+        let (slot, seg) = (&mut self.slots[quick.id as usize], &quick.seg);
         let Some(conn) = &mut slot.conn else { return Some(packet) };
-        if !conn.is_quick(&seg) {
+        if quick.fin || !conn.is_quick(seg) {
             return Some(packet);
         }
         self.last_found = quick.id;
@@ -135,7 +134,7 @@ impl Table {
         let readable = seg.len > 0;
         let payload = quick.payload(&mut core.pool, packet);
         let Core { now, pool, counters, config, .. } = core;
-        conn.input_quick(*now, pool, counters, &config.tcp, &seg, payload);
+        conn.input_quick(*now, pool, counters, &config.tcp, seg, payload);
         if !slot.marks.contains(Marks::TOUCHED) {
             slot.marks.insert(Marks::TOUCHED);
             self.touched.push(quick.id);
@@ -152,38 +151,34 @@ impl Table {
 
     /// True where the second of two ACKs without data says all that the first does:
     /// of one connection that expects both, with the same timestamp, and for more.
-    pub(in crate::stack) fn stands_for(
-        &self,
-        core: &Core,
-        first: (&Quick, &Packet),
-        second: (&Quick, &Packet),
-    ) -> bool {
-        if first.0.id != second.0.id || !second.0.is_bare() {
+    pub(in crate::stack) fn stands_for(&self, first: &Quick, second: &Quick) -> bool {
+        if first.id != second.id || !second.is_bare() {
             return false;
         }
-        let segment = |(quick, packet): (&Quick, &Packet)| quick.segment(core.pool.bytes(&packet.head));
-        let (Some(a), Some(b)) = (segment(first), segment(second)) else { return false };
-        let Some(conn) = &self.slots[first.0.id as usize].conn else { return false };
+        let (a, b) = (&first.seg, &second.seg);
+        let Some(conn) = &self.slots[first.id as usize].conn else { return false };
         let forward = b.ack.wrapping_sub(a.ack) as i32 > 0 && a.timestamp == b.timestamp;
-        forward && conn.is_expected(&a) && conn.is_expected(&b)
+        forward && conn.is_expected(a) && conn.is_expected(b)
     }
 
-    /// The same for the other segments that header prediction takes: acknowledgments of
-    /// some of what is under way, and what makes windows and buffers grow.
+    /// The same for all others that are plain: those that header prediction takes
+    /// (acknowledgments of some of what is under way, and what makes windows and buffers
+    /// grow), and those that open and end a connection, or are out of place.
     #[inline(never)]
-    pub(in crate::stack) fn expected_input(&mut self, core: &mut Core, quick: Quick, packet: Packet) -> Option<Packet> {
-        let slot = &mut self.slots[quick.id as usize];
-        let Some(seg) = quick.segment(core.pool.bytes(&packet.head)) else { return Some(packet) };
-        let Some(conn) = slot.conn.as_mut().filter(|conn| conn.is_expected(&seg)) else {
-            return Some(packet);
-        };
+    pub(in crate::stack) fn plain_input(&mut self, core: &mut Core, quick: Quick, mut packet: Packet) {
         self.last_found = quick.id;
-        core.counters.tcp_segments_in += 1;
-        let payload = quick.payload(&mut core.pool, packet);
-        let done = conn.input_expected(&mut env(core, false), &seg, payload);
-        self.touch(quick.id);
-        self.report(core, quick.id, done.events);
-        None
+        let (slot, seg) = (&mut self.slots[quick.id as usize], &quick.seg);
+        if let Some(conn) = slot.conn.as_mut().filter(|conn| !quick.fin && conn.is_expected(seg)) {
+            core.counters.tcp_segments_in += 1;
+            let payload = quick.payload(&mut core.pool, packet);
+            let done = conn.input_expected(&mut env(core, false), seg, payload);
+            self.touch(quick.id);
+            return self.report(core, quick.id, done.events);
+        }
+        match quick.whole(&core.pool, &mut packet) {
+            Some(seg) => self.connection_input(core, quick.id, &seg, packet),
+            None => core.discard(packet, DropReason::TcpMalformed),
+        }
     }
 
     #[inline]
