@@ -86,14 +86,16 @@ impl Table {
     /// An ephemeral port whose 4-tuple is free, and which the guard allows.
     fn draw_port(&mut self, source: IpAddr, remote: SocketAddr, hold: &mut Option<Hold>) -> Result<u16> {
         for _ in 0..MAX_REFUSED {
-            let Self { ports, flows, keyed, slots, waits, .. } = self;
+            let Self { ports, flows, keyed, hashed, slots, waits, .. } = self;
             let taken = |port| {
                 let key = FlowKey::new(source, port, remote.ip(), remote.port());
                 let is = |&n: &u32| match n & super::WAITING {
                     0 => slots[n as usize].key == key,
                     _ => waits.get(n & !super::WAITING).key == key,
                 };
-                flows.find(keyed.flow(&key), is).is_some()
+                let hash = keyed.flow(&key);
+                hashed.set((key, hash));
+                flows.find(hash, is).is_some()
             };
             let port = ports.choose(source, remote, taken).ok_or(Errno::EADDRNOTAVAIL)?;
             match hold {

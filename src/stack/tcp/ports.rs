@@ -2,7 +2,7 @@
 //! ephemeral ports (RFC 6056, 3.3.4: a keyed hash of the destination plus a
 //! counter, so that ports neither repeat soon nor can be guessed).
 
-use super::hash::{self, Keyed};
+use super::hash::{self, FlowKey, Keyed};
 use crate::errno::{Errno, Result};
 use crate::rng::Rng;
 use core::net::{IpAddr, SocketAddr};
@@ -170,8 +170,12 @@ impl Ports {
         remote: SocketAddr,
         taken: impl Fn(u16) -> bool,
     ) -> Option<u16> {
-        let offset = hash::of(&self.key, &(local, remote)) as u32;
-        self.search(offset, |ports, port| !ports.by_port.contains_key(&port) && !taken(port))
+        let offset = self.key.flow(&FlowKey::new(local, 0, remote.ip(), remote.port())) as u32;
+        self.search(offset, |ports, port| !ports.is_bound(port) && !taken(port))
+    }
+
+    fn is_bound(&self, port: u16) -> bool {
+        self.in_use(port) && self.by_port.contains_key(&port)
     }
 
     /// The bind begins to listen, or ends to.
