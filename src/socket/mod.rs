@@ -468,7 +468,7 @@ impl Sockets {
         let socket = self.table.get(h)?;
         let none = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         match socket.kind {
-            Kind::Stream(conn) => Ok(self.stack.tcp.ends(conn).0),
+            Kind::Stream(conn) => Ok(self.stack.tcp.local(conn)),
             Kind::Udp(_) | Kind::Icmp(_) => Ok(self.datagram_ends(socket.kind).0),
             Kind::Set(_) => Err(Errno::ENOTSOCK),
             _ => Ok(socket.bound.as_ref().map_or(none, |b| b.addr)),

@@ -146,7 +146,7 @@ impl Sockets {
             return Err(Errno::EAGAIN);
         };
         self.table.at_mut(new.index()).kind = Kind::Stream(conn);
-        Ok((new, self.stack.tcp.ends(conn).1))
+        Ok((new, self.stack.tcp.remote(conn)))
     }
 
     pub(super) fn tcp_connect(&mut self, h: Handle, addr: SocketAddr) -> Result<()> {
@@ -396,7 +396,7 @@ impl Sockets {
     pub(super) fn tcp_peer(&self, conn: u32) -> Result<SocketAddr> {
         match self.stack.tcp.conn(conn).state() {
             State::Closed | State::SynSent => Err(Errno::ENOTCONN),
-            _ => Ok(self.stack.tcp.ends(conn).1),
+            _ => Ok(self.stack.tcp.remote(conn)),
         }
     }
 }

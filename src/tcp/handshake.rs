@@ -30,6 +30,7 @@ impl Connection {
     /// Answers a SYN: SYN-RECEIVED. The SYN-ACK leaves at the first flush with a
     /// known path. The caller has checked that `syn` has SYN and neither ACK nor
     /// RST; data on it is not taken, the peer sends it again.
+    #[inline(never)] // it is made in the caller's place; inlined, it was copied there
     pub fn accept(
         env: &mut Env,
         template: Template,

@@ -37,15 +37,28 @@ impl Generator {
     /// The start of a connection between these two at this time.
     pub fn initial(&self, now: Instant, local: SocketAddr, remote: SocketAddr) -> Initial {
         // All bytes in one piece: each piece costs as much as a round.
-        let mut bytes = ArrayVec::<u8, { 2 * (16 + 2) }>::new();
-        for end in [local, remote] {
-            match end.ip() {
-                IpAddr::V4(ip) => bytes.extend(ip.octets()),
-                IpAddr::V6(ip) => bytes.extend(ip.octets()),
+        let hasher = SipHasher24::new_with_key(&self.key);
+        let f = match (local, remote) {
+            (SocketAddr::V4(a), SocketAddr::V4(b)) => {
+                let mut bytes = [0; 2 * (4 + 2)];
+                bytes[..4].copy_from_slice(&a.ip().octets());
+                bytes[4..6].copy_from_slice(&a.port().to_be_bytes());
+                bytes[6..10].copy_from_slice(&b.ip().octets());
+                bytes[10..].copy_from_slice(&b.port().to_be_bytes());
+                hasher.hash(&bytes)
             }
-            bytes.extend(end.port().to_be_bytes());
-        }
-        let f = SipHasher24::new_with_key(&self.key).hash(&bytes);
+            (local, remote) => {
+                let mut bytes = ArrayVec::<u8, { 2 * (16 + 2) }>::new();
+                for end in [local, remote] {
+                    match end.ip() {
+                        IpAddr::V4(ip) => bytes.extend(ip.octets()),
+                        IpAddr::V6(ip) => bytes.extend(ip.octets()),
+                    }
+                    bytes.extend(end.port().to_be_bytes());
+                }
+                hasher.hash(&bytes)
+            }
+        };
         let m = (now.as_nanos() / 4_000) as u32;
         let first = self.base.unwrap_or(f as u32);
         Initial { iss: m.wrapping_add(first), ts_offset: (f >> 32) as u32 }

@@ -157,8 +157,8 @@ impl RecvQueue {
 
     /// Gives all frames back.
     pub fn clear(&mut self, pool: &mut Pool) {
-        for frame in self.frames.drain() {
-            pool.free(frame);
+        if !self.frames.is_empty() {
+            self.frames.drain().for_each(|frame| pool.free(frame));
         }
         self.len = 0;
         self.drop_ahead(pool);

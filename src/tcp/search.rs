@@ -141,10 +141,13 @@ impl Connection {
 
     /// The handshake told what the peer takes: where each connection searches, this
     /// one begins with the base.
+    #[inline]
     pub(super) fn search_from_start(&mut self, env: &Env) {
+        if env.config.mtu_probing != MtuProbing::Always || self.cold.discover != Discover::Do {
+            return;
+        }
         let (base, full) = (self.base_packet(env.config), self.full_mtu());
-        let wanted = env.config.mtu_probing == MtuProbing::Always && self.cold.discover == Discover::Do;
-        if wanted && base < self.most_packet(env, full) {
+        if base < self.most_packet(env, full) {
             self.begin_search(env, base, full);
             self.cold.mtu = base;
             self.set_mss(env.pool.arena().capacity());

@@ -506,8 +506,8 @@ impl SendQueue {
 
     /// Gives all frames back.
     pub fn clear(&mut self, pool: &mut Pool) {
-        for seg in self.segments.drain() {
-            pool.free(seg.frame);
+        if !self.segments.is_empty() {
+            self.segments.drain().for_each(|seg| pool.free(seg.frame));
         }
         (self.sent, self.lost, self.sacked) = (0, 0, 0);
     }

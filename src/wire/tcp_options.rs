@@ -134,6 +134,15 @@ pub fn parse_options(mut bytes: &[u8]) -> Result<Options, DropReason> {
         options.timestamp = Some(pair);
         return Ok(options);
     }
+    // What most SYNs do, as Linux lays it out: segment size, SACK, timestamp, scale.
+    if let [2, 4, m, s, 4, 2, 8, 10, a, b, c, d, e, f, g, h, 1, 3, 3, scale] = *bytes {
+        options.mss = Some(u16::from_be_bytes([m, s]));
+        options.sack_permitted = true;
+        let pair = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+        options.timestamp = Some(pair);
+        options.window_scale = Some(scale);
+        return Ok(options);
+    }
     let be32 = |b: &[u8]| u32::from_be_bytes([b[0], b[1], b[2], b[3]]);
     while let [kind, rest @ ..] = bytes {
         match kind {

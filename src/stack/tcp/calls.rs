@@ -32,10 +32,14 @@ impl Table {
         f(self.conn_mut(id), &mut env(core, looped))
     }
 
-    /// Both ends of a connection.
-    pub fn ends(&self, id: u32) -> (SocketAddr, SocketAddr) {
-        let key = &self.slots[id as usize].key;
-        (key.local(), key.remote())
+    /// Our address and port.
+    pub fn local(&self, id: u32) -> SocketAddr {
+        self.slots[id as usize].key.local()
+    }
+
+    /// The peer's address and port.
+    pub fn remote(&self, id: u32) -> SocketAddr {
+        self.slots[id as usize].key.remote()
     }
 
     /// Puts bytes into the send queue; how many fitted.
