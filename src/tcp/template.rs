@@ -290,6 +290,10 @@ impl Template {
         payload_len: usize,
         payload_sum: u16,
     ) {
+        // An ACK, or a FIN: a timestamp alone, in a straight line.
+        if let (Shape::EthernetV4, Ok(timestamp)) = (self.shape, <&[u8; 12]>::try_from(options)) {
+            return self.stamp_at::<34>(buf, fields, timestamp, payload_len, payload_sum);
+        }
         match self.shape {
             Shape::EthernetV4 => self.stamp_at::<34>(buf, fields, options, payload_len, payload_sum),
             Shape::EthernetV6 => self.stamp_at::<54>(buf, fields, options, payload_len, payload_sum),
