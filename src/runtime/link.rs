@@ -125,7 +125,7 @@ pub(super) struct Link {
     pub board: CachePadded<Board>,
     pub receiving: Claim<Receiving>,
     pub sending: Claim<Sending>,
-    /// How often the program found no room to write: written under the claim of
+    /// How often the program found no room, to write or looking for it: written under the claim of
     /// `sending`, read by the worker.
     pub short: CachePadded<AtomicU32>,
     /// Data was taken out of the ring and not read: written under the claim of
@@ -221,7 +221,7 @@ impl Link {
             || self.hub.seats[self.worker].hungry.load(Ordering::Relaxed)
     }
 
-    /// Says that there was no room to write. By the holder of `sending`.
+    /// Says that there was no room. By the holder of `sending`.
     pub fn count_short(&self) {
         self.short.store(self.short.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
@@ -239,6 +239,18 @@ impl Link {
         receiving.rx.has_any() && (!stream || self.has_enough())
     }
 
+    /// Whether a write would find room. Who hears no is told when there is some: the
+    /// write that filled the ring was not refused, and the next one waits for that.
+    fn has_room(&self) -> bool {
+        let mut sending = self.sending.hold();
+        if sending.tx.has_room() {
+            return true;
+        }
+        self.count_short();
+        // What the worker freed before it could see that.
+        sending.tx.has_room()
+    }
+
     /// Readiness as any thread sees it: EPOLL bits.
     pub fn readiness(&self) -> u32 {
         let status = self.status();
@@ -246,7 +258,7 @@ impl Link {
         if status & (0x10 | 0x2000 | MARK) != 0 || self.has_readable() {
             ready |= 0x1;
         }
-        if status & (OPEN | FULL) == OPEN && self.sending.hold().tx.has_room() {
+        if status & (OPEN | FULL) == OPEN && self.has_room() {
             ready |= 0x4;
         }
         // An error makes both calls return.

@@ -94,6 +94,43 @@ fn who_is_refused_a_write_with_flags_is_told_of_room_when_there_is_some() {
     });
 }
 
+/// Each event is worth one write, of a frame at most: the one that fills the ring
+/// succeeds, and nothing refuses the writer anything.
+#[test]
+fn who_fills_the_ring_exactly_is_told_of_room_when_there_is_some() {
+    let (go, got) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let make = |s: &mut Sockets| {
+        let listener = s.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        s.bind(listener, at(B, 7)).unwrap();
+        s.listen(listener, 8).unwrap();
+        Slow { listener, open: None, go: go.clone(), got: got.clone() }
+    };
+    Bed::new(Wait::Block).against(make, || {
+        let fd = posix::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0).unwrap();
+        posix::set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &20_000i32.to_ne_bytes()).unwrap();
+        let _ = posix::connect(fd, at(B, 7));
+        let set = posix::epoll_create(true).unwrap();
+        posix::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, libc::EPOLLOUT as u32, 5).unwrap();
+        let room = |ms| {
+            let mut events = Vec::new();
+            posix::epoll_wait(set, &mut events, 4, Some(Duration::from_millis(ms))).unwrap();
+            !events.is_empty()
+        };
+        let mut sent = 0;
+        while room(300) {
+            sent += posix::send(fd, &[7; 1000], 0).unwrap();
+        }
+        go.store(true, Ordering::Relaxed);
+        assert!(room(10_000), "after {sent} bytes");
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        while got.load(Ordering::Relaxed) < sent {
+            assert!(std::time::Instant::now() < until);
+            std::thread::yield_now();
+        }
+        [set, fd].into_iter().for_each(|fd| posix::close(fd).unwrap());
+    });
+}
+
 /// Memory that nothing stands behind.
 fn vast(len: usize) -> &'static mut [u8] {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
