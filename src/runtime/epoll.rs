@@ -16,7 +16,7 @@
 use super::hub::Hub;
 use super::link::LinkId;
 use super::ring::{Consumer, Producer, ring};
-use super::sleep::SleepFlag;
+use super::sleep::Sleepers;
 use super::sys::EventFd;
 use super::worker::Core;
 use crate::errno::Result;
@@ -36,7 +36,7 @@ const ALWAYS: u32 = 0x8 | 0x10;
 /// What workers know of a set.
 pub(super) struct SetShared {
     pub hub: &'static Hub,
-    flag: SleepFlag,
+    pub sleepers: Sleepers,
     event: EventFd,
 }
 
@@ -64,22 +64,12 @@ pub(super) struct Subscription {
 
 impl SetShared {
     pub fn new(hub: &'static Hub) -> std::io::Result<Self> {
-        Ok(Self { hub, flag: SleepFlag::default(), event: EventFd::new()? })
+        Ok(Self { hub, sleepers: Sleepers::default(), event: EventFd::new()? })
     }
 
     /// The descriptor that wakes sleepers.
     pub fn fd(&self) -> std::os::fd::RawFd {
         self.event.fd()
-    }
-
-    /// Somebody is about to sleep; look for reports after it.
-    pub fn announce(&self) {
-        self.flag.announce();
-    }
-
-    /// Nobody sleeps any more.
-    pub fn awake(&self) {
-        self.flag.awake();
     }
 
     /// Wakes one sleeper, whatever the flag says.
@@ -89,7 +79,7 @@ impl SetShared {
 
     /// Wakes one sleeper, if there is one.
     pub fn wake(&self) {
-        if self.flag.must_wake() {
+        if self.sleepers.must_wake() {
             self.event.signal();
         }
     }

@@ -1,28 +1,28 @@
 //! The program's side of an epoll set; the workers' is in [`super::epoll`].
 
+mod members;
+
+#[cfg(test)]
+pub(super) use members::looked_at;
+
 use super::channel::{self, Thread};
 use super::claim::Claim;
 use super::descriptors::Owner;
 use super::epoll::{SetShared, Taken};
 use super::hub::{Hub, Knock, Seat};
-use super::ring::Consumer;
 use super::shared::SharedSocket;
 use super::worker::{self, Core};
 use super::posix;
 use super::{sys, sys::last_errno};
 use crate::errno::{Errno, Result};
 use crate::socket::{EpollEvent, Handle, Membership};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering, fence};
-use std::collections::{HashMap, VecDeque};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use members::{EDGE, Inner, Member};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-const ONESHOT: u32 = 1 << 30;
-const EDGE: u32 = 1 << 31;
 /// EPOLLERR | EPOLLHUP: reported whether asked for or not.
 const ALWAYS: u32 = 0x8 | 0x10;
-/// Bits that say how, not what.
-const HOW: u32 = 0xf << 28;
 /// Marks the eventfd among the kernel's members, whose mark is their number.
 const WAKE: u64 = u64::MAX;
 
@@ -31,7 +31,8 @@ pub(super) struct EpollSet {
     shared: Arc<SetShared>,
     kernel_fd: AtomicI32,
     inner: Claim<Inner>,
-    sleepers: AtomicUsize,
+    /// Workers whose programs wait on it. Noted before their last look.
+    waiting: Claim<Vec<(Owner, &'static Seat)>>,
     /// Its descriptor was closed: waits end.
     closed: AtomicBool,
     /// Members that are the kernel's.
@@ -41,6 +42,17 @@ pub(super) struct EpollSet {
     /// Who waits on it: nobody yet, one worker's program, or whoever likes. What
     /// others' waits are to find is no worker's own any more.
     waits: AtomicU32,
+    /// Which source of events is asked first, so that none is left out.
+    turn: AtomicUsize,
+}
+
+/// A worker whose program waits, noted as long as this lives.
+struct Waiting<'s>(&'s EpollSet, Owner);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.hold().retain(|(owner, _)| *owner != self.1);
+    }
 }
 
 const NOBODY: u32 = u32::MAX;
@@ -49,157 +61,6 @@ const ANYBODY: u32 = u32::MAX - 1;
 /// Who waits, in [`EpollSet::waits`].
 fn waiter(owner: Option<Owner>) -> u32 {
     owner.map_or(ANYBODY, |o| u32::from(o.runtime) << 8 | u32::from(o.worker))
-}
-
-#[derive(Default)]
-struct Inner {
-    rings: Vec<(usize, Consumer<u64>)>,
-    members: Vec<Option<Member>>,
-    generations: Vec<u32>,
-    free: Vec<u32>,
-    by_fd: HashMap<RawFd, u32>,
-    list: VecDeque<u64>,
-}
-
-struct Member {
-    data: u64,
-    events: u32,
-    listed: bool,
-    /// `None`: the kernel's.
-    socket: Option<Weak<SharedSocket>>,
-    taken: Vec<(usize, Arc<Taken>)>,
-}
-
-impl Inner {
-    fn token(&self, index: u32) -> u64 {
-        u64::from(self.generations[index as usize]) << 32 | u64::from(index)
-    }
-
-    fn at(&mut self, token: u64) -> Option<&mut Member> {
-        let index = token as u32 as usize;
-        if self.generations.get(index).is_none_or(|g| u64::from(*g) != token >> 32) {
-            return None;
-        }
-        self.members[index].as_mut()
-    }
-
-    fn insert(&mut self, fd: RawFd, member: Member) -> u64 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.members.push(None);
-            self.generations.push(0);
-            self.members.len() as u32 - 1
-        });
-        self.members[index as usize] = Some(member);
-        self.by_fd.insert(fd, index);
-        self.token(index)
-    }
-
-    fn remove(&mut self, fd: RawFd) -> Option<(u64, Member)> {
-        let index = self.by_fd.remove(&fd)?;
-        let token = self.token(index);
-        let member = self.members[index as usize].take()?;
-        self.generations[index as usize] = self.generations[index as usize].wrapping_add(1);
-        self.free.push(index);
-        Some((token, member))
-    }
-
-    /// The member of this number, unless its socket was closed since.
-    fn of(&mut self, fd: RawFd, socket: &Arc<SharedSocket>) -> Option<u64> {
-        let index = *self.by_fd.get(&fd)?;
-        let member = self.members[index as usize].as_ref()?;
-        let same = member.socket.as_ref().is_some_and(|s| core::ptr::eq(s.as_ptr(), Arc::as_ptr(socket)));
-        if same {
-            return Some(self.token(index));
-        }
-        self.remove(fd);
-        None
-    }
-
-    fn list(&mut self, token: u64) {
-        if let Some(member) = self.at(token)
-            && !member.listed
-        {
-            member.listed = true;
-            self.list.push_back(token);
-        }
-    }
-
-    /// Lists every socket.
-    #[cold]
-    fn list_all(&mut self) {
-        for index in 0..self.members.len() as u32 {
-            if matches!(&self.members[index as usize], Some(m) if m.socket.is_some()) {
-                self.list(self.token(index));
-            }
-        }
-    }
-
-    /// True where a worker that others sit at reports to it.
-    fn hears_from_others(&self, owner: Owner) -> bool {
-        self.rings.iter().any(|(worker, _)| *worker != usize::from(owner.worker))
-    }
-
-    /// Takes the workers' reports into the ready list.
-    fn take_reports(&mut self) -> bool {
-        let mut any = false;
-        for i in 0..self.rings.len() {
-            while let Some(token) = self.rings[i].1.pop() {
-                any = true;
-                let worker = self.rings[i].0;
-                if let Some(member) = self.at(token) {
-                    for (_, taken) in member.taken.iter().filter(|(w, _)| *w == worker) {
-                        let n = taken.0.load(Ordering::Relaxed).wrapping_add(1);
-                        taken.0.store(n, Ordering::Relaxed);
-                    }
-                    self.list(token);
-                }
-            }
-        }
-        if any {
-            fence(Ordering::SeqCst); // pairs with the fence in `Core::pump`
-        }
-        any
-    }
-
-    /// Reports listed members that are ready. Returns what nobody else has any more:
-    /// its end may run a turn, and that is not for one who holds the set.
-    fn report(&mut self, out: &mut Vec<EpollEvent>, max: usize) -> Vec<SharedSocket> {
-        let mut last = Vec::new();
-        for _ in 0..self.list.len() {
-            if out.len() >= max {
-                break;
-            }
-            let Some(token) = self.list.pop_front() else { break };
-            let Some(member) = self.at(token) else { continue };
-            member.listed = false;
-            let Some(socket) = member.socket.as_ref().and_then(Weak::upgrade) else { continue };
-            #[cfg(test)]
-            LOOKED_AT.set(LOOKED_AT.get() + 1);
-            let ready = socket.readiness() & member.events & !HOW;
-            last.extend(Arc::into_inner(socket));
-            if ready == 0 {
-                continue;
-            }
-            out.push(EpollEvent { events: ready, data: member.data });
-            if member.events & ONESHOT != 0 {
-                member.events &= HOW;
-            } else if member.events & EDGE == 0 {
-                self.list(token);
-            }
-        }
-        last
-    }
-}
-
-#[cfg(test)]
-thread_local! {
-    static LOOKED_AT: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
-}
-
-/// How many members this thread's waits have asked for their readiness.
-#[cfg(test)]
-pub(super) fn looked_at() -> usize {
-    LOOKED_AT.get()
 }
 
 impl EpollSet {
@@ -231,11 +92,12 @@ impl EpollSet {
             shared,
             kernel_fd: AtomicI32::new(kernel),
             inner: Claim::new(Inner::default()),
-            sleepers: AtomicUsize::new(0),
+            waiting: Claim::new(Vec::new()),
             closed: AtomicBool::new(false),
             kernel_members: AtomicUsize::new(0),
             locals: Claim::new(local.into_iter().collect()),
             waits: AtomicU32::new(NOBODY),
+            turn: AtomicUsize::new(0),
         })
     }
 
@@ -280,10 +142,12 @@ impl EpollSet {
     #[cold]
     fn open_to(&self, owner: Option<Owner>) -> Result<()> {
         let me = waiter(owner);
-        let both = |waits| Some(if waits == NOBODY || waits == me { me } else { ANYBODY });
+        let both = |waits| if waits == NOBODY || waits == me { me } else { ANYBODY };
         // From here on what comes in is made any thread's at once; what is in before
         // is seen by the call, which its worker answers after that.
-        let _ = self.waits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, both);
+        let before = self.waits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |w| Some(both(w))).unwrap_or_else(|w| w);
+        // Where that fails, those who waited before still do.
+        let undo = |_: &Errno| _ = self.waits.compare_exchange(both(before), before, Ordering::SeqCst, Ordering::SeqCst);
         let hub = self.shared.hub;
         let locals = self.locals.hold().clone();
         for (of, h) in locals.into_iter().filter(|(of, _)| self.is_for_others(*of) && of.runtime == hub.number) {
@@ -291,7 +155,7 @@ impl EpollSet {
             match channel::with(open) {
                 // It has ended, and says so where it is asked for events.
                 Err(Errno::ENETDOWN) => {}
-                result => result.and_then(|r| r).inspect_err(|_| self.waits.store(NOBODY, Ordering::SeqCst))?,
+                result => result.and_then(|r| r).inspect_err(undo)?,
             }
         }
         Ok(())
@@ -320,32 +184,19 @@ impl EpollSet {
                 inner.list(token);
             }
         }
-        self.pass_on();
+        self.stir();
     }
 
     /// `epoll_ctl` on a shared socket.
     pub fn control(&self, thread: &mut Thread, op: i32, fd: RawFd, socket: &Arc<SharedSocket>, events: u32, data: u64) -> Result<()> {
-        let known = self.inner.hold().of(fd, socket);
-        match (op, known) {
-            (libc::EPOLL_CTL_ADD, Some(_)) => Err(Errno::EEXIST),
-            (libc::EPOLL_CTL_ADD, None) => self.add(thread, fd, socket, events, data),
-            (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, None) => Err(Errno::ENOENT),
-            (libc::EPOLL_CTL_MOD, Some(token)) => {
-                for link in socket.links() {
-                    let id = link.id;
-                    thread.call(link.hub, link.worker, move |core| core.resubscribe(id, token, events))?;
-                }
+        match op {
+            libc::EPOLL_CTL_ADD => self.add(thread, fd, socket, events, data),
+            libc::EPOLL_CTL_MOD => self.change(thread, fd, socket, events, data),
+            libc::EPOLL_CTL_DEL => {
                 let mut inner = self.inner.hold();
-                if let Some(member) = inner.at(token) {
-                    (member.events, member.data) = (events | ALWAYS, data);
-                }
-                inner.list(token);
+                let token = inner.of(fd, socket).ok_or(Errno::ENOENT)?;
+                inner.remove(fd);
                 drop(inner);
-                self.stir();
-                Ok(())
-            }
-            (libc::EPOLL_CTL_DEL, Some(token)) => {
-                self.inner.hold().remove(fd);
                 for link in socket.links() {
                     let (id, shared) = (link.id, self.shared.clone());
                     thread.call(link.hub, link.worker, move |core| core.unsubscribe(id, &shared, token))?;
@@ -366,13 +217,14 @@ impl EpollSet {
             socket: Some(Arc::downgrade(socket)),
             taken: taken.clone(),
         };
-        let token = self.inner.hold().insert(fd, member);
+        let token = self.inner.hold().enter(fd, socket, member)?;
         for (link, (worker, taken)) in links.iter().zip(taken) {
-            let (id, shared) = (link.id, self.shared.clone());
-            let ring = thread.call(link.hub, worker, move |core| core.subscribe(id, &shared, token, events, taken))?;
-            if let Some(ring) = ring {
-                self.inner.hold().rings.push((worker, ring));
-            }
+            thread.call(link.hub, worker, move |core| {
+                // What another thread has made of it meanwhile is what counts.
+                let Some(events) = self.wanted(token) else { return };
+                let ring = core.subscribe(link.id, &self.shared, token, events, taken);
+                self.inner.hold().rings.extend(ring.map(|ring| (worker, ring)));
+            })?;
         }
         // What is ready already counts as something that happened.
         self.inner.hold().list(token);
@@ -380,10 +232,35 @@ impl EpollSet {
         Ok(())
     }
 
+    fn change(&self, thread: &mut Thread, fd: RawFd, socket: &Arc<SharedSocket>, events: u32, data: u64) -> Result<()> {
+        let mut inner = self.inner.hold();
+        let token = inner.of(fd, socket).ok_or(Errno::ENOENT)?;
+        if let Some(member) = inner.at(token) {
+            (member.events, member.data) = (events | ALWAYS, data);
+        }
+        drop(inner);
+        for link in socket.links() {
+            thread.call(link.hub, link.worker, move |core| {
+                if let Some(events) = self.wanted(token) {
+                    core.resubscribe(link.id, token, events);
+                }
+            })?;
+        }
+        self.inner.hold().list(token);
+        self.stir();
+        Ok(())
+    }
+
+    /// What a member is asked for; `None` where it is no member any more.
+    fn wanted(&self, token: u64) -> Option<u32> {
+        self.inner.hold().at(token).map(|member| member.events)
+    }
+
     /// `epoll_ctl` on a descriptor of the kernel's.
     pub fn control_kernel(&self, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
-        kernel_ctl(self.kernel_fd(), op, fd, events, fd as u64)?;
+        // Under the claim, under which a wait looks for the member whose events it got.
         let mut inner = self.inner.hold();
+        kernel_ctl(self.kernel_fd(), op, fd, events, fd as u64)?;
         let old = if op == libc::EPOLL_CTL_MOD { None } else { inner.remove(fd) };
         // It may be a socket's of ours, which had the number before.
         if old.is_some_and(|(_, member)| member.socket.is_none()) {
@@ -404,36 +281,47 @@ impl EpollSet {
             }
             _ => {}
         }
+        drop(inner);
+        // Threads sleep on the kernel's set; workers may not know of it yet.
+        self.knock();
         Ok(())
     }
 
     /// Lets another sleeper look, where something is left on the list.
     fn pass_on(&self) {
-        if self.sleepers.load(Ordering::Relaxed) > 0 {
+        if self.shared.sleepers.any() {
             self.shared.wake();
         }
     }
 
-    /// A member is to be looked at: by a thread that sleeps, or by the worker whose
-    /// program waits. Other workers' programs look again by themselves.
+    /// A member is to be looked at, by whoever waits.
     fn stir(&self) {
         self.pass_on();
-        let hub = self.shared.hub;
-        for (owner, _) in self.locals.hold().iter().filter(|(owner, _)| owner.runtime == hub.number) {
-            if worker::current_owner() != Some(*owner) {
-                hub.seats[usize::from(owner.worker)].knock(Knock::Look);
-            }
+        self.knock();
+    }
+
+    /// Has the workers look whose programs wait. The caller's own looks anyway: it is
+    /// in the middle of a turn.
+    fn knock(&self) {
+        let me = worker::current_owner();
+        for (_, seat) in self.waiting.hold().iter().filter(|(owner, _)| me != Some(*owner)) {
+            seat.knock(Knock::Look);
         }
+    }
+
+    /// Notes that this worker's program waits. What is done to the set before that is
+    /// seen by whoever looks after it; what is done later has the worker look.
+    fn note(&self, owner: Owner) -> Result<Waiting<'_>> {
+        let seat = worker::with_own_core(owner, |core| core.seat).ok_or(Errno::EBADF)?;
+        self.waiting.hold().push((owner, seat));
+        Ok(Waiting(self, owner))
     }
 
     /// The descriptor is being closed: ends the waits of other threads.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.shared.signal();
-        let hub = self.shared.hub;
-        for (owner, _) in self.locals.hold().iter().filter(|(owner, _)| owner.runtime == hub.number) {
-            hub.seats[usize::from(owner.worker)].sleeper.wake();
-        }
+        self.knock();
     }
 
     /// `epoll_wait`: appends up to `max` events; `deadline` in ns of
@@ -444,7 +332,7 @@ impl EpollSet {
     pub fn wait(&self, out: &mut Vec<EpollEvent>, max: usize, deadline: Option<u64>) -> Result<usize> {
         let owner = worker::current_owner();
         self.wait_as(owner)?;
-        let mut first = true;
+        let (mut first, mut noted) = (true, None);
         loop {
             self.look(owner, out, max)?;
             if !out.is_empty() {
@@ -457,6 +345,12 @@ impl EpollSet {
                 }
                 return Ok(out.len());
             }
+            if let Some(owner) = owner
+                && noted.is_none()
+            {
+                noted = Some(self.note(owner)?);
+                continue;
+            }
             first = false;
             if self.closed.load(Ordering::Acquire) {
                 self.shared.signal(); // the next one, if there are more
@@ -467,8 +361,8 @@ impl EpollSet {
                 if self.shared.hub.stopping() {
                     return Err(Errno::ENETDOWN);
                 }
-                // Other workers wake threads, not one another's programs: where one
-                // of them has a member, this one looks again soon.
+                // Other workers' reports wake threads, not one another's programs: where
+                // one of them has a member, this one looks again soon.
                 let others = self.waits.load(Ordering::Relaxed) == ANYBODY || self.inner.hold().hears_from_others(owner);
                 let soon = others.then(|| sys::monotonic_ns() + 100_000);
                 let deadline = deadline.into_iter().chain(soon).min();
@@ -482,13 +376,33 @@ impl EpollSet {
         }
     }
 
-    /// What is ready now.
+    /// What is ready now: the worker's own, anybody's, and the kernel's. Each of the
+    /// three comes first in its turn, so that none that always has something keeps the
+    /// others out.
     fn look(&self, owner: Option<Owner>, out: &mut Vec<EpollEvent>, max: usize) -> Result<()> {
+        let turn = self.turn.load(Ordering::Relaxed);
+        self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
+        for source in 0..3 {
+            match (turn % 3 + source) % 3 {
+                0 => self.look_at_own(owner, out, max)?,
+                1 => self.look_at_shared(out, max),
+                _ => self.look_at_kernels(out, max)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_own(&self, owner: Option<Owner>, out: &mut Vec<EpollEvent>, max: usize) -> Result<()> {
         if let Some(owner) = owner
+            && out.len() < max
             && let Some(h) = self.local(owner, false)?
         {
-            let _ = worker::with_sockets(owner, |s| s.epoll_wait(h, out, max));
+            let _ = worker::with_sockets(owner, |s| s.epoll_wait(h, out, max - out.len()));
         }
+        Ok(())
+    }
+
+    fn look_at_shared(&self, out: &mut Vec<EpollEvent>, max: usize) {
         let hub = self.shared.hub;
         let mut inner = self.inner.hold();
         inner.take_reports();
@@ -502,20 +416,27 @@ impl EpollSet {
         if left {
             self.pass_on();
         }
-        if self.kernel_members.load(Ordering::Relaxed) > 0 && out.len() < max {
-            self.kernel_wait(out, max, 0)?;
+    }
+
+    fn look_at_kernels(&self, out: &mut Vec<EpollEvent>, max: usize) -> Result<()> {
+        if self.kernel_members.load(Ordering::Relaxed) == 0 || out.len() >= max {
+            return Ok(());
+        }
+        match self.kernel_wait(out, max, 0) {
+            // It was for one who sleeps.
+            Ok(true) if self.shared.sleepers.any() => self.shared.signal(),
+            // What was found before is reported all the same.
+            Err(error) if out.is_empty() => return Err(error),
+            _ => {}
         }
         Ok(())
     }
 
     fn sleep(&self, out: &mut Vec<EpollEvent>, max: usize, deadline: Option<u64>) -> Result<()> {
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        self.shared.announce();
-        let mut inner = self.inner.hold();
-        let some = inner.take_reports() || !inner.list.is_empty() || self.closed.load(Ordering::Acquire);
-        drop(inner);
+        self.shared.sleepers.enter();
+        let some = self.inner.hold().has_some() || self.closed.load(Ordering::Acquire);
         let slept = if some {
-            Ok(())
+            Ok(false)
         } else {
             let timeout = match deadline {
                 None => -1,
@@ -526,19 +447,15 @@ impl EpollSet {
             };
             self.kernel_wait(out, max, timeout)
         };
-        if self.sleepers.fetch_sub(1, Ordering::SeqCst) > 1 {
-            // Others still sleep: the flag is theirs, and what came meanwhile too.
-            self.shared.announce();
-            if self.inner.hold().rings.iter_mut().any(|(_, ring)| !ring.is_empty()) {
-                self.shared.wake();
-            }
-        } else {
-            self.shared.awake();
+        // Others still sleep: what came meanwhile is theirs, too.
+        if self.shared.sleepers.leave() && self.inner.hold().has_some() {
+            self.shared.wake();
         }
-        slept
+        slept.map(|_| ())
     }
 
-    fn kernel_wait(&self, out: &mut Vec<EpollEvent>, max: usize, timeout: i32) -> Result<()> {
+    /// Waits for the kernel's members, and for a wake-up: whether there was one.
+    fn kernel_wait(&self, out: &mut Vec<EpollEvent>, max: usize, timeout: i32) -> Result<bool> {
         const MOST: usize = 64;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST];
         let most = (max - out.len()).clamp(1, MOST) as i32;
@@ -547,15 +464,17 @@ impl EpollSet {
         if n < 0 {
             return Err(last_errno());
         }
+        let mut woken = false;
         let inner = self.inner.hold();
         for event in &events[..n as usize] {
             let (bits, mark) = (event.events, event.u64);
+            woken |= mark == WAKE;
             let member = inner.by_fd.get(&(mark as RawFd)).filter(|_| mark != WAKE);
             if let Some(Some(member)) = member.map(|i| &inner.members[*i as usize]) {
                 out.push(EpollEvent { events: bits, data: member.data });
             }
         }
-        Ok(())
+        Ok(woken)
     }
 }
 

@@ -10,7 +10,7 @@
 //! that the waker misses the flag *and* the sleeper misses the work. Checked by
 //! loom (below).
 
-use super::sync::atomic::{AtomicBool, Ordering, fence};
+use super::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use super::sys::EventFd;
 use crossbeam::utils::CachePadded;
 use std::os::fd::RawFd;
@@ -28,8 +28,13 @@ impl Default for SleepFlag {
 impl SleepFlag {
     /// The sleeper's first step. Look at every source after it.
     pub fn announce(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Release); // what was said before is seen by `take`
         fence(Ordering::SeqCst); // pairs with the one in `must_wake`
+    }
+
+    /// Takes the flag down: whether it was up.
+    fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
     }
 
     /// The sleeper is awake (or found work after all).
@@ -51,6 +56,53 @@ impl SleepFlag {
     /// Whether the sleeper announced itself. For statistics and tests.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Several sleepers behind one flag. A waker wakes one of them, and takes the flag down
+/// with that; who leaves puts it up again for those who stay.
+#[derive(Debug)]
+pub struct Sleepers {
+    flag: SleepFlag,
+    count: AtomicUsize,
+}
+
+impl Default for Sleepers {
+    fn default() -> Self {
+        Self { flag: SleepFlag::default(), count: AtomicUsize::new(0) }
+    }
+}
+
+impl Sleepers {
+    /// Before a sleep. Look at every source after it.
+    pub fn enter(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.flag.announce();
+    }
+
+    /// After it: true where others sleep on. What came meanwhile may have found the flag
+    /// down: the caller looks at every source for them, and wakes one.
+    pub fn leave(&self) -> bool {
+        // Who entered since the count said that nobody is left has put the flag up, and
+        // may have found nothing: whoever takes that flag down looks at the count again,
+        // by an exchange, which reads the latest.
+        let alone = self.count.fetch_sub(1, Ordering::SeqCst) == 1;
+        if alone && (!self.flag.take() || self.count.fetch_add(0, Ordering::SeqCst) == 0) {
+            return false;
+        }
+        self.flag.announce();
+        true
+    }
+
+    /// Whether anybody sleeps, or is about to.
+    pub fn any(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
+    /// See [`SleepFlag::must_wake`].
+    #[inline]
+    pub fn must_wake(&self) -> bool {
+        self.flag.must_wake()
     }
 }
 
@@ -131,6 +183,70 @@ mod loom_tests {
                 }
                 shared.0.awake();
             }
+            waker.join().unwrap();
+        });
+    }
+
+    /// An eventfd in an edge-triggered set of the kernel's: one who waits, or comes to
+    /// wait, gets a write.
+    struct Event {
+        written: loom::sync::Mutex<bool>,
+        changed: loom::sync::Condvar,
+    }
+
+    impl Event {
+        fn write(&self) {
+            *self.written.lock().unwrap() = true;
+            self.changed.notify_one();
+        }
+
+        fn wait(&self) {
+            let mut written = self.written.lock().unwrap();
+            while !*written {
+                written = self.changed.wait(written).unwrap();
+            }
+            *written = false;
+        }
+    }
+
+    /// One leaves by itself, as at the end of its time, while another comes and
+    /// sleeps. Whoever is forgotten is a deadlock, which loom reports.
+    #[test]
+    fn who_leaves_takes_no_wake_up_from_who_comes() {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(|| {
+            let event = Event { written: loom::sync::Mutex::new(false), changed: loom::sync::Condvar::new() };
+            let shared = Arc::new((Sleepers::default(), event, AtomicUsize::new(0)));
+            let leaver = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let (sleepers, event, work) = &*shared;
+                    sleepers.enter();
+                    if sleepers.leave() && work.load(Ordering::Relaxed) > 0 && sleepers.must_wake() {
+                        event.write();
+                    }
+                })
+            };
+            let waker = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let (sleepers, event, work) = &*shared;
+                    work.store(1, Ordering::Relaxed);
+                    if sleepers.must_wake() {
+                        event.write();
+                    }
+                })
+            };
+            let (sleepers, event, work) = &*shared;
+            while work.load(Ordering::Relaxed) == 0 {
+                sleepers.enter();
+                if work.load(Ordering::Relaxed) == 0 {
+                    event.wait();
+                }
+                sleepers.leave();
+            }
+            leaver.join().unwrap();
             waker.join().unwrap();
         });
     }

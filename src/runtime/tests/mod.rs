@@ -1,10 +1,12 @@
 //! Runtimes with real threads over the memory wire.
 
 mod app;
+mod datagrams;
 mod edges;
 mod flags;
 mod manners;
 mod own;
+mod sets;
 mod strays;
 mod threads;
 mod urgent;

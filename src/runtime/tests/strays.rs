@@ -23,12 +23,12 @@ use zerocopy::IntoBytes;
 /// A wire between one queue (B's) and two (A's). Which of the two gets a packet
 /// changes all the time.
 #[derive(Default)]
-struct Cable {
+pub(super) struct Cable {
     queues: [Mutex<VecDeque<Vec<u8>>>; 3],
     sent: AtomicUsize,
 }
 
-struct Plug {
+pub(super) struct Plug {
     cable: Arc<Cable>,
     queue: usize,
     capabilities: Capabilities,
@@ -37,7 +37,7 @@ struct Plug {
 const AT_B: usize = 2;
 
 impl Plug {
-    fn new(cable: &Arc<Cable>, queue: usize) -> Self {
+    pub(super) fn new(cable: &Arc<Cable>, queue: usize) -> Self {
         let mac = [2, 0, 0, 0, 0, if queue == AT_B { 0xb } else { 0xa }];
         let capabilities = Capabilities { mtu: 1500, mac, partial_checksums: false };
         Self { cable: cable.clone(), queue, capabilities }
