@@ -20,6 +20,7 @@ mod opening;
 mod patience;
 mod ports;
 pub mod posix;
+mod program;
 pub mod ring;
 pub mod sleep;
 mod set;
@@ -33,8 +34,9 @@ pub mod zero_copy;
 pub use config::{Config, Mode, Wait};
 pub use error::Error;
 pub use mirror::Mirror;
+pub use program::App;
 pub use start::{Runtime, Stopper, run};
-pub use worker::{App, Station};
+pub use worker::Station;
 pub(crate) use worker::{panicked, set_in_simulation};
 
 #[cfg(test)]

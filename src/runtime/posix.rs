@@ -98,14 +98,18 @@ fn on_socket<R>(
     local: impl FnOnce(&mut Sockets, Handle) -> Result<R>,
     shared: impl FnOnce(&mut Thread, &Arc<SharedSocket>) -> Result<R>,
 ) -> Result<R> {
-    match find(fd)? {
+    let result = match find(fd)? {
         Found::Local(owner, h) => worker::with_sockets(owner, |s| local(s, h)).ok_or(Errno::EBADF)?,
         Found::LocalSet(..) => Err(Errno::ENOTSOCK),
         Found::Shared(guard) => match &*guard {
             Object::Socket(socket) => channel::with(|thread| shared(thread, socket)),
             Object::Epoll(_) => Err(Errno::ENOTSOCK),
         },
+    };
+    if matches!(result, Err(Errno::EAGAIN)) {
+        worker::found_nothing();
     }
+    result
 }
 
 /// On a worker's own socket: tries until it does not say EAGAIN, running the
@@ -125,10 +129,11 @@ pub(super) fn on_local<R>(
         let Ok(Some(Entry::Local(owner, raw))) = TABLE.lookup(fd) else { return None };
         let h = Handle::from_raw(raw);
         let result = worker::with_sockets(owner, |s| attempt(s, h))?;
-        if !matches!(result, Err(Errno::EAGAIN))
-            || flags & libc::MSG_DONTWAIT != 0
-            || TABLE.status(fd) & NONBLOCKING != 0
-        {
+        if !matches!(result, Err(Errno::EAGAIN)) {
+            return Some(result);
+        }
+        if flags & libc::MSG_DONTWAIT != 0 || TABLE.status(fd) & NONBLOCKING != 0 {
+            worker::found_nothing();
             return Some(result);
         }
         let deadline = *deadline.get_or_insert_with(|| {

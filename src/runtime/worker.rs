@@ -12,6 +12,7 @@ use super::exchange::Exchange;
 use super::hub::{Hub, Seat};
 use super::mirror::Mirror;
 use super::patience::Patience;
+use super::program::Program;
 use super::sys;
 use crate::device::Device;
 use crate::errno::Errno;
@@ -19,32 +20,9 @@ use crate::frame::Batch;
 use crate::socket::Sockets;
 use crate::time::{Duration, Instant};
 use core::cell::Cell;
-use core::ops::ControlFlow;
 use core::sync::atomic::{Ordering, fence};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-
-/// A program that runs on the workers, each with its own state.
-pub trait App {
-    /// One turn: takes what is ready and returns. `Break` ends the program on
-    /// this worker (the worker itself goes on). It must not block, and uses no
-    /// other sockets than these.
-    fn turn(&mut self, now: Instant, sockets: &mut Sockets) -> ControlFlow<()>;
-
-    /// When it wants its next turn even if nothing comes in; `None`: never. A
-    /// worker that waits sleeps no longer than that.
-    fn next_deadline(&self) -> Option<Instant> {
-        None
-    }
-}
-
-/// What a worker runs besides its stack.
-pub(super) enum Program {
-    /// On the stack's own sockets.
-    App(Box<dyn App>),
-    /// On the calls of `posix`, which may block: false ends it.
-    Loop(Box<dyn FnMut() -> bool>),
-}
 
 /// A worker without its device.
 pub(super) struct Core {
@@ -137,13 +115,16 @@ struct Here {
     in_loop: Cell<bool>,
     in_app: Cell<bool>,
     in_simulation: Cell<bool>,
-    /// Waits since the last turn.
+    /// Waits since the last turn, [`WAIT`] each, and calls that found nothing.
     waits: Cell<u32>,
 }
 
 /// So many waits without a turn, and the next runs one: a loop that waits on its own
 /// and always finds something must not keep its worker from the network.
-const WAITS: u32 = 16;
+const WAITS: u32 = 16 * WAIT;
+/// A wait is worth as many calls that found nothing: of those, what a turn brings for
+/// every connection of a batch is no reason for another one.
+const WAIT: u32 = 8;
 
 thread_local! {
     static HERE: Here = const { Here {
@@ -174,7 +155,7 @@ impl Here {
     #[inline(always)]
     fn count_wait(&self) -> u32 {
         let waits = self.waits.get();
-        self.waits.set(waits.wrapping_add(1));
+        self.waits.set(waits.saturating_add(WAIT));
         waits
     }
 
@@ -225,6 +206,19 @@ pub(super) fn wait_on_own<K, R>(
 /// was none for [`WAITS`] of them.
 pub(super) fn run_due_turn() {
     if HERE.with(Here::count_wait) >= WAITS {
+        run_blocked_turn(Some(0));
+    }
+}
+
+/// A call of a program's loop found nothing, and did not wait: one that asks again and
+/// again gets its turns, too.
+#[cold]
+pub(super) fn found_nothing() {
+    let calls = HERE.with(|here| {
+        here.waits.set(here.waits.get().saturating_add(1));
+        here.waits.get()
+    });
+    if calls >= WAITS {
         run_blocked_turn(Some(0));
     }
 }

@@ -3,7 +3,7 @@
 //! costs some 25 instructions beside the same one on [`Sockets`].
 
 use super::{NONBLOCKING, TABLE};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::runtime::descriptors::KERNEL;
 use crate::runtime::worker;
 use crate::socket::{EpollEvent, Handle, RecvMeta, SendMeta, Sockets};
@@ -13,7 +13,11 @@ use std::os::fd::RawFd;
 /// Runs `f` on the worker's own socket behind a descriptor; `None` where it is no such
 /// socket, or a call with these flags may wait.
 #[inline(always)]
-pub(in crate::runtime) fn on_own<R>(fd: RawFd, flags: i32, f: impl FnOnce(&mut Sockets, Handle) -> R) -> Option<R> {
+pub(in crate::runtime) fn on_own<R>(
+    fd: RawFd,
+    flags: i32,
+    f: impl FnOnce(&mut Sockets, Handle) -> Result<R>,
+) -> Option<Result<R>> {
     let find = |state| {
         let (word, status) = TABLE.local(fd, state)?;
         if status & NONBLOCKING == 0 && flags & libc::MSG_DONTWAIT == 0 {
@@ -21,7 +25,11 @@ pub(in crate::runtime) fn on_own<R>(fd: RawFd, flags: i32, f: impl FnOnce(&mut S
         }
         Some(Handle::from_raw(word))
     };
-    worker::on_own(find, f)
+    let result = worker::on_own(find, f);
+    if matches!(result, Some(Err(Errno::EAGAIN))) {
+        worker::found_nothing();
+    }
+    result
 }
 
 /// [`send`](super::send) by the short way, where there is one.

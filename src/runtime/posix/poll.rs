@@ -13,6 +13,7 @@ use std::time::Duration;
 /// # Errors
 /// `EINTR`, `ENETDOWN`.
 pub fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> Result<usize> {
+    worker::run_due_turn();
     let deadline = timeout.map(now_plus);
     let mut kernel: Vec<libc::pollfd> = Vec::new();
     let mut place = Vec::new();

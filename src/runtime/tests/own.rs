@@ -348,6 +348,61 @@ fn a_loop_that_always_finds_something_keeps_nothing_from_the_network() {
     .unwrap();
 }
 
+/// By `poll`, by reading again and again, and by asking for a connection.
+#[test]
+fn a_loop_that_never_waits_keeps_nothing_from_the_network() {
+    let bed = Bed::new(Wait::Block);
+    bed.a().run_loop(|| {
+        let [far, near] = connection(9);
+        let one = |fd, events| libc::pollfd { fd, events, revents: 0 };
+        let poll = || {
+            let mut fds = [one(near, libc::POLLIN), one(far, libc::POLLOUT)];
+            assert!(posix::poll(&mut fds, Some(Duration::from_secs(10))).unwrap() > 0);
+            fds[0].revents != 0
+        };
+        let now = libc::MSG_DONTWAIT;
+        let parts = || {
+            let (mut a, mut b) = ([0; 1], [0; 8]);
+            let mut parts = [std::io::IoSliceMut::new(&mut a), std::io::IoSliceMut::new(&mut b)];
+            posix::recv_message(near, &mut parts, now | libc::MSG_PEEK).is_ok()
+        };
+        let ways: [&dyn Fn() -> bool; 4] = [
+            &poll,
+            &|| posix::recv(near, &mut [0; 8], now | libc::MSG_PEEK).is_ok(),
+            &|| own_recv(near, &mut [0; 8], now | libc::MSG_PEEK).unwrap_or(posix::recv(near, &mut [0; 8], now | libc::MSG_PEEK)).is_ok(),
+            &parts,
+        ];
+        for shared in [false, true] {
+            if shared {
+                elsewhere(|| posix::readiness(near).unwrap());
+            }
+            for (i, way) in ways.iter().enumerate() {
+                posix::send(far, b"ping", 0).unwrap();
+                let begun = std::time::Instant::now();
+                while !way() {
+                    assert!(begun.elapsed() < Duration::from_secs(5), "nothing comes in by way {i}");
+                }
+                assert_eq!(posix::recv(near, &mut [0; 8], 0), Ok(4));
+            }
+        }
+        let listening = listener(10);
+        posix::set_nonblocking(listening, true).unwrap();
+        let fd = posix::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0).unwrap();
+        assert_eq!(posix::connect(fd, at(A, 10)), Err(Errno::EINPROGRESS));
+        let begun = std::time::Instant::now();
+        let accepted = loop {
+            match posix::accept4(listening, 0) {
+                Ok((accepted, _)) => break accepted,
+                Err(error) => assert_eq!(error, Errno::EAGAIN),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(5), "no connection comes in");
+        };
+        [far, near, listening, fd, accepted].into_iter().for_each(|fd| posix::close(fd).unwrap());
+        false
+    })
+    .unwrap();
+}
+
 #[test]
 fn what_fails_leaves_a_workers_set_its_own() {
     let bed = Bed::new(Wait::Block);
