@@ -87,8 +87,10 @@ const ROWS: &[(D, Way)] = &[
     (D::TransmitQueueFull, Whole(transmit_queue_full)),
     (D::HandOverFull, Elsewhere("src/runtime/tests/strays.rs", HAND_OVER_FULL)),
     (D::NoRoute, Whole(no_route)),
+    (D::DatagramRefused, Elsewhere("src/runtime/tests/datagrams.rs", REFUSED_LATER)),
 ];
 
+const REFUSED_LATER: &str = "a_datagram_that_can_no_longer_be_sent_is_counted_and_told_of";
 const HAND_OVER_FULL: &str = "a_full_ring_to_another_worker_drops_the_packet_and_loses_no_frame";
 
 #[test]

@@ -1,10 +1,12 @@
-//! Datagrams on their way to a shared socket.
+//! Datagrams on their way to a shared socket, and from one.
 
 use super::desk::LinkEnd;
-use super::link::{Datagram, End, LENT};
+use super::link::{Datagram, End, LENT, Outgoing};
 use super::worker::Core;
-use crate::socket::RecvMeta;
+use crate::errno::{Errno, Result};
+use crate::socket::{Handle, RecvMeta, Sockets};
 use crate::tcp::Readiness;
+use crate::telemetry::DropReason;
 
 impl Core {
     /// Hands received datagrams to the program: copied once more, into frames
@@ -28,7 +30,7 @@ impl Core {
         if any { Readiness::IN.bits() } else { 0 }
     }
 
-    fn take_datagram(&mut self, h: crate::socket::Handle, len: usize) -> Option<Datagram> {
+    fn take_datagram(&mut self, h: Handle, len: usize) -> Option<Datagram> {
         let arena = &self.hub.arena;
         if len > arena.capacity() {
             let mut big = vec![0; len].into_boxed_slice();
@@ -47,6 +49,35 @@ impl Core {
                 self.sockets.stack.core.pool.free(frame);
                 None
             }
+        }
+    }
+}
+
+/// Sends a datagram whose call is over: an error becomes the socket's, and is counted.
+///
+/// # Errors
+/// `EAGAIN`: nothing was done. Any other: it cannot be sent.
+pub(super) fn send_late(sockets: &mut Sockets, h: Handle, bytes: &[u8], out: &Outgoing) -> Result<()> {
+    let mut send = || sockets.send_to(h, bytes, libc::MSG_NOSIGNAL, out.to, &out.meta);
+    let Err(first) = send() else { return Ok(()) };
+    if first == Errno::EAGAIN {
+        return Err(first);
+    }
+    // It may be one that waited for the program, and stays; then the second says what
+    // becomes of the datagram.
+    match send() {
+        Ok(_) => {
+            sockets.fail_datagrams(h, first);
+            Ok(())
+        }
+        Err(Errno::EAGAIN) => {
+            sockets.fail_datagrams(h, first);
+            Err(Errno::EAGAIN)
+        }
+        Err(error) => {
+            sockets.fail_datagrams(h, error);
+            sockets.stack.core.counters.drop(DropReason::DatagramRefused);
+            Err(error)
         }
     }
 }

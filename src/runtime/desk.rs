@@ -6,11 +6,13 @@ mod frames;
 mod slow;
 
 use super::channel::{Channel, Command, Reply};
+use super::datagrams::send_late;
 use super::epoll::{SetEnd, Subscription};
 use super::hub::{Hub, Knock};
 use super::link::{ACCEPTED, End, FULL, Kind, LENT, Link, LinkId, MARK, OPEN, PRESSED, PRI, SOME, SPECIAL, WANTED};
 use super::ring::{Consumer, ring};
 use super::worker::Core;
+use crate::errno::Errno;
 use crate::socket::{Figure, Handle, Sockets};
 use crate::tcp::Readiness;
 use core::net::SocketAddr;
@@ -340,7 +342,7 @@ impl Core {
                 while let Some(frame) = tx.peek() {
                     match self.sockets.send(h, arena.bytes(frame), libc::MSG_NOSIGNAL) {
                         Ok(n) => frame.trim_front(n),
-                        Err(crate::errno::Errno::EAGAIN) => break,
+                        Err(Errno::EAGAIN) => break,
                         // The connection is over; the next call says how.
                         Err(_) => frame.truncate(0),
                     }
@@ -361,14 +363,20 @@ impl Core {
                     self.sockets.stack.core.pool.free(frame);
                 }
                 returns.release();
-                while let Some(out) = tx.take() {
+                while let Some(out) = tx.peek() {
                     let bytes = match (&out.frame, &out.big) {
                         (Some(frame), _) => arena.bytes(frame),
                         (None, Some(big)) => big,
                         (None, None) => &[],
                     };
-                    // A full queue drops it, as the wire may.
-                    let _ = self.sockets.send_to(h, bytes, libc::MSG_NOSIGNAL, out.to, &out.meta);
+                    if let Err(error) = send_late(&mut self.sockets, h, bytes, out) {
+                        if error == Errno::EAGAIN {
+                            break; // the socket tells when there is room
+                        }
+                        // The next one goes by a call, which says why.
+                        *link.link.way.hold() = None;
+                    }
+                    let Some(out) = tx.take() else { break };
                     if let Some(frame) = out.frame {
                         self.sockets.stack.core.lent -= 1;
                         self.sockets.stack.core.pool.free(frame);

@@ -71,6 +71,15 @@ pub(super) struct Outgoing {
     pub meta: SendMeta,
 }
 
+/// What is known of datagrams like the last one that a call sent: that they can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub to: Option<SocketAddr>,
+    pub meta: SendMeta,
+    /// As long as that one, at most.
+    pub len: usize,
+}
+
 /// What the worker publishes: written by it alone.
 #[derive(Debug, Default)]
 pub(super) struct Board {
@@ -135,6 +144,9 @@ pub(super) struct Link {
     pub read: AtomicU32,
     /// SO_RCVLOWAT of a stream: written by the worker.
     pub low_water: AtomicU32,
+    /// What goes by the ring without a question: until the socket's options change, and
+    /// until the worker finds that it cannot be sent any more.
+    pub way: Claim<Option<Way>>,
 }
 
 /// The worker's ends.
@@ -182,6 +194,7 @@ impl Link {
             left: CachePadded::default(),
             read: AtomicU32::new(0),
             low_water: AtomicU32::new(1),
+            way: Claim::new(None),
         });
         (link, end)
     }

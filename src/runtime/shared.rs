@@ -51,8 +51,6 @@ pub(super) struct SharedSocket {
     turn: AtomicUsize,
     /// What was set on it, to be set on the other workers' when it listens.
     settings: super::claim::Claim<Vec<(i32, i32, Vec<u8>)>>,
-    /// Where the last datagram went that the stack found a way for.
-    way: super::claim::Claim<Option<Option<SocketAddr>>>,
 }
 
 impl Drop for SharedSocket {
@@ -114,7 +112,6 @@ impl SharedSocket {
             lingers: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             settings: super::claim::Claim::new(Vec::new()),
-            way: super::claim::Claim::new(None),
         }
     }
 
@@ -186,11 +183,14 @@ impl SharedSocket {
         self.on(thread, &self.home, f)
     }
 
-    /// Does the same at every link; the first error counts.
+    /// Does the same at every link; the first error counts. What was known of
+    /// datagrams before is known no more.
     fn everywhere(&self, thread: &mut Thread, f: impl Fn(&mut Core, Handle) -> Result<()> + Send + Sync) -> Result<()> {
         for link in self.links() {
             let f = &f;
-            self.on(thread, link, |core, h| f(core, h))??;
+            let done = self.on(thread, link, |core, h| f(core, h));
+            *link.way.hold() = None;
+            done??;
         }
         Ok(())
     }
@@ -472,7 +472,6 @@ impl SharedSocket {
     /// `connect`.
     pub fn connect(&self, thread: &mut Thread, addr: SocketAddr) -> Result<()> {
         if !self.stream {
-            *self.way.hold() = None;
             return self.everywhere(thread, |core, h| core.sockets.connect(h, addr));
         }
         let deadline = Self::deadline(&self.send_timeout);
@@ -503,7 +502,6 @@ impl SharedSocket {
 
     /// `connect` to AF_UNSPEC.
     pub fn disconnect(&self, thread: &mut Thread) -> Result<()> {
-        *self.way.hold() = None;
         self.everywhere(thread, |core, h| core.sockets.disconnect(h))
     }
 

@@ -45,6 +45,15 @@ impl Sockets {
         }
     }
 
+    /// Sets the error that waits on a datagram socket.
+    pub fn fail_datagrams(&mut self, h: Handle, error: Errno) {
+        match self.table.get(h).map(|s| s.kind) {
+            Ok(Kind::Udp(id)) => self.stack.udp.fail(id, error),
+            Ok(Kind::Icmp(id)) => self.stack.icmp.fail(id, error),
+            _ => {}
+        }
+    }
+
     pub(super) fn datagram_bind(&mut self, h: Handle, addr: SocketAddr) -> Result<()> {
         let (stack, guard) = (&mut self.stack, &mut self.guard);
         match self.table.get(h)?.kind {

@@ -84,6 +84,7 @@ reasons! {
     TransmitQueueFull => "the transmit queue was full",
     HandOverFull => "the ring to the worker that owns the flow was full",
     NoRoute => "no route to the destination",
+    DatagramRefused => "a datagram that a call had taken, and its socket refused later",
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::{MAX_DATAGRAM, OUT, SharedSocket, fill, fill_queue, gather, scatter};
 use crate::errno::{Errno, Result};
 use crate::runtime::channel::{Command, Side, Thread};
-use crate::runtime::link::{Outgoing, Rx, SPECIAL, Tx};
+use crate::runtime::link::{Outgoing, Rx, SPECIAL, Tx, Way};
 use crate::socket::{RecvMeta, SendMeta};
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
@@ -70,9 +70,10 @@ impl SharedSocket {
         let worker = thread.home(self.hub);
         let links = self.links();
         let link = links.iter().find(|l| l.worker == worker).unwrap_or(&self.home);
-        // The first datagram somewhere goes by a call, whose error is the
-        // program's; the ones after it by the ring.
-        let known = *self.way.hold() == Some(to) && link.status() & SPECIAL == 0;
+        // The first datagram of its kind goes by a call, whose error is the program's;
+        // the ones after it by the ring.
+        let like = |way: Way| (way.to, way.meta) == (to, *meta) && want <= way.len;
+        let known = link.way.hold().is_some_and(like) && link.status() & SPECIAL == 0;
         if !known || flags & !(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) != 0 {
             let mut data = vec![0; want];
             gather(parts, 0, &mut data);
@@ -83,8 +84,11 @@ impl SharedSocket {
                 core.pump(id, 0);
                 result
             })?;
-            *self.way.hold() = result.is_ok().then_some(to);
-            return result;
+            *link.way.hold() = result.is_ok().then_some(Way { to, meta, len: want });
+            // One that finds no room now, and may wait, waits in the ring.
+            if result != Err(Errno::EAGAIN) || !self.blocks(flags) {
+                return result;
+            }
         }
         let mut out = Outgoing { frame: None, big: None, to, meta: *meta };
         if want <= self.hub.arena.capacity() {

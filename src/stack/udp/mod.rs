@@ -157,6 +157,11 @@ impl Table {
         self.sockets.readiness(id)
     }
 
+    /// Sets the error that waits.
+    pub fn fail(&mut self, id: u32, error: Errno) {
+        self.sockets.fail(id, error);
+    }
+
     /// Takes the error that waits (SO_ERROR).
     pub fn take_error(&mut self, id: u32) -> Option<Errno> {
         self.sockets.get_mut(id).error.take()
