@@ -32,7 +32,8 @@ pub struct Interface {
     /// The first IPv4 address for the short way in; zero, which is nobody's, where
     /// there is none or no Ethernet.
     pub(super) quick_own: u32,
-    /// The hardware address as [`quick`](super::quick) reads one.
+    /// The hardware address as the short ways in read one; none that can be read where
+    /// there is no address for them.
     pub(super) quick_mac: u64,
     /// The IPv4 addresses once more, as the packet path compares them.
     v4: Vec<Subnet>,
@@ -61,6 +62,9 @@ impl Subnet {
     }
 }
 
+/// What no hardware address is read as: the lower bytes of the word are zero.
+const NO_MAC: u64 = 1;
+
 /// A hardware address in the upper bytes of a word, in the order of the wire.
 fn quick_mac(mac: Mac) -> u64 {
     let [a, b, c, d, e, f] = mac.0;
@@ -76,7 +80,7 @@ impl Interface {
             mtu: config.mtu.clamp(68, 65_535),
             link_len: if config.raw_ip { 0 } else { ethernet::HEADER_LEN },
             quick_own: 0,
-            quick_mac: quick_mac(config.mac),
+            quick_mac: NO_MAC,
             v4: Vec::new(),
         };
         interface.set_addresses(&config.addresses);
@@ -94,6 +98,13 @@ impl Interface {
         }));
         let first = self.v4.first().filter(|_| self.link_len == ethernet::HEADER_LEN);
         self.quick_own = first.map_or(0, |s| s.own);
+        self.set_mac(self.mac);
+    }
+
+    /// Replaces the hardware address.
+    pub fn set_mac(&mut self, mac: Mac) {
+        self.mac = mac;
+        self.quick_mac = if self.quick_own == 0 { NO_MAC } else { quick_mac(mac) };
     }
 
     /// True for one of the interface's own addresses.

@@ -51,13 +51,20 @@ pub(super) fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     u32::from_be_bytes(word)
 }
 
+/// The hardware address that a frame is to, as [`Interface::quick_mac`] has ours.
+#[inline(always)]
+pub(super) fn link_destination<const N: usize>(head: &[u8; N]) -> u64 {
+    let word = [head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7]];
+    u64::from_le_bytes(word) << 16
+}
+
 /// IPv4 without options over Ethernet, whole; to our hardware address and our first
 /// IPv4 address, from one that a host can have.
 #[inline(always)]
 pub(super) fn is_plain<const N: usize>(interface: &Interface, head: &[u8; N]) -> bool {
     be32(head, 12) & 0xffff_ff00 == 0x0800_4500
         && be16(head, IP + 6) & (ipv4::MF | ipv4::OFFSET_MASK) == 0
-        && head[..6] == interface.mac.0
+        && link_destination(head) == interface.quick_mac
         && be32(head, IP + 16) == interface.quick_own
         && !matches!(head[IP + 12], 0 | 127 | 224..)
         && interface.is_other(be32(head, IP + 12))

@@ -5,7 +5,7 @@
 
 use super::Core;
 use super::interface::Interface;
-use super::ip_input::{be16, be32};
+use super::ip_input::{be16, be32, link_destination};
 use super::tcp::Table;
 use crate::frame::{Frame, Packet, Pool};
 use crate::tcp::Plain;
@@ -139,13 +139,11 @@ fn le32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 /// fields are compared together, as the words of a little-endian machine.
 #[inline(always)]
 fn is_plain(interface: &Interface, head: &[u8; HEADERS]) -> bool {
-    let [a, b, c, d, e, f, g, h, ..] = *head;
-    let mac = u64::from_le_bytes([a, b, c, d, e, f, g, h]) << 16;
     // EtherType, version and header length, type of service.
     let kind = le32(head, 12);
     // Flags and fragment offset, time to live, protocol.
     let part = le32(head, IP + 6);
-    mac == interface.quick_mac
+    link_destination(head) == interface.quick_mac
         && kind << 8 == 0x4500_0800
         && kind >> 24 & 3 != 3
         && part & 0xff00_ff3f == u32::from(ipv4::TCP) << 24

@@ -54,3 +54,19 @@ fn whatever_comes_in_by_one_read_comes_to_the_same_as_step_by_step() {
         }
     }
 }
+
+#[test]
+fn a_packet_without_a_link_header_is_never_read_as_one_with() {
+    // Where a frame would have our hardware address, its type, and IPv4 to nobody.
+    for config in [Config { addresses: Vec::new(), ..owned() }, Config { raw_ip: true, ..owned() }] {
+        let interface = Interface::new(&config);
+        let mut head = [0; PLAIN];
+        head[..6].copy_from_slice(&config.mac.0);
+        head[12..16].copy_from_slice(&[8, 0, 0x45, 0]);
+        head[IP + 12..IP + 16].copy_from_slice(&[192, 0, 2, 1]);
+        assert!(!is_plain(&interface, &head));
+    }
+    let interface = Interface::new(&owned());
+    let frame = eth(OUR_MAC, ethernet::IPV4, &ipv4_in(ipv4::UDP, &[0; 8]));
+    assert!(is_plain::<PLAIN>(&interface, frame.first_chunk().unwrap()), "it can be");
+}
