@@ -149,6 +149,24 @@ fn connections_survive_a_change_of_queue_under_two_workers() {
 }
 
 #[test]
+fn another_hardware_address_under_open_connections() {
+    for mode in Mode::BOTH {
+        let bed = Bed::new();
+        let _server = bed.serve("echo", mode, &ECHO);
+        let to = format!("{}:7", mode.address());
+        let mut stream = connect(&bed, &to);
+        exchange(&mut stream, b"before");
+        bed.shell(Side::Server, "ip link set veth0 address 02:00:00:00:77:01");
+        // As a peer does by itself after a while.
+        bed.shell(Side::Client, "ip neigh flush all");
+        exchange(&mut stream, b"after");
+        exchange(&mut connect(&bed, &to), b"a new one");
+        let seen = bed.shell(Side::Client, &format!("ip neigh show to {}", mode.address()));
+        assert!(seen.contains("02:00:00:00:77:01"), "{seen}");
+    }
+}
+
+#[test]
 fn down_and_up_again() {
     for mode in Mode::BOTH {
         let bed = Bed::new();

@@ -77,6 +77,8 @@ impl Mirror {
                 }
                 Change::Link(link) => {
                     self.steering.set_mac(link.mac.0);
+                    core.sockets.stack.set_mac(link.mac);
+                    core.sockets.stack.core.set_link(link.up);
                     if link.mtu > 0 {
                         core.sockets.stack.core.set_mtu(link.mtu);
                     }

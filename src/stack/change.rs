@@ -2,6 +2,7 @@
 
 use super::tcp::TableConfig;
 use super::{Config, Stack};
+use crate::wire::ethernet::Mac;
 
 impl Stack {
     /// From now on connections begin with, and tables are bounded by, what `new`
@@ -20,6 +21,15 @@ impl Stack {
         old.tcp = new.tcp;
     }
 
+    /// The interface has another hardware address: what is sent from now on is from it,
+    /// and what is to the old one is not for us. Linear in all connections.
+    pub fn set_mac(&mut self, mac: Mac) {
+        if self.core.interface().mac != mac {
+            self.core.set_mac(mac);
+            self.tcp.set_mac(mac);
+        }
+    }
+
     /// Forgets what was learnt of destinations: path MTUs, and how they take Fast
     /// Open.
     pub fn forget_destinations(&mut self) {
@@ -33,6 +43,9 @@ mod tests {
     use super::*;
     use crate::frame::Pool;
     use crate::stack::tcp::FastOpenKeys;
+    use crate::stack::testing::*;
+    use crate::telemetry::DropReason;
+    use crate::wire::{arp as wire_arp, ethernet, icmpv4, ipv4};
 
     #[test]
     fn new_settings_count_from_now_on() {
@@ -48,6 +61,33 @@ mod tests {
         assert!(!config.tcp.options.sack && !config.table.fast_open_client);
         assert_eq!((config.mtu, config.table.active_ports), (Config::default().mtu, None));
         assert_eq!(stack.tcp.fast_open_keys(&mut stack.core), keys);
+    }
+
+    #[test]
+    fn another_hardware_address_is_the_one_that_packets_are_from_and_to() {
+        let (old, new) = (OUR_MAC, Mac([2, 0, 0, 0, 0, 0x77]));
+        let mut b = Bed::new(owned());
+        let id = b.stack.udp.open(&b.stack.core, 1, false).unwrap();
+        b.stack.udp.bind(&mut b.stack.core, id, addr("10.0.0.1:99"), &mut |_, _| Ok(())).unwrap();
+        let send = |b: &mut Bed| {
+            let Stack { udp, core, .. } = &mut b.stack;
+            udp.send(core, id, &[b"x"], Some(addr("10.0.0.2:9")), &Default::default()).unwrap();
+            b.take()
+        };
+        // What waits for the neighbour meanwhile, and what goes the short way.
+        let question = send(&mut b);
+        assert_eq!(question[0][6..12], old.0);
+        b.stack.set_mac(new);
+        b.put(&arp(wire_arp::REPLY, PEER_MAC, PEER, new, OURS, new));
+        assert_eq!(b.one()[6..12], new.0);
+        assert_eq!([send(&mut b), send(&mut b)].map(|sent| sent[0][6..12].to_vec()), [new.0, new.0]);
+        b.put(&arp(wire_arp::REQUEST, PEER_MAC, PEER, Mac::default(), OURS, Mac::BROADCAST));
+        let answer = b.one();
+        assert_eq!((&answer[6..12], &answer[22..28]), (&new.0[..], &new.0[..]));
+        let echo = ipv4_in(ipv4::ICMP, &icmp(icmpv4::ECHO_REQUEST, 0, (7, 1), b"well?"));
+        b.refused(&eth(old, ethernet::IPV4, &echo), DropReason::EthernetNotForUs);
+        b.put(&eth(new, ethernet::IPV4, &echo));
+        assert_eq!(b.one()[6..12], new.0);
     }
 
     #[test]

@@ -175,6 +175,13 @@ impl Core {
         self.paths_changed();
     }
 
+    /// Replaces the interface's hardware address. Connections have it in their headers:
+    /// [`Stack::set_mac`](super::Stack::set_mac) sees to those, too.
+    pub(super) fn set_mac(&mut self, mac: Mac) {
+        self.interface.set_mac(mac);
+        self.paths_changed();
+    }
+
     /// The interface went down or came up. While it is down nothing finds a path,
     /// but for what goes to ourselves.
     pub fn set_link(&mut self, up: bool) {

@@ -428,6 +428,7 @@ impl Core {
         entry.deadline = if state == State::Told { Instant::NEVER } else { fresh };
         let waiters = core::mem::take(&mut entry.waiters);
         let queue = core::mem::take(&mut entry.queue);
+        let own = self.interface.mac;
         self.neighbors.queued -= queue.len();
         if moved && self.moved.len() < self.config.neighbor.max_entries {
             self.moved.push((ip, mac));
@@ -435,7 +436,9 @@ impl Core {
         self.resolved.extend(waiters.into_iter().map(|w| (w, Some(mac))));
         for mut frame in queue {
             let len = frame.len();
-            self.pool.buffer_mut(&mut frame)[..6].copy_from_slice(&mac.0);
+            let link = self.pool.buffer_mut(&mut frame);
+            link[..6].copy_from_slice(&mac.0);
+            link[6..12].copy_from_slice(&own.0); // it may have changed meanwhile
             self.transmit(frame, len);
         }
     }

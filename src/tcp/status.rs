@@ -189,6 +189,11 @@ impl Connection {
         }
     }
 
+    /// Sets our own hardware address.
+    pub fn set_source(&mut self, mac: Mac) {
+        self.template.set_src_mac(mac);
+    }
+
     /// Frames that the connection holds.
     pub fn held_frames(&self) -> usize {
         self.hot.send.frames() + self.recv.frames()

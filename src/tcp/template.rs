@@ -176,6 +176,13 @@ impl Template {
         }
     }
 
+    /// Sets our own hardware address.
+    pub fn set_src_mac(&mut self, mac: Mac) {
+        if !self.is_raw() {
+            self.bytes[6..12].copy_from_slice(&mac.0);
+        }
+    }
+
     /// Sets the type of service or traffic class; its two low bits are ECN's
     /// ([`Template::set_ect`]).
     pub fn set_tos(&mut self, tos: u8) {
@@ -496,6 +503,19 @@ mod tests {
 
     fn link(raw: bool) -> Link {
         if raw { Link::Raw } else { Link::Ethernet { src: Mac([2; 6]), dst: Mac([4; 6]) } }
+    }
+
+    #[test]
+    fn both_hardware_addresses_can_change() {
+        let (local, remote) = ("10.0.0.1:1025".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        for raw in [false, true] {
+            let mut t = Template::new(link(raw), local, remote, 64, 0);
+            let before = t.bytes;
+            t.set_src_mac(Mac([7; 6]));
+            t.set_dst_mac(Mac([8; 6]));
+            let link = if raw { before[..12].to_vec() } else { [[8; 6], [7; 6]].concat() };
+            assert_eq!((&t.bytes[..12], &t.bytes[12..]), (&link[..], &before[12..]));
+        }
     }
 
     #[test]

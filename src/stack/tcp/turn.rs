@@ -181,6 +181,14 @@ impl Table {
         }
     }
 
+    /// We have another hardware address now: all connections follow.
+    #[cold]
+    pub(in crate::stack) fn set_mac(&mut self, mac: Mac) {
+        for conn in self.slots.iter_mut().filter_map(|slot| slot.conn.as_mut()) {
+            conn.set_source(mac);
+        }
+    }
+
     /// Lets every touched connection send, once.
     #[inline]
     pub(in crate::stack) fn flush(&mut self, core: &mut Core) {
