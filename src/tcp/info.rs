@@ -105,6 +105,7 @@ impl Connection {
             answered: now.as_millis_wrapping().wrapping_sub(1 << 20),
             window: left.min(65_535) as u16,
             timestamps: h.bits.contains(Bits::TIMESTAMPS),
+            mark: 0,
         }
     }
 }

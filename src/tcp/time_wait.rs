@@ -17,9 +17,11 @@ pub struct Entry {
     pub(super) answered: u32,
     pub(super) window: u16,
     pub(super) timestamps: bool,
+    /// The table's to use: a byte that would else be padding.
+    pub mark: u8,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 28, "an entry with both addresses stays within 64 bytes");
+const _: () = assert!(size_of::<Entry>() <= 28, "with both ends, a place in the order and in an index 64 bytes");
 
 /// What a segment for an entry asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,11 @@ impl Entry {
     pub fn expires(&self, now: Instant) -> Instant {
         let left = self.expires.wrapping_sub(now.as_millis_wrapping()) as i32;
         now + Duration::from_millis(left.max(0) as u64)
+    }
+
+    /// 2 MSL begin now.
+    pub fn begin(&mut self, now: Instant, config: &Config) {
+        self.expires = (now + config.time_wait).as_millis_wrapping();
     }
 
     /// True where 2 MSL have passed.
@@ -72,7 +79,7 @@ impl Entry {
             return self.answer(now, config, true);
         }
         if seg.flags.contains(Flags::FIN) && seg.seq.wrapping_add(seg.seq_len()) == self.rcv_nxt {
-            self.expires = (now + config.time_wait).as_millis_wrapping();
+            self.begin(now, config);
         }
         let empty = seg.seq_len() == 0;
         if empty && seg.seq == self.rcv_nxt {
@@ -125,6 +132,7 @@ mod tests {
             answered: 0,
             window: 9,
             timestamps: true,
+            mark: 0,
         }
     }
 

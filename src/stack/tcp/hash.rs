@@ -53,6 +53,14 @@ impl FlowKey {
             && self.local[..2] == [0, 0]
     }
 
+    /// The same in few bytes, where it is one over IPv4.
+    #[inline]
+    pub fn v4(&self) -> Option<FlowV4> {
+        let [a, b, c, local] = self.local;
+        let v4 = FlowV4 { local, remote: self.remote[3], ports: self.ports };
+        ((a, b, c) == (0, 0, 0xffff)).then_some(v4)
+    }
+
     /// Our address and port.
     pub fn local(&self) -> SocketAddr {
         SocketAddr::new(address(self.local), self.local_port())
@@ -75,6 +83,21 @@ impl FlowKey {
     #[inline]
     pub fn local_port(&self) -> u16 {
         (self.ports >> 16) as u16
+    }
+}
+
+/// The key of a flow over IPv4 where many are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowV4 {
+    local: u32,
+    remote: u32,
+    ports: u32,
+}
+
+impl From<FlowV4> for FlowKey {
+    fn from(v4: FlowV4) -> Self {
+        let mapped = |word| [0, 0, 0xffff, word];
+        Self { local: mapped(v4.local), remote: mapped(v4.remote), ports: v4.ports }
     }
 }
 
@@ -189,6 +212,7 @@ mod tests {
             assert_eq!((key.local(), key.remote()), (a, b));
             assert_eq!(key.local_port(), a.port());
             assert_ne!(key, FlowKey::new(b.ip(), b.port(), a.ip(), a.port()));
+            assert_eq!(key.v4().map(FlowKey::from), a.is_ipv4().then_some(key));
         }
     }
 }

@@ -111,8 +111,8 @@ impl Table {
     #[inline(never)]
     fn find_v4(&self, local: u32, remote: u32, ports: u32) -> Option<u32> {
         let hash = self.keyed.flow_v4(local, remote, ports);
-        let is = |&n: &u32| self.key_of(n).is_v4(local, remote, ports);
-        let id = self.flows.find(hash, is).copied().filter(|id| id & WAITING == 0)?;
+        let is = |&n: &u32| n & WAITING == 0 && self.slots[n as usize].key.is_v4(local, remote, ports);
+        let id = *self.flows.find(hash, is)?;
         (!self.slots[id as usize].marks.contains(Marks::LOOPED)).then_some(id)
     }
 
@@ -256,26 +256,25 @@ impl Table {
         seg: &Segment,
         packet: Packet,
     ) {
-        let entry = &mut self.waits.get_mut(id).entry;
+        let entry = self.waits.entry_mut(id);
+        let ends = entry.expires(core.now);
         let mut action = entry.input(core.now, &core.config.tcp, seg);
+        if entry.expires(core.now) != ends {
+            self.waits.begin_anew(id);
+        }
         if let Action::Reopen { .. } = action
             && !self.would_take(key)
         {
             // Where nobody listens, or there is no room, a SYN does not cut TIME-WAIT
             // short (RFC 1337).
-            action = self.waits.get_mut(id).entry.challenge(core.now, &core.config.tcp);
+            action = self.waits.entry_mut(id).challenge(core.now, &core.config.tcp);
         }
         match action {
             Action::Reopen { above } => {
                 self.end_waiting(id);
                 return self.stranger_input(core, key, seg, packet, Some(above));
             }
-            Action::Ack(reply) => {
-                if seg.flags.contains(Flags::FIN) {
-                    self.waits.begin_anew(id);
-                }
-                self.send_reply(core, key, &reply);
-            }
+            Action::Ack(reply) => self.send_reply(core, key, &reply),
             Action::Nothing => {}
         }
         packet.free(&mut core.pool);
@@ -283,7 +282,7 @@ impl Table {
 
     /// Takes an entry out of TIME-WAIT.
     pub(super) fn end_waiting(&mut self, id: u32) {
-        let (key, reuse) = (self.waits.get(id).key, self.waits.reuse(id));
+        let (key, reuse) = (self.waits.key(id), self.waits.reuse(id));
         self.unindex(&key, id | WAITING);
         self.waits.remove(id);
         self.ports.remove_connection(key.local_port(), reuse);

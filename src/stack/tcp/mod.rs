@@ -170,6 +170,15 @@ pub struct Table {
     pub book: Option<Box<dyn FlowBook>>,
 }
 
+/// True where this number in the flow index is that of the flow.
+#[inline]
+fn is_of(slots: &[Slot], waits: &Waits, number: u32, key: &FlowKey) -> bool {
+    match number & WAITING {
+        0 => slots[number as usize].key == *key,
+        _ => waits.key(number & !WAITING) == *key,
+    }
+}
+
 /// A connection's surroundings.
 #[inline]
 fn env(core: &mut Core, looped: bool) -> Env<'_> {
@@ -235,7 +244,7 @@ impl Table {
     /// The number in the flow index under this key.
     #[inline]
     fn find(&self, key: &FlowKey) -> Option<u32> {
-        let found = self.flows.find(self.hash(key), |&n| self.key_of(n) == key);
+        let found = self.flows.find(self.hash(key), |&n| is_of(&self.slots, &self.waits, n, key));
         found.copied()
     }
 
@@ -252,27 +261,15 @@ impl Table {
         hash
     }
 
-    #[inline]
-    fn key_of(&self, number: u32) -> &FlowKey {
-        if number & WAITING == 0 {
-            &self.slots[number as usize].key
-        } else {
-            &self.waits.get(number & !WAITING).key
-        }
-    }
-
     fn index(&mut self, key: FlowKey, number: u32) {
         if let Some(book) = &mut self.book {
             book.opened(key.local(), key.remote());
         }
         let hash = self.hash(&key);
         let Self { flows, slots, waits, keyed, .. } = self;
-        flows.insert_unique(hash, number, |&n| {
-            let key = match n & WAITING {
-                0 => &slots[n as usize].key,
-                _ => &waits.get(n & !WAITING).key,
-            };
-            keyed.flow(key)
+        flows.insert_unique(hash, number, |&n| match n & WAITING {
+            0 => keyed.flow(&slots[n as usize].key),
+            _ => keyed.flow(&waits.key(n & !WAITING)),
         });
     }
 

@@ -2,7 +2,7 @@
 
 use super::hash::FlowKey;
 use super::listener::{Inherit, Listener};
-use super::{Marks, NONE, Table, env};
+use super::{Marks, NONE, Table, env, is_of};
 use crate::errno::{Errno, Result};
 use crate::stack::core::Core;
 use crate::tcp::{Connection, Template};
@@ -89,10 +89,7 @@ impl Table {
             let Self { ports, flows, keyed, hashed, slots, waits, .. } = self;
             let taken = |port| {
                 let key = FlowKey::new(source, port, remote.ip(), remote.port());
-                let is = |&n: &u32| match n & super::WAITING {
-                    0 => slots[n as usize].key == key,
-                    _ => waits.get(n & !super::WAITING).key == key,
-                };
+                let is = |&n: &u32| is_of(slots, waits, n, &key);
                 let hash = keyed.flow(&key);
                 hashed.set((key, hash));
                 flows.find(hash, is).is_some()

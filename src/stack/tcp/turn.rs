@@ -1,7 +1,6 @@
 //! The end of a turn: timers, neighbours that answered, everything that waits to
 //! be sent, and connections that are over.
 
-use super::waits::Waiting;
 use super::{FAR, LOOK, Marks, NONE, Table, WAITING, env};
 use crate::errno::Errno;
 use crate::stack::core::{Core, Event};
@@ -255,11 +254,11 @@ impl Table {
             let entry = conn.time_wait(core.now, &core.config.tcp);
             self.leave_index(id);
             if self.waits.len() >= core.config.table.max_time_wait
-                && let Some(oldest) = self.waits.oldest()
+                && let Some(oldest) = self.waits.oldest(core.now)
             {
                 self.end_waiting(oldest);
             }
-            let waiting = self.waits.insert(Waiting { key, entry }, reuse);
+            let waiting = self.waits.insert(&key, entry, reuse);
             self.index(key, waiting | WAITING);
             self.ports.add_connection(key.local_port(), reuse);
         }
