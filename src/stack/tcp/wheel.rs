@@ -13,16 +13,43 @@ const BITS: u32 = 6;
 /// Seven levels reach 2^42 ticks ahead, over a century.
 const LEVELS: usize = 7;
 const SPAN: u64 = 1 << (BITS * LEVELS as u32);
+/// No line.
+const END: u32 = u32::MAX;
+
+/// A number, and the lower half of the tick that it is to wake in, which is less than
+/// 2^32 ticks ahead of the wheel's base: 52 days.
+type Entry = (u32, u32);
+
+/// Entries of one slot, as many as a cache line holds. They come from one store and go
+/// back to it: a slot that was full once keeps nothing.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line {
+    entries: [Entry; 7],
+    len: u32,
+    next: u32,
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+/// The lines of a slot, in the order in which they were filled.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u32,
+    last: u32,
+}
+
+const EMPTY: List = List { first: END, last: END };
 
 /// The wheel.
 #[derive(Debug)]
 pub struct Wheel {
     /// The first tick that was not worked off.
     base: u64,
-    slots: Vec<Vec<(u32, u64)>>,
+    slots: Box<[List; 64 * LEVELS]>,
     occupied: [u64; LEVELS],
-    /// What a slot is swapped with while it is worked off.
-    spare: Vec<(u32, u64)>,
+    lines: Vec<Line>,
+    free: u32,
 }
 
 impl Wheel {
@@ -30,17 +57,19 @@ impl Wheel {
     pub fn new(now: Instant) -> Self {
         Self {
             base: now.as_nanos() >> GRAIN,
-            slots: (0..64 * LEVELS).map(|_| Vec::new()).collect(),
+            slots: Box::new([EMPTY; 64 * LEVELS]),
             occupied: [0; LEVELS],
-            spare: Vec::new(),
+            lines: Vec::new(),
+            free: END,
         }
     }
 
     /// Wakes `id` at `at`, up to a tick later.
     pub fn schedule(&mut self, id: u32, at: Instant) {
         let tick = (at.as_nanos() >> GRAIN) + 1;
-        // What lies beyond the wheel wakes early, at its end.
-        self.insert(id, tick.clamp(self.base, self.base | (SPAN - 1)));
+        // What lies further ahead than can be said, or beyond the wheel, wakes early.
+        let most = (self.base + u64::from(u32::MAX)).min(self.base | (SPAN - 1));
+        self.insert(id, tick.clamp(self.base, most));
     }
 
     fn insert(&mut self, id: u32, tick: u64) {
@@ -48,7 +77,36 @@ impl Wheel {
         let level = (63 - differ.leading_zeros()) / BITS;
         let slot = (tick >> (BITS * level)) & 63;
         self.occupied[level as usize] |= 1 << slot;
-        self.slots[(level * 64 + slot as u32) as usize].push((id, tick));
+        let at = (level * 64 + slot as u32) as usize;
+        let last = self.slots[at].last;
+        let line = match self.lines.get_mut(last as usize) {
+            Some(line) if (line.len as usize) < line.entries.len() => line,
+            _ => self.add_line(at),
+        };
+        line.entries[line.len as usize] = (id, tick as u32);
+        line.len += 1;
+    }
+
+    /// An empty line at the end of a slot's.
+    fn add_line(&mut self, at: usize) -> &mut Line {
+        let empty = Line { entries: [(0, 0); 7], len: 0, next: END };
+        let new = match self.free {
+            END => {
+                self.lines.push(empty);
+                self.lines.len() as u32 - 1
+            }
+            new => {
+                self.free = core::mem::replace(&mut self.lines[new as usize], empty).next;
+                new
+            }
+        };
+        let list = &mut self.slots[at];
+        let last = core::mem::replace(&mut list.last, new);
+        match last {
+            END => list.first = new,
+            last => self.lines[last as usize].next = new,
+        }
+        &mut self.lines[new as usize]
     }
 
     /// The slot to be worked off next and its first tick; the outer one of two
@@ -91,23 +149,36 @@ impl Wheel {
             self.base = tick;
             let slot = (tick >> (BITS * level as u32)) & 63;
             self.occupied[level] &= !(1 << slot);
-            let at = level * 64 + slot as usize;
-            let mut list = core::mem::replace(&mut self.slots[at], core::mem::take(&mut self.spare));
-            for (id, due) in list.drain(..) {
-                if due <= now {
-                    woken.push(id);
-                } else {
-                    self.insert(id, due);
+            let list = core::mem::replace(&mut self.slots[level * 64 + slot as usize], EMPTY);
+            let mut at = list.first;
+            while at != END {
+                let line = self.lines[at as usize];
+                for &(id, due) in &line.entries[..line.len as usize] {
+                    let due = tick + u64::from(due.wrapping_sub(tick as u32));
+                    if due <= now {
+                        woken.push(id);
+                    } else {
+                        self.insert(id, due);
+                    }
                 }
+                self.lines[at as usize].next = core::mem::replace(&mut self.free, at);
+                at = line.next;
             }
-            self.spare = list;
         }
         self.base = now + 1;
     }
 
     /// Entries, wanted or not. Linear, for audits.
     pub fn len(&self) -> usize {
-        self.slots.iter().map(Vec::len).sum()
+        let mut len = 0;
+        for list in self.slots.iter() {
+            let mut at = list.first;
+            while let Some(line) = self.lines.get(at as usize) {
+                len += line.len as usize;
+                at = line.next;
+            }
+        }
+        len
     }
 
     /// When [`Wheel::advance`] has something to do next, or earlier.
@@ -153,6 +224,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_rush_took_is_used_again() {
+        let (mut now, mut woken) = (Instant::ZERO, Vec::new());
+        let mut wheel = Wheel::new(now);
+        for turn in 1..=5000 {
+            for id in 0..50 {
+                wheel.schedule(id, now + Duration::from_millis(200));
+            }
+            now += Duration::from_millis(1);
+            wheel.advance(now, &mut woken);
+            assert!(wheel.len() <= 50 * 201 && wheel.len() + woken.len() == 50 * turn);
+        }
+        // 10,050 wait at a time, in lines of seven, the last of a tick's seldom full.
+        assert!(wheel.lines.len() <= 1700, "{} lines", wheel.lines.len());
     }
 
     #[test]
