@@ -65,7 +65,14 @@ const SHORT: usize = 96;
 /// cache. It changes nothing else, whatever `value` is.
 #[inline(always)]
 pub fn prefetch<T: ?Sized>(value: &T) {
-    let address = core::ptr::from_ref(value).cast::<u8>();
+    prefetch_at(core::ptr::from_ref(value).cast::<u8>());
+}
+
+/// Bytes of a line of the caches.
+const LINE: usize = 64;
+
+#[inline(always)]
+fn prefetch_at(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address has no effect but on the cache; the
     // instruction is part of x86-64.
@@ -80,6 +87,19 @@ pub fn prefetch<T: ?Sized>(value: &T) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
+}
+
+/// As [`prefetch`], with every line that the first `bytes` of `value` lie in.
+#[inline(always)]
+pub fn prefetch_front<T>(value: &T, bytes: usize) {
+    let address = core::ptr::from_ref(value).cast::<u8>();
+    for at in (0..bytes).step_by(LINE) {
+        prefetch_at(address.wrapping_add(at));
+    }
+    // One that does not begin with a line may end in a further one.
+    if align_of::<T>() < LINE {
+        prefetch_at(address.wrapping_add(bytes.saturating_sub(1)));
+    }
 }
 
 /// The name of what sums long runs of bytes on this machine.

@@ -183,6 +183,8 @@ fn a_prefetch_takes_anything() {
     prefetch(&7u64);
     prefetch::<[u8]>(&[]);
     prefetch("text");
+    prefetch_front(&[7u8; 1000], 1000);
+    prefetch_front(&(), 0);
     assert!(!name().is_empty());
 }
 

@@ -7,6 +7,7 @@
 
 use super::linux::*;
 use super::types::EpollEvent;
+use crate::arch;
 use crate::errno::{Errno, Result};
 use std::collections::VecDeque;
 
@@ -225,6 +226,14 @@ impl Sets {
         match self.items.get(head as usize) {
             Some(item) => item.queued && item.next == NONE && !self.nested,
             None => true,
+        }
+    }
+
+    /// Asks for the memory of the first pair of this list.
+    #[inline(always)]
+    pub fn prefetch(&self, head: u32) {
+        if let Some(item) = self.items.get(head as usize) {
+            arch::prefetch(item);
         }
     }
 

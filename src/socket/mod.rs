@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod datagram;
+mod deliver;
 mod epoll;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -140,45 +141,6 @@ impl Sockets {
     /// Open handles, epoll sets included.
     pub fn open_handles(&self) -> usize {
         self.table.len()
-    }
-
-    /// Hands the stack's events to epoll sets and watchers: whether there were any.
-    #[inline]
-    fn deliver(&mut self) -> bool {
-        let any = !self.stack.core.events.is_empty();
-        if any {
-            self.deliver_events();
-        }
-        any
-    }
-
-    fn deliver_events(&mut self) {
-        // Telling of an event makes no other.
-        for i in 0..self.stack.core.events.len() {
-            let event = self.stack.core.events[i];
-            self.notify(event.token, event.ready);
-        }
-        self.stack.core.events.clear();
-    }
-
-    /// Something happened at the socket of this place.
-    #[inline]
-    fn notify(&mut self, index: u32, edges: Readiness) {
-        let socket = self.table.at_mut(index);
-        let head = socket.members;
-        if socket.flags & (Flags::WATCHED | Flags::REPORTED) == Flags::WATCHED {
-            socket.flags.insert(Flags::REPORTED);
-            self.watched.push(index);
-        }
-        if !self.sets.knows(head) {
-            self.notify_sets(head, edges);
-        }
-    }
-
-    #[inline(never)]
-    fn notify_sets(&mut self, head: u32, edges: Readiness) {
-        let view = View { table: &self.table, stack: &self.stack, places: &self.places };
-        self.sets.notify(head, with_norms(edges.bits()), &view);
     }
 
     #[cold]

@@ -83,17 +83,27 @@ impl Stack {
         }
         // Taken from the end, which costs the least.
         batch.reverse();
+        let ahead = self.tcp.is_spread() && batch.len() > 1;
+        if ahead {
+            self.tcp.look_ahead(&self.core.pool, batch);
+        }
         while let Some(packet) = batch.pop() {
+            if ahead {
+                self.tcp.expect(batch.len());
+            }
             self.count_received(&packet);
             let Some(quick) = Quick::of(&self.core, &self.tcp, &packet) else {
                 self.other_input(packet);
                 continue;
             };
             if quick.is_bare() && !batch.is_empty() {
-                self.receive_acks(quick, packet, batch);
+                self.receive_acks(quick, packet, batch, ahead);
             } else if let Some(packet) = self.tcp.quick_input(&mut self.core, quick, packet) {
                 self.tcp.plain_input(&mut self.core, quick, packet);
             }
+        }
+        if ahead {
+            self.tcp.forget_ahead();
         }
         self.report();
     }
@@ -116,8 +126,11 @@ impl Stack {
     /// Takes in an ACK without data and those of its flow that follow it at once, at the
     /// end of a turned batch: only the last has something to say.
     #[inline(never)]
-    fn receive_acks(&mut self, mut quick: Quick, mut packet: Packet, batch: &mut Batch) {
+    fn receive_acks(&mut self, mut quick: Quick, mut packet: Packet, batch: &mut Batch, ahead: bool) {
         while let Some(next) = batch.pop() {
+            if ahead {
+                self.tcp.expect(batch.len());
+            }
             let found = Quick::of(&self.core, &self.tcp, &next);
             let Some(mut later) = found.filter(|later| self.tcp.stands_for(&quick, later)) else {
                 // Not of that row: it is looked at anew.

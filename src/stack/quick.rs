@@ -65,9 +65,7 @@ impl Quick {
         if !checksum::is_right(summed, pseudo) {
             return None;
         }
-        let (remote, local) = (be32(head, IP + 12), be32(head, IP + 16));
-        // The source's port comes first; in a key, ours does.
-        let ports = be32(head, TCP).rotate_left(16);
+        let (local, remote, ports) = flow_of(head);
         let id = table.find_quick(local, remote, ports)?;
         let seg = Plain {
             seq: be32(head, TCP + 4),
@@ -126,6 +124,22 @@ impl Quick {
 #[inline(always)]
 fn timestamp(head: &[u8; STAMPED]) -> Option<(u32, u32)> {
     (le32(head, HEADERS) == u32::from_le_bytes(TIMESTAMP)).then(|| (be32(head, HEADERS + 4), be32(head, HEADERS + 8)))
+}
+
+/// The flow of a packet that looks like a TCP segment over IPv4, as far as is seen
+/// without checking anything: our address, the peer's, and the ports as in a key.
+#[inline(always)]
+pub(super) fn flow(bytes: &[u8]) -> Option<(u32, u32, u32)> {
+    let head = bytes.first_chunk::<HEADERS>()?;
+    let is_tcp = le32(head, 12) << 8 == 0x4500_0800 && head[IP + 9] == ipv4::TCP;
+    is_tcp.then(|| flow_of(head))
+}
+
+/// Our address, the peer's, and the ports: a key has ours first, a segment's header
+/// the source's.
+#[inline(always)]
+fn flow_of(head: &[u8; HEADERS]) -> (u32, u32, u32) {
+    (be32(head, IP + 16), be32(head, IP + 12), be32(head, TCP).rotate_left(16))
 }
 
 #[inline(always)]

@@ -15,6 +15,7 @@ use super::{Template, isn};
 use crate::errno::Errno;
 use crate::time::Instant;
 use crate::wire::tcp::SackBlock;
+use core::num::NonZeroU8;
 
 bitflags::bitflags! {
     /// Yes-or-no facts of a connection.
@@ -143,78 +144,81 @@ pub(super) struct Hot {
     pub send: SendQueue,
 }
 
-/// What is seldom touched.
+/// What is seldom touched, but for the first 88 bytes: an echo needs them too.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Cold {
-    pub iss: u32,
-    /// What our timestamps are ahead of the clock.
-    pub ts_offset: u32,
+    /// When the last segment came in.
+    pub last_recv: Instant,
+    /// When data was last sent.
+    pub last_sent: Instant,
+    /// Since when nothing gets through.
+    pub stalled: Instant,
+    pub bytes_acked: u64,
+    pub bytes_received: u64,
+    pub flow: Option<Box<Flow>>,
+    pub min_rtt: MinRtt,
     /// The next measurement of the round trip begins when this is acknowledged.
     pub rtt_seq: u32,
+    /// What our timestamps are ahead of the clock.
+    pub ts_offset: u32,
+    /// When this is received the receive buffer is looked at.
+    pub tune_at: u32,
+    /// The largest window that the peer announced.
+    pub max_wnd: u32,
+    /// After the last segment that was not full.
+    pub small_end: u32,
+    pub user_timeout: u32,
+    /// Readable from so many bytes on.
+    pub low_water: u32,
+    pub adv_mss: u16,
+    /// The number of the error that waits: in a byte, which is all of Linux's.
+    pub error: Option<NonZeroU8>,
+    pub mode: Mode,
+
+    /// Its SYN came with data and a cookie: the program has it already.
+    pub early: bool,
+    /// The segment size in which as much was acknowledged at once; 0: none yet.
+    pub acked_mss: u16,
+    pub soft_error: Option<Errno>,
+    pub iss: u32,
     pub irs: u32,
     /// Recovery lasts until this is acknowledged (RFC 6582).
     pub recover: u32,
-    pub error: Option<Errno>,
-    pub soft_error: Option<Errno>,
-    pub mode: Mode,
-    /// Its SYN came with data and a cookie: the program has it already.
-    pub early: bool,
-    /// When this is received the receive buffer is looked at.
-    pub tune_at: u32,
     /// The buffers grow by themselves.
     pub tune_receive: bool,
     pub tune_send: bool,
     pub discover: Discover,
-    /// The segment size in which as much was acknowledged at once; 0: none yet.
-    pub acked_mss: u16,
+    pub syn_retries: u8,
     /// IP packet size that the path takes.
     pub mtu: u16,
-    pub adv_mss: u16,
     pub peer_mss: u16,
     pub max_segment: u16,
     pub min_mss: u16,
-    pub syn_retries: u8,
     pub keep_count: u8,
     pub keep_probes: u8,
     /// Data in the SYN was taken.
     pub syn_data: bool,
+    /// The ACK that ends the handshake came and was not heard: how often the
+    /// SYN-ACK may go out (TCP_DEFER_ACCEPT).
+    pub deferred: u8,
     pub keep_idle: u32,
     pub keep_interval: u32,
-    pub user_timeout: u32,
-    /// Readable from so many bytes on.
-    pub low_water: u32,
-    /// Since when nothing gets through.
-    pub stalled: Instant,
-    /// After the last segment that was not full.
-    pub small_end: u32,
-    /// When data was last sent.
-    pub last_sent: Instant,
-    /// When the last segment came in.
-    pub last_recv: Instant,
-    /// The largest window that the peer announced.
-    pub max_wnd: u32,
     /// The interval that the challenge ACKs below were drawn for.
     pub challenge_span: u32,
     pub challenge_left: u32,
     /// When an empty segment outside of the window was last answered, in ms.
     pub invalid_answered: u32,
     pub total_retrans: u32,
-    /// Fast Open's part, while there is one.
-    pub fast_open: Option<Box<super::fast_open::FastOpen>>,
-    /// The ACK that ends the handshake came and was not heard: how often the
-    /// SYN-ACK may go out (TCP_DEFER_ACCEPT).
-    pub deferred: u8,
-    pub bytes_acked: u64,
-    pub bytes_received: u64,
-    /// The books of losses, while there are any.
-    pub recovery: Option<Box<Recovery>>,
-    pub reordering: Reordering,
-    pub min_rtt: MinRtt,
-    /// The duplicate that the next ACK reports.
-    pub dsack: SackBlock,
     /// Segments that the peer reported as duplicates.
     pub dsack_dups: u32,
-    pub flow: Option<Box<Flow>>,
+    /// The duplicate that the next ACK reports.
+    pub dsack: SackBlock,
+    pub reordering: Reordering,
+    /// Fast Open's part, while there is one.
+    pub fast_open: Option<Box<super::fast_open::FastOpen>>,
+    /// The books of losses, while there are any.
+    pub recovery: Option<Box<Recovery>>,
 }
 
 impl Cold {
@@ -274,8 +278,10 @@ impl Cold {
 
 /// A TCP connection (RFC 9293).
 ///
-/// It holds frames: end it with [`Connection::dispose`], not by dropping it.
+/// It holds frames: end it with [`Connection::dispose`], not by dropping it. What a
+/// segment there and an answer back touch comes first, in six lines.
 #[derive(Debug)]
+#[repr(C)]
 #[must_use = "a connection that is dropped loses its frames"]
 pub struct Connection {
     pub(super) hot: Hot,
@@ -287,9 +293,16 @@ pub struct Connection {
 }
 
 const _: () = assert!(size_of::<Hot>() <= 192, "the hot part fits in three cache lines");
+const _: () = assert!(
+    core::mem::offset_of!(Connection, cold.early) <= Connection::WARM,
+    "the ordinary way touches no more lines"
+);
 const _: () = assert!(size_of::<Connection>() <= 512, "a connection fits in 512 bytes");
 
 impl Connection {
+    /// Its first bytes, which is all that segments touch that nothing is unusual about.
+    pub const WARM: usize = 384;
+
     /// A connection in no state yet.
     pub(super) fn new(
         env: &Env,

@@ -10,6 +10,7 @@ use crate::errno::Errno;
 use crate::frame::{Frame, Pool};
 use crate::telemetry::Counters;
 use crate::wire::checksum;
+use core::num::NonZeroU8;
 
 impl Connection {
     /// Copies `data` to the send buffer, summing it on the way. Returns how many
@@ -281,7 +282,7 @@ impl Connection {
             self.recv.clear(env.pool);
         }
         if let Some(error) = error {
-            self.cold.error = Some(error);
+            self.cold.error = NonZeroU8::new(error as u8);
             events |= Events::ERROR;
         }
         Disposition { events, flush: false }

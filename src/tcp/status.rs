@@ -169,7 +169,7 @@ impl Connection {
 
     /// The error that ended the connection, or a soft one; once.
     pub fn take_error(&mut self) -> Option<Errno> {
-        self.cold.error.take()
+        self.cold.error.take().and_then(|number| Errno::from_raw(number.get().into()))
     }
 
     /// The last soft error (RFC 1122, 4.2.4.1), not taken.

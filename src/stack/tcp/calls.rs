@@ -1,7 +1,8 @@
 //! What programs do with a connection, by its number. Numbers are the socket
 //! layer's to keep right: it holds one for as long as it did not close it.
 
-use super::{Marks, NONE, Table, env};
+use super::{Marks, NONE, Slot, Table, env};
+use crate::arch;
 use crate::frame::Frame;
 use crate::stack::core::Core;
 use crate::tcp::{Connection, Disposition, Env};
@@ -45,7 +46,12 @@ impl Table {
     /// Puts bytes into the send queue; how many fitted.
     #[inline]
     pub fn send(&mut self, core: &mut Core, id: u32, data: &[u8]) -> usize {
+        let spread = self.is_spread();
         let slot = &mut self.slots[id as usize];
+        if spread {
+            // What sends and was quiet: its other lines are needed soon, too.
+            arch::prefetch_front(slot, Slot::WARM);
+        }
         if let Some(conn) = &mut slot.conn
             && conn.send_whole(&mut core.pool, &mut core.counters, &core.config.tcp, data)
         {

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod audit;
 mod calls;
 mod config;
@@ -100,10 +101,10 @@ impl Marks {
     }
 }
 
-/// A place in the slab.
+/// A place in the slab: a line of the table's own, and the connection.
 #[derive(Debug)]
+#[repr(C)]
 struct Slot {
-    conn: Option<Connection>,
     /// The wheel wakes this slot no later than then.
     armed: Instant,
     key: FlowKey,
@@ -116,9 +117,13 @@ struct Slot {
     /// Counts the slot's uses, so that a late answer finds no stranger.
     generation: u32,
     marks: Marks,
+    conn: Option<Connection>,
 }
 
 impl Slot {
+    /// Its first bytes, which is what segments touch that nothing is unusual about.
+    const WARM: usize = core::mem::offset_of!(Slot, conn) + Connection::WARM;
+
     fn empty(key: FlowKey) -> Self {
         Self {
             conn: None,
@@ -133,6 +138,7 @@ impl Slot {
     }
 }
 
+const _: () = assert!(core::mem::offset_of!(Slot, conn) == 64, "what is the table's own fills a line");
 const _: () = assert!(size_of::<Slot>() <= 576, "a place is part of an idle connection's price");
 
 /// All TCP of one core.
@@ -142,8 +148,9 @@ pub struct Table {
     free: Vec<u32>,
     live: usize,
     flows: HashTable<u32>,
-    /// The slot that the short way in found last.
+    /// The slot that the short way in found last, or expects next.
     last_found: u32,
+    ahead: ahead::Ahead,
     keyed: Keyed,
     /// The flow that was hashed last, and its hash.
     hashed: Cell<(FlowKey, u64)>,
@@ -202,6 +209,7 @@ impl Table {
             live: 0,
             flows: HashTable::new(),
             last_found: NONE,
+            ahead: ahead::Ahead::new(),
             keyed,
             hashed: Cell::new((FlowKey::NONE, keyed.flow(&FlowKey::NONE))),
             listeners: Listeners::new(keyed),
