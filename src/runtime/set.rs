@@ -499,3 +499,32 @@ fn kernel_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, mark: u64) -> Result<
     let n = unsafe { libc::epoll_ctl(set, op, fd, &mut event) };
     if n < 0 { Err(last_errno()) } else { Ok(()) }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::frame::Arena;
+    use crate::runtime::Config;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn who_only_looks_takes_no_wake_up_from_a_sleeper() {
+        let hub = Hub::new(Config::new("memory"), 1, Arena::heap(1, 2048)).unwrap();
+        let (kernel, never) = (EpollSet::kernel().unwrap(), sys::EventFd::new().unwrap());
+        let set = EpollSet::new(hub, kernel.as_raw_fd(), None).unwrap();
+        set.control_kernel(libc::EPOLL_CTL_ADD, never.fd(), 1, 7).unwrap();
+        let look = || {
+            let mut out = Vec::new();
+            set.look(None, &mut out, 4).unwrap();
+            assert_eq!(out, []);
+        };
+        let woken = || sys::poll_one(kernel.as_raw_fd(), Some(0)).unwrap();
+        set.shared.sleepers.enter();
+        set.shared.wake();
+        look();
+        assert!(woken(), "it is still there for the one who sleeps");
+        assert!(!set.shared.sleepers.leave());
+        look();
+        assert!(!woken(), "there is nobody left to wake");
+    }
+}
