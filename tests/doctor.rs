@@ -76,6 +76,26 @@ fn what_stands_in_the_way_is_a_problem() {
 }
 
 #[test]
+fn interrupts_that_a_killed_one_left_are_told_of() {
+    let bed = Bed::new(1);
+    let (report, _) = doctor(&bed, &[]);
+    assert!(!report.contains(" interrupts "), "{report}");
+    // As busy polling leaves them, and its note: kernels refuse to poll a veth so.
+    let script = format!(
+        "cd /sys/class/net/{}; echo 2 >napi_defer_hard_irqs; echo 200000 >gro_flush_timeout; mkdir -pm 700 /run/ringroad
+         note=/run/ringroad/interrupts-$(readlink /proc/self/ns/net | tr -dc 0-9)-$(cat ifindex)
+         printf 'napi_defer_hard_irqs 0 2\ngro_flush_timeout 30 200000\n' >$note; echo $note",
+        Bed::OUR_IF
+    );
+    let note = bed.in_ours("sh", &["-c", &script]);
+    let (report, status) = doctor(&bed, &[]);
+    let _ = std::fs::remove_file(text_of(&note).trim());
+    assert_eq!(status, 0, "{report}");
+    let told = "left by a ringroad that was killed: napi_defer_hard_irqs is 2 and was 0, gro_flush_timeout is 200000 and was 30";
+    assert_eq!(line(&report, "interrupts"), format!("warning interrupts {told}"));
+}
+
+#[test]
 fn queues_and_firewall_rules_are_warned_of() {
     let bed = Bed::new(2);
     for rule in [

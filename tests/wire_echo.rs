@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::capture::Capture;
 use common::peer::{connect, datagrams, echo_stream, exchange, reset_on_close};
-use common::{Bed, CLIENT, Mode, Side, run};
+use common::{Bed, CLIENT, Mode, Side, run, run_failing};
 
 const ECHO: [&str; 4] = ["--tcp", "7", "--udp", "7"];
 
@@ -28,6 +28,27 @@ fn ping_of_any_size_is_answered() {
         }
         capture.check(mode.address());
     }
+}
+
+#[test]
+fn where_no_napi_is_known_interrupts_stay_as_they_are() {
+    let bed = Bed::new();
+    let values = "cat /sys/class/net/veth0/napi_defer_hard_irqs /sys/class/net/veth0/gro_flush_timeout";
+    let before = bed.shell(Side::Server, values);
+    let spinning = [&ECHO[..], &["--wait", "spin"]].concat();
+    let server = bed.serve("echo", Mode::Owned, &spinning);
+    let why = "no busy polling (queue 0: the kernel knows of no NAPI)";
+    assert!(server.output().contains(why), "{}", server.output());
+    assert_eq!(bed.shell(Side::Server, values), before);
+    drop(server);
+    // Who sleeps is woken by interrupts, and has nothing to say about polling.
+    let server = bed.serve("echo", Mode::Owned, &ECHO);
+    assert!(!server.output().contains("polling"), "{}", server.output());
+    drop(server);
+    let mut demanding = bed.command(Side::Server, env!("CARGO_BIN_EXE_ringroad"));
+    demanding.args(["echo", "-i", "veth0", "--tcp", "7", "--wait", "spin"]).env("RINGROAD_BUSY_POLL", "on");
+    let refused = run_failing(&mut demanding);
+    assert!(refused.contains("veth0: busy polling: queue 0: the kernel knows of no NAPI"), "{refused}");
 }
 
 #[test]

@@ -59,8 +59,10 @@ pub struct rr_config {
     pub xdp_mode: u32,
     /// RR_ON: bind zero-copy or fail; RR_OFF: never; 0: where the driver can.
     pub zero_copy: u32,
-    /// Not used; 0.
-    pub reserved: u32,
+    /// Each turn of a worker polls the driver, and interrupts are put off. RR_ON: of
+    /// workers that spin or are adaptive, or fail; RR_OFF: never; 0: of those that spin,
+    /// where the driver can (zero-copy, one NAPI for both ways).
+    pub busy_poll: u32,
     /// Seed of every random choice, for tests. 0: from the kernel's random numbers.
     pub seed: u64,
 }
@@ -124,6 +126,11 @@ impl rr_config {
             0 => {}
             RR_ON | RR_OFF => to.zero_copy = Some(self.zero_copy == RR_ON),
             _ => knobs.wrong("zero_copy", self.zero_copy, "0, RR_ON or RR_OFF"),
+        }
+        match self.busy_poll {
+            0 => {}
+            RR_ON | RR_OFF => to.busy_poll = Some(self.busy_poll == RR_ON),
+            _ => knobs.wrong("busy_poll", self.busy_poll, "0, RR_ON or RR_OFF"),
         }
         knobs.time(u64::from(self.spin_us) * 1000, &mut to.spin);
         knobs.time(u64::from(self.thread_spin_us) * 1000, &mut to.thread_spin);

@@ -111,6 +111,11 @@ pub struct Config {
     /// Bind zero-copy or fail (`Some(true)`), never (`Some(false)`), or where
     /// the driver can (`None`, default).
     pub zero_copy: Option<bool>,
+    /// Busy polling: each turn of a worker has the kernel poll the driver, and interrupts
+    /// are put off. `None` (default): of workers that spin, where the driver can, which is
+    /// zero-copy with one NAPI for both ways of a queue. `Some(true)`: of adaptive ones,
+    /// too, or the start fails. `Some(false)`: never.
+    pub busy_poll: Option<bool>,
     /// Seed of every random choice. Default: from the kernel's random numbers.
     pub seed: Option<u64>,
     /// Limits and times of TCP.
@@ -135,6 +140,7 @@ impl Default for Config {
             active_ports: 2048,
             mode: Mode::Auto,
             zero_copy: None,
+            busy_poll: None,
             seed: None,
             tcp: tcp::Config::default(),
             table: TableConfig::default(),
@@ -201,7 +207,7 @@ impl Config {
 
     /// From the process's environment: `RINGROAD_INTERFACE`, `_ADDRESS`,
     /// `_GATEWAY`, `_WORKERS`, `_WAIT`, `_SPIN_US`, `_THREAD_SPIN_US`, `_CPUS`,
-    /// `_FRAMES`, `_THREAD_FRAMES`, `_ACTIVE_PORTS`, `_MODE`, `_ZERO_COPY`, `_SEED`,
+    /// `_FRAMES`, `_THREAD_FRAMES`, `_ACTIVE_PORTS`, `_MODE`, `_ZERO_COPY`, `_BUSY_POLL`, `_SEED`,
     /// `_SYN_COOKIES`, `_FAST_OPEN` (both as Linux's sysctls).
     ///
     /// # Errors
@@ -248,19 +254,8 @@ impl Config {
             "THREAD_FRAMES" => self.thread_frames = number(key, value)?,
             "ACTIVE_PORTS" => self.active_ports = number(key, value)?,
             "MODE" => self.mode = value.trim().parse()?,
-            "ZERO_COPY" => {
-                self.zero_copy = match value.trim() {
-                    "auto" => None,
-                    "1" | "on" => Some(true),
-                    "0" | "off" => Some(false),
-                    _ => {
-                        return Err(Error::config(
-                            format!("`{value}` is no choice"),
-                            "use auto, on or off",
-                        ));
-                    }
-                }
-            }
+            "ZERO_COPY" => self.zero_copy = choice(value)?,
+            "BUSY_POLL" => self.busy_poll = choice(value)?,
             "SYN_COOKIES" => {
                 self.table.syn_cookies = match number::<u32>(key, value)? {
                     0 => SynCookies::Off,
@@ -332,6 +327,12 @@ impl Config {
                 "use at most 16384",
             );
         }
+        if self.busy_poll == Some(true) && self.wait == Wait::Block {
+            return no(
+                "busy polling cannot be with wait mode block: who sleeps does not poll".into(),
+                "wait by spin or adaptive, or leave busy polling",
+            );
+        }
         if self.gateway.is_some() && self.addresses.is_empty() {
             return no(
                 "a gateway goes with an address of our own only".into(),
@@ -339,6 +340,16 @@ impl Config {
             );
         }
         Ok(())
+    }
+}
+
+/// `auto`, `on` or `off`.
+fn choice(value: &str) -> Result<Option<bool>> {
+    match value.trim() {
+        "auto" => Ok(None),
+        "1" | "on" => Ok(Some(true)),
+        "0" | "off" => Ok(Some(false)),
+        _ => Err(Error::config(format!("`{value}` is no choice"), "use auto, on or off")),
     }
 }
 
@@ -366,12 +377,13 @@ mod tests {
             ("RINGROAD_CPUS", "1,3-4"),
             ("RINGROAD_SPIN_US", "7"),
             ("RINGROAD_ZERO_COPY", "off"),
+            ("RINGROAD_BUSY_POLL", "off"),
         ])
         .unwrap();
         config.validate().unwrap();
         assert_eq!(config.addresses.len(), 2);
         assert_eq!((config.workers, config.wait, config.spin.as_micros()), (2, Wait::Block, 7));
-        assert_eq!((config.cpus, config.zero_copy), (vec![1, 3, 4], Some(false)));
+        assert_eq!((config.cpus, config.zero_copy, config.busy_poll), (vec![1, 3, 4], Some(false), Some(false)));
     }
 
     #[test]
@@ -386,6 +398,7 @@ mod tests {
             ("RINGROAD_CPUS", "4-2"),
             ("RINGROAD_MODE", "fast"),
             ("RINGROAD_ZERO_COPY", "maybe"),
+            ("RINGROAD_BUSY_POLL", "2"),
             ("RINGROAD_INTERFACES", "veth0"),
         ] {
             let message = vars(&[(name, value)]).unwrap_err().to_string();

@@ -18,6 +18,7 @@ mod link;
 mod mirror;
 mod opening;
 mod patience;
+mod polling;
 mod ports;
 pub mod posix;
 mod program;

@@ -8,6 +8,7 @@ use super::exchange::Exchange;
 use super::hub::Hub;
 use super::kernel::Netlink;
 use super::mirror::Mirror;
+use super::polling::{self, Polling};
 use super::ports::{Guard, PortBook};
 use super::sys;
 use super::program::{App, Program};
@@ -33,6 +34,9 @@ pub struct Runtime {
     hub: &'static Hub,
     threads: Vec<JoinHandle<()>>,
     mode: String,
+    /// Ends when the workers have ended.
+    #[expect(dead_code, reason = "its drop puts the interface's interrupts back")]
+    polling: Polling,
 }
 
 impl Runtime {
@@ -61,7 +65,8 @@ impl Runtime {
                 "give it one (`ip address add`), or name one of our own (--address)",
             ));
         }
-        let (steering, devices) = xdp::open(&xdp_config(&config, &addresses, owned)).map_err(|e| Error::new("", e, ""))?;
+        let (steering, mut devices) = xdp::open(&xdp_config(&config, &addresses, owned)).map_err(|e| Error::new("", e, ""))?;
+        let polling = polling::begin(&config, &interface, devices.iter_mut().map(|(device, _)| device))?;
         let list: Vec<IpAddr> = addresses.iter().map(|(ip, _)| *ip).collect();
         let book = match owned {
             true => None,
@@ -86,9 +91,9 @@ impl Runtime {
             let mirror = Some(Mirror::new(netlink, steering.clone(), &name));
             stations.push(Station { device, sockets, fd, mirror, tick: None });
         }
-        let mode = describe(&steering, &stations, owned);
+        let mode = describe(&steering, &stations, owned, &polling);
         let detach: Detach = Arc::new(move || steering.detach());
-        Self::launch(config, stations, detach, mode)
+        Self::launch(config, stations, detach, mode, polling)
     }
 
     /// Starts workers over devices that were opened already: the memory wire, in
@@ -104,7 +109,7 @@ impl Runtime {
                 enter(&mut station.sockets, None, Some(&directory), i);
             }
         }
-        Self::launch(config, stations, Arc::new(|| {}), "memory".to_owned())
+        Self::launch(config, stations, Arc::new(|| {}), "memory".to_owned(), Polling::Unwanted)
     }
 
     fn launch<D: Device + Send + 'static>(
@@ -112,6 +117,7 @@ impl Runtime {
         stations: Vec<Station<D>>,
         detach: Detach,
         mode: String,
+        polling: Polling,
     ) -> Result<Self> {
         let workers = stations.len();
         let Some(first) = stations.first() else {
@@ -120,7 +126,7 @@ impl Runtime {
         let arena = first.sockets.stack.core.pool.arena().clone();
         let cpus = cpus(&config, workers);
         let hub = Hub::new(config, workers, arena).map_err(|e| Error::new("workers", e, ""))?;
-        let mut runtime = Self { hub, threads: Vec::with_capacity(workers), mode };
+        let mut runtime = Self { hub, threads: Vec::with_capacity(workers), mode, polling };
         let exchanges = Exchange::new(workers);
         for (i, (station, exchange)) in stations.into_iter().zip(exchanges).enumerate() {
             let (detach, cpu) = (detach.clone(), cpus.get(i).copied());
@@ -387,12 +393,12 @@ fn device_fd(device: &XdpDevice) -> std::os::fd::RawFd {
     std::os::fd::AsRawFd::as_raw_fd(device)
 }
 
-fn describe(steering: &Steering, stations: &[Station<XdpDevice>], owned: bool) -> String {
+fn describe(steering: &Steering, stations: &[Station<XdpDevice>], owned: bool, polling: &Polling) -> String {
     let attached = steering.mode().map_or_else(|| "detached".into(), |mode| mode.to_string());
     let zero_copy = stations.iter().all(|s| s.device.zero_copy());
     let huge = stations.iter().all(|s| s.device.huge_pages());
     format!(
-        "{attached} XDP, {}, {} address{}",
+        "{attached} XDP, {}, {} address{}{polling}",
         if zero_copy { "zero-copy" } else { "copy" },
         if owned { "owned" } else { "shared" },
         if huge { ", hugepages" } else { "" }

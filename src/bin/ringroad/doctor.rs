@@ -4,6 +4,7 @@
 use ringroad::device::xdp::{
     self, Addresses, Interface, MAX_CHAIN_MTU, MAX_PLAIN_MTU, Steering, XdpConfig, attached, features,
 };
+use ringroad::runtime::kernel::deferral::{Deferral, Places};
 use ringroad::runtime::kernel::ethtool::{Offloads, offloads};
 use ringroad::runtime::kernel::firewall;
 use std::fmt;
@@ -270,6 +271,7 @@ fn about_interface(interface: &Interface, probe: bool) -> Vec<Finding> {
     } else {
         findings.extend(declared_modes(interface));
     }
+    findings.extend(deferred_interrupts(interface));
     if let Ok(offloads) = offloads(&interface.name) {
         findings.extend(about_offloads(interface, &offloads));
     }
@@ -389,6 +391,16 @@ fn probe_modes(interface: &Interface) -> Vec<Finding> {
             vec![mode, copy(devices.iter().all(|(d, _)| d.zero_copy()), "as opened")]
         }
     }
+}
+
+/// Busy polling puts interrupts off; one that is killed cannot put them back.
+fn deferred_interrupts(interface: &Interface) -> Option<Finding> {
+    let left = Deferral::left_behind(&Places::default(), interface)?;
+    Some(warning(
+        "interrupts",
+        format!("left by a ringroad that was killed: {left}"),
+        format!("the next one on {0} puts it back, or write the old values to /sys/class/net/{0}/...", interface.name),
+    ))
 }
 
 fn about_offloads(interface: &Interface, offloads: &Offloads) -> Vec<Finding> {

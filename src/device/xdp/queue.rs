@@ -1,5 +1,7 @@
 //! One queue: its four rings, and the bursts that go through them.
 
+mod polling;
+
 use super::attach::Steering;
 use super::error::{Error, Result};
 use super::interface::Interface;
@@ -49,6 +51,9 @@ pub struct XdpDevice {
     unkicked: bool,
     /// The interface was found down, or gone, by the last kick.
     down: bool,
+    polling: polling::Polling,
+    /// Places of the TX ring.
+    tx_ring: u32,
     joiner: Joiner,
     scratch: Box<[FrameDesc; BURST]>,
     figures: Figures,
@@ -69,6 +74,10 @@ pub struct Figures {
     pub rx_invalid: u64,
     /// Received packets of more buffers than [`MOST_PIECES`].
     pub rx_chain_too_long: u64,
+    /// System calls by which the driver was polled.
+    pub polls: u64,
+    /// Times that polling was given up, as nothing left by it.
+    pub polling_given_up: u64,
 }
 
 /// What the kernel counted for a queue's socket (XDP_STATISTICS).
@@ -215,6 +224,8 @@ impl XdpDevice {
             reserve: config.tx_reserve,
             unkicked: false,
             down: false,
+            polling: polling::Polling::default(),
+            tx_ring: config.tx_ring,
             joiner: Joiner::default(),
             scratch: Box::new([FrameDesc::default(); BURST]),
             figures: Figures::default(),
@@ -373,6 +384,9 @@ impl XdpDevice {
 
     /// Tells the kernel that the TX ring has something.
     fn kick(&mut self) {
+        if self.polling.on {
+            return self.poll_driver();
+        }
         if !self.unkicked {
             return;
         }
@@ -383,26 +397,14 @@ impl XdpDevice {
         let mut free = self.tx.nb_free_exact();
         for _ in 0..KICKS {
             self.figures.kicks += 1;
-            // SAFETY: an empty message, no pointers.
-            let n = unsafe {
-                libc::sendto(
-                    self.tx.fd().as_raw_fd(),
-                    core::ptr::null(),
-                    0,
-                    libc::MSG_DONTWAIT,
-                    core::ptr::null(),
-                    0,
-                )
-            };
-            if n >= 0 {
+            let Some(why) = self.send_empty() else {
                 self.unkicked = false;
-                self.down = false;
                 return;
-            }
-            match io::Error::last_os_error().raw_os_error() {
+            };
+            match why {
                 // More to send than one call does; or no room for completions or
                 // socket buffers, which later turns find.
-                Some(libc::EAGAIN) => {
+                libc::EAGAIN => {
                     self.figures.kicks_again += 1;
                     let now = self.tx.nb_free_exact();
                     if now == free {
@@ -410,20 +412,31 @@ impl XdpDevice {
                     }
                     free = now;
                 }
-                Some(libc::EBUSY) => self.figures.tx_dropped += 1, // completed, not sent
-                Some(libc::EINTR) => {}
-                Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => {
-                    self.down = true;
-                    return;
-                }
+                libc::EBUSY => self.figures.tx_dropped += 1, // completed, not sent
+                libc::EINTR => {}
                 _ => return, // ENOBUFS: the next turn tries again
             }
         }
     }
 
+    /// An empty message, by which the kernel looks at the TX ring: what went wrong.
+    fn send_empty(&mut self) -> Option<libc::c_int> {
+        // SAFETY: an empty message, no pointers.
+        let n = unsafe {
+            libc::sendto(self.as_raw_fd(), core::ptr::null(), 0, libc::MSG_DONTWAIT, core::ptr::null(), 0)
+        };
+        let why = (n < 0).then(|| io::Error::last_os_error().raw_os_error().unwrap_or(0));
+        match why {
+            None => self.down = false,
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => self.down = true,
+            Some(_) => {}
+        }
+        why
+    }
+
     /// Wakes a driver that ran out of frames and sleeps.
     fn wake_fill(&self) {
-        if self.fill.needs_wakeup() {
+        if !self.polling.on && self.fill.needs_wakeup() {
             // SAFETY: an empty read, no pointers.
             unsafe {
                 libc::recvfrom(

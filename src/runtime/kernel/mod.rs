@@ -5,9 +5,11 @@
 //! kinds of message and a dozen attributes are needed, some of them newer
 //! (NTF_EXT_MANAGED) than what the crates know.
 
+pub mod deferral;
 pub mod ethtool;
 pub mod firewall;
 mod mirror;
+pub mod napi;
 mod netlink;
 pub mod ports;
 

@@ -1,0 +1,219 @@
+//! How long an interface's interrupts are put off (`napi_defer_hard_irqs`,
+//! `gro_flush_timeout`): set while somebody polls it, and put back.
+//!
+//! What was there before is written to a note first, one for each interface. Who
+//! uses an interface holds a shared lock on its note; the first one notes and sets,
+//! the last one puts back. A killed process loses its lock, but its note stays: the
+//! next one to start on the interface takes what was there before from it. A value
+//! that somebody else changed meanwhile is left as it is.
+
+use crate::device::xdp::Interface;
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is set, in this order.
+const NAMES: [&str; 2] = ["napi_defer_hard_irqs", "gro_flush_timeout"];
+/// So often is looked again where another one is just beginning or ending.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Where the values and the notes are.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// A directory for each interface, as `/sys/class/net`.
+    pub interfaces: PathBuf,
+    /// The directory of the notes.
+    pub notes: PathBuf,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { interfaces: "/sys/class/net".into(), notes: "/run/ringroad".into() }
+    }
+}
+
+/// How long interrupts are put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Values {
+    /// After so many polls without a packet interrupts are on again.
+    pub polls: u32,
+    /// When the kernel polls by itself if nobody else has, in nanoseconds.
+    pub timeout: u64,
+}
+
+/// One of the values: what it was, and what it was set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    before: u64,
+    set: u64,
+}
+
+/// The interrupts of an interface are put off as long as this lives.
+#[derive(Debug)]
+pub struct Deferral {
+    directory: PathBuf,
+    note: File,
+    /// A forked child has a copy of this, which is none.
+    process: u32,
+}
+
+impl Deferral {
+    /// Puts the interface's interrupts off. Where another process does already, its
+    /// values stay.
+    ///
+    /// # Errors
+    /// The interface is not in sysfs (that shows another network namespace), or the
+    /// values or the note cannot be written. Nothing is changed then.
+    pub fn begin(places: &Places, interface: &Interface, values: Values) -> io::Result<Self> {
+        let directory = directory(places, interface)?;
+        let note = open_note(places, interface.index)?;
+        let mut this = Self { directory, note, process: std::process::id() };
+        for _ in 0..TRIES {
+            if this.note.try_lock().is_ok() {
+                let begun = this.set(values);
+                if begun.is_err() {
+                    this.put_back();
+                }
+                // Before others may come in, the note tells all.
+                this.note.lock_shared()?;
+                return begun.map(|()| this);
+            }
+            this.note.lock_shared()?;
+            if !this.read_note()?.is_empty() {
+                return Ok(this);
+            }
+            // The last one went in between, or another one has yet to begin.
+            this.note.unlock()?;
+            std::thread::sleep(PAUSE);
+        }
+        Err(io::Error::from(io::ErrorKind::WouldBlock))
+    }
+
+    /// What a killed process left behind on the interface, in words; `None` where
+    /// nothing is, or somebody uses it.
+    pub fn left_behind(places: &Places, interface: &Interface) -> Option<String> {
+        let directory = directory(places, interface).ok()?;
+        let note = File::open(note_path(places, interface.index)).ok()?;
+        note.try_lock().ok()?;
+        let mut this = Self { directory, note, process: 0 };
+        let changes = this.read_note().ok()?;
+        let mut text = String::new();
+        for (name, change) in NAMES.iter().zip(changes) {
+            if this.value(name).is_ok_and(|now| now == change.set && now != change.before) {
+                let comma = if text.is_empty() { "" } else { ", " };
+                let _ = write!(text, "{comma}{name} is {} and was {}", change.set, change.before);
+            }
+        }
+        (!text.is_empty()).then_some(text)
+    }
+
+    fn value(&self, name: &str) -> io::Result<u64> {
+        number(&fs::read_to_string(self.directory.join(name))?)
+    }
+
+    fn set(&mut self, values: Values) -> io::Result<()> {
+        let noted = self.read_note()?;
+        let mut changes = [Change { before: 0, set: 0 }; NAMES.len()];
+        for (i, (name, set)) in NAMES.iter().zip([u64::from(values.polls), values.timeout]).enumerate() {
+            let now = self.value(name)?;
+            // A note that nobody holds is of one that was killed.
+            let left = noted.get(i).filter(|left| left.set == now);
+            changes[i] = Change { before: left.map_or(now, |left| left.before), set };
+        }
+        self.write_note(&changes)?;
+        for (name, change) in NAMES.iter().zip(&changes) {
+            fs::write(self.directory.join(name), change.set.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Puts back what has still the value that it was set to. A note that could not
+    /// be followed stays, for the next one.
+    fn put_back(&mut self) {
+        let mut failed = false;
+        for (name, change) in NAMES.iter().zip(self.read_note().unwrap_or_default()) {
+            if self.value(name).is_ok_and(|now| now == change.set) {
+                failed |= fs::write(self.directory.join(name), change.before.to_string()).is_err();
+            }
+        }
+        if !failed {
+            let _ = self.note.set_len(0);
+        }
+    }
+
+    /// The changes that the note tells of: all, or none.
+    fn read_note(&mut self) -> io::Result<Vec<Change>> {
+        let mut text = String::new();
+        self.note.rewind()?;
+        self.note.read_to_string(&mut text)?;
+        let change = |(line, name): (&str, &&str)| {
+            let mut words = line.split(' ');
+            let named = words.next()? == *name;
+            let (before, set) = (number(words.next()?).ok()?, number(words.next()?).ok()?);
+            named.then_some(Change { before, set })
+        };
+        let changes: Vec<Change> = text.lines().zip(&NAMES).map_while(change).collect();
+        Ok(if changes.len() == NAMES.len() { changes } else { Vec::new() })
+    }
+
+    fn write_note(&mut self, changes: &[Change]) -> io::Result<()> {
+        let mut text = String::new();
+        for (name, Change { before, set }) in NAMES.iter().zip(changes) {
+            let _ = writeln!(text, "{name} {before} {set}");
+        }
+        self.note.rewind()?;
+        self.note.set_len(0)?;
+        self.note.write_all(text.as_bytes())
+    }
+}
+
+impl Drop for Deferral {
+    fn drop(&mut self) {
+        // A lock that others share cannot be made one's own.
+        if self.process == std::process::id() && self.note.try_lock().is_ok() {
+            self.put_back();
+        }
+    }
+}
+
+fn number(text: &str) -> io::Result<u64> {
+    text.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// The interface's directory, if it is this one and not another namespace's of the
+/// same name: sysfs shows the namespace in which it was mounted.
+fn directory(places: &Places, interface: &Interface) -> io::Result<PathBuf> {
+    let directory = places.interfaces.join(&interface.name);
+    let read = |name| Ok::<_, io::Error>(fs::read_to_string(directory.join(name))?.trim().to_owned());
+    let mac = interface.mac.map(|byte| format!("{byte:02x}")).join(":");
+    if read("ifindex")? != interface.index.to_string() || read("address")? != mac {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "sysfs shows another network namespace"));
+    }
+    Ok(directory)
+}
+
+fn note_path(places: &Places, interface: u32) -> PathBuf {
+    // The number of the thread's namespace, as `net:[4026531840]`.
+    let namespace = fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
+    let digits: String = namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+    places.notes.join(format!("interrupts-{digits}-{interface}"))
+}
+
+/// Nobody else may read it: who can, can hold its lock.
+fn open_note(places: &Places, interface: u32) -> io::Result<File> {
+    let made = DirBuilder::new().mode(0o700).create(&places.notes);
+    match made {
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
+        _ => {}
+    }
+    let path = note_path(places, interface);
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+#[path = "deferral/tests.rs"]
+mod tests;

@@ -1,0 +1,198 @@
+//! Values put off and put back, in directories that look like sysfs.
+
+use super::*;
+use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+
+const OURS: Values = Values { polls: 2, timeout: 200_000 };
+
+/// A directory of interfaces with one in it, and one of notes.
+struct Fake {
+    root: PathBuf,
+    places: Places,
+}
+
+fn interface() -> Interface {
+    Interface {
+        name: "eth7".into(),
+        index: 7,
+        mac: [2, 0, 0, 0, 0, 0xab],
+        mtu: 1500,
+        up: true,
+        running: true,
+        loopback: false,
+        driver: "igb".into(),
+        rx_queues: 1,
+        tx_queues: 1,
+    }
+}
+
+impl Fake {
+    fn new(name: &str, polls: u64, timeout: u64) -> Self {
+        let root = std::env::temp_dir().join(format!("ringroad-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        let places = Places { interfaces: root.join("net"), notes: root.join("notes") };
+        fs::create_dir_all(places.interfaces.join("eth7")).unwrap();
+        let fake = Self { root, places };
+        fake.write("ifindex", "7\n");
+        fake.write("address", "02:00:00:00:00:ab\n");
+        fake.write(NAMES[0], &format!("{polls}\n"));
+        fake.write(NAMES[1], &format!("{timeout}\n"));
+        fake
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.places.interfaces.join("eth7").join(name), text).unwrap();
+    }
+
+    fn values(&self) -> [u64; 2] {
+        NAMES.map(|name| number(&fs::read_to_string(self.places.interfaces.join("eth7").join(name)).unwrap()).unwrap())
+    }
+
+    fn begin(&self) -> io::Result<Deferral> {
+        Deferral::begin(&self.places, &interface(), OURS)
+    }
+
+    fn left_behind(&self) -> Option<String> {
+        Deferral::left_behind(&self.places, &interface())
+    }
+
+    fn note(&self) -> String {
+        fs::read_to_string(note_path(&self.places, 7)).unwrap()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+/// Ends as a killed process does: its lock goes, and nothing else happens.
+fn kill(mut deferral: Deferral) {
+    deferral.process = 0;
+}
+
+#[test]
+fn values_are_set_and_put_back() {
+    let fake = Fake::new("once", 1, 30);
+    for _ in 0..2 {
+        let deferral = fake.begin().unwrap();
+        assert_eq!(fake.values(), [2, 200_000]);
+        assert_eq!(fake.left_behind(), None, "somebody uses it");
+        drop(deferral);
+        assert_eq!(fake.values(), [1, 30]);
+        assert_eq!(fake.note(), "");
+    }
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&fake.places.notes), mode(&note_path(&fake.places, 7))), (0o700, 0o600));
+}
+
+#[test]
+fn the_last_of_several_puts_back() {
+    let fake = Fake::new("several", 0, 0);
+    let first = fake.begin().unwrap();
+    // The second one neither takes the first's values for the original ones ...
+    let other = Values { polls: 9, timeout: 9 };
+    let second = Deferral::begin(&fake.places, &interface(), other).unwrap();
+    assert_eq!(fake.values(), [2, 200_000]);
+    drop(first);
+    // ... nor loses them when the first one ends.
+    assert_eq!(fake.values(), [2, 200_000]);
+    let third = fake.begin().unwrap();
+    drop(second);
+    assert_eq!(fake.values(), [2, 200_000]);
+    drop(third);
+    assert_eq!(fake.values(), [0, 0]);
+}
+
+#[test]
+fn what_a_killed_one_left_is_known_to_the_next() {
+    let fake = Fake::new("killed", 1, 30);
+    kill(fake.begin().unwrap());
+    assert_eq!(fake.values(), [2, 200_000]);
+    let told = "napi_defer_hard_irqs is 2 and was 1, gro_flush_timeout is 200000 and was 30";
+    assert_eq!(fake.left_behind().as_deref(), Some(told));
+    kill(fake.begin().unwrap());
+    drop(fake.begin().unwrap());
+    assert_eq!(fake.values(), [1, 30]);
+    assert_eq!(fake.left_behind(), None);
+}
+
+#[test]
+fn one_killed_beside_another_is_put_back_by_that() {
+    let fake = Fake::new("beside", 0, 0);
+    let (first, second) = (fake.begin().unwrap(), fake.begin().unwrap());
+    kill(first);
+    assert_eq!(fake.values(), [2, 200_000]);
+    drop(second);
+    assert_eq!(fake.values(), [0, 0]);
+}
+
+#[test]
+fn what_somebody_else_set_stays() {
+    let fake = Fake::new("else", 0, 0);
+    let deferral = fake.begin().unwrap();
+    fake.write(NAMES[1], "5000");
+    drop(deferral);
+    assert_eq!(fake.values(), [0, 5000]);
+    // Also behind a killed one: the note is no longer true of that value.
+    kill(fake.begin().unwrap());
+    fake.write(NAMES[0], "7");
+    assert_eq!(fake.left_behind().unwrap(), "gro_flush_timeout is 200000 and was 5000");
+    drop(fake.begin().unwrap());
+    assert_eq!(fake.values(), [7, 5000]);
+}
+
+#[test]
+fn a_note_that_cannot_be_is_none() {
+    let fake = Fake::new("nonsense", 3, 4);
+    for text in ["", "nonsense", "napi_defer_hard_irqs 1 3\n", "napi_defer_hard_irqs 1 3\ngro_flush_timeout 1"] {
+        drop(fake.begin().unwrap());
+        fs::write(note_path(&fake.places, 7), text).unwrap();
+        assert_eq!(fake.left_behind(), None, "{text}");
+        drop(fake.begin().unwrap());
+        assert_eq!(fake.values(), [3, 4], "{text}");
+    }
+}
+
+#[test]
+fn another_interface_of_the_name_is_not_touched() {
+    let fake = Fake::new("other", 0, 0);
+    fake.write("address", "02:00:00:00:00:ac");
+    assert_eq!(fake.begin().unwrap_err().kind(), io::ErrorKind::NotFound);
+    fake.write("address", "02:00:00:00:00:ab");
+    fake.write("ifindex", "8");
+    assert_eq!(fake.begin().unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(fake.values(), [0, 0]);
+}
+
+#[test]
+fn where_a_value_cannot_be_set_none_is() {
+    let fake = Fake::new("half", 0, 0);
+    let second = fake.places.interfaces.join("eth7").join(NAMES[1]);
+    fs::remove_file(&second).unwrap();
+    fs::create_dir(&second).unwrap(); // nobody can write to it, not even root
+    assert!(fake.begin().is_err());
+    fs::remove_dir(&second).unwrap();
+    fs::write(&second, "0").unwrap();
+    assert_eq!(fake.values(), [0, 0]);
+    assert_eq!(fake.note(), "");
+}
+
+#[test]
+fn beginners_at_the_same_time_agree() {
+    let fake = Fake::new("crowd", 1, 30);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let deferral = fake.begin().unwrap();
+                    assert_eq!(fake.values(), [2, 200_000]);
+                    drop(deferral);
+                }
+            });
+        }
+    });
+    assert_eq!(fake.values(), [1, 30]);
+}
