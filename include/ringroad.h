@@ -105,8 +105,10 @@ struct rr_config {
     uint32_t xdp_mode;
     // RR_ON: bind zero-copy or fail; RR_OFF: never; 0: where the driver can.
     uint32_t zero_copy;
-    // Not used; 0.
-    uint32_t reserved;
+    // Each turn of a worker polls the driver, and interrupts are put off. RR_ON: of
+    // workers that spin or are adaptive, or fail; RR_OFF: never; 0: of those that spin,
+    // where the driver can (zero-copy, one NAPI for both ways).
+    uint32_t busy_poll;
     // Seed of every random choice, for tests. 0: from the kernel's random numbers.
     uint64_t seed;
 };

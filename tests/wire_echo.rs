@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::capture::Capture;
 use common::peer::{connect, datagrams, echo_stream, exchange, reset_on_close};
-use common::{Bed, CLIENT, Mode, Side, run, run_failing};
+use common::{Bed, CLIENT, Mode, Program, RINGROAD, Side, run, run_failing};
 
 const ECHO: [&str; 4] = ["--tcp", "7", "--udp", "7"];
 
@@ -45,10 +45,39 @@ fn where_no_napi_is_known_interrupts_stay_as_they_are() {
     let server = bed.serve("echo", Mode::Owned, &ECHO);
     assert!(!server.output().contains("polling"), "{}", server.output());
     drop(server);
-    let mut demanding = bed.command(Side::Server, env!("CARGO_BIN_EXE_ringroad"));
+    let mut demanding = bed.command(Side::Server, RINGROAD);
     demanding.args(["echo", "-i", "veth0", "--tcp", "7", "--wait", "spin"]).env("RINGROAD_BUSY_POLL", "on");
     let refused = run_failing(&mut demanding);
     assert!(refused.contains("veth0: busy polling: queue 0: the kernel knows of no NAPI"), "{refused}");
+}
+
+#[test]
+fn what_the_rings_could_not_take_is_told_at_the_end() {
+    let bed = Bed::new();
+    let mut command = bed.command(Side::Server, RINGROAD);
+    command.args(["echo", "-i", "veth0", "--udp", "7"]).env("RINGROAD_FRAMES", "512"); // rings of 128
+    let mut server = Program::start(command);
+    server.wait_for("ready");
+    let socket = datagrams(&bed, &at(Mode::Shared, 7));
+    let mut buffer = [0; 64];
+    socket.send(&[7; 64]).unwrap();
+    assert_eq!(socket.recv(&mut buffer).unwrap(), 64);
+    server.signal(libc::SIGSTOP);
+    for _ in 0..500 {
+        socket.send(&[7; 64]).unwrap();
+    }
+    server.signal(libc::SIGCONT);
+    let told = server.stop();
+    let line = told.lines().find(|l| l.starts_with("lost or sent again: ")).unwrap_or_else(|| panic!("{told}"));
+    let lost = line.split([' ', ',']).skip_while(|w| *w != "xsk_rx_dropped").nth(1).unwrap().parse::<u32>();
+    assert!((500 - 128..500).contains(&lost.unwrap()), "{told}");
+    assert!(told.contains("RINGROAD_FRAMES"), "{told}");
+
+    let mut server = bed.serve("echo", Mode::Shared, &ECHO);
+    socket.send(&[7; 64]).unwrap();
+    assert_eq!(socket.recv(&mut buffer).unwrap(), 64);
+    let told = server.stop();
+    assert!(!told.contains("lost"), "{told}");
 }
 
 #[test]

@@ -46,4 +46,10 @@ pub trait Device {
 
     /// Gives the device frames to fill.
     fn refill(&mut self, pool: &mut Pool);
+
+    /// How many packets were lost here, and what else went wrong, by name; what never
+    /// happened may be left out.
+    fn losses(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }

@@ -7,6 +7,7 @@ use super::channel::Channel;
 use super::config::Config;
 use super::epoll::SetShared;
 use super::link::Link;
+use super::losses::Losses;
 use super::sleep::Sleeper;
 use crate::frame::Arena;
 use crate::errno::Errno;
@@ -45,6 +46,8 @@ pub(super) struct Seat {
     /// as its last act, Acquire by whoever waits for an answer: a call that was
     /// not answered by then never will be).
     pub down: AtomicBool,
+    /// What the worker's queue and stack lost, told when it ends.
+    pub losses: OnceLock<Losses>,
 }
 
 impl Seat {
@@ -90,6 +93,7 @@ impl Hub {
                 door: SegQueue::new(),
                 hungry: CachePadded::default(),
                 down: AtomicBool::new(false),
+                losses: OnceLock::new(),
             })
         };
         Ok(Box::leak(Box::new(Self {

@@ -15,6 +15,7 @@ mod exchange;
 mod hub;
 pub mod kernel;
 mod link;
+mod losses;
 mod mirror;
 mod opening;
 mod patience;
@@ -34,6 +35,7 @@ pub mod zero_copy;
 
 pub use config::{Config, Mode, Wait};
 pub use error::Error;
+pub use losses::Losses;
 pub use mirror::Mirror;
 pub use program::App;
 pub use start::{Runtime, Stopper, run};

@@ -7,6 +7,7 @@ use super::error::{Error, Result};
 use super::exchange::Exchange;
 use super::hub::Hub;
 use super::kernel::Netlink;
+use super::losses::Losses;
 use super::mirror::Mirror;
 use super::polling::{self, Polling};
 use super::ports::{Guard, PortBook};
@@ -226,14 +227,20 @@ impl Runtime {
     }
 
     /// Closes what connections there are within `bound`, then ends the workers
-    /// and detaches.
-    pub fn shutdown(mut self, bound: Duration) {
+    /// and detaches. What was lost meanwhile, or had to be sent again, by name, all
+    /// workers together.
+    pub fn shutdown(mut self, bound: Duration) -> Losses {
         self.hub.uninstall();
         let until = Instant::now() + bound;
         while Instant::now() < until && !self.is_quiet() {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.end();
+        let mut all = Losses::default();
+        for seat in &self.hub.seats {
+            all.add(seat.losses.get().into_iter().flat_map(|losses| losses.0.clone()));
+        }
+        all
     }
 
     /// True where no worker has a connection any more.
@@ -319,10 +326,14 @@ fn seed(config: &Config) -> Result<u64> {
     }
 }
 
+/// Places of a ring, at most: as many as the rings of cards have.
+const MOST_PLACES: u32 = 8192;
+
 fn xdp_config(config: &Config, addresses: &[(IpAddr, u8)], owned: bool) -> XdpConfig {
     let list = addresses.iter().map(|(ip, _)| *ip).collect();
     let addresses = if owned { Addresses::Owned(list) } else { Addresses::Shared(list) };
-    let ring = (config.frames / 4).min(2048);
+    // As many as may come while the worker is away: of a burst, one for each connection.
+    let ring = (config.frames / 4).min(MOST_PLACES);
     XdpConfig {
         queues: (0..config.workers as u32).collect(),
         frames_per_queue: config.frames,

@@ -10,6 +10,7 @@ use super::desk::Desk;
 use super::descriptors::{Owner, local_state};
 use super::exchange::Exchange;
 use super::hub::{Hub, Seat};
+use super::losses::Losses;
 use super::mirror::Mirror;
 use super::patience::Patience;
 use super::program::Program;
@@ -363,6 +364,8 @@ impl<D: Device + 'static> Worker<D> {
             (*this).core.end_program();
             (*this).receive_half();
             (*this).send_half();
+            let losses = Losses::of(&(*this).device, &(*this).core.sockets.stack.core.counters);
+            let _ = (*this).core.seat.losses.set(losses);
         }
     }
 

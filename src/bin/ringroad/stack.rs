@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use ringroad::runtime::{self, App, Config, Runtime};
+use ringroad::runtime::{self, App, Config, Losses, Runtime};
 use ringroad::socket::linux::{AF_INET, SO_REUSEPORT, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET};
 use ringroad::socket::{Handle, Sockets};
 use ringroad::time::{Duration, Instant};
@@ -86,10 +86,20 @@ pub fn serve<A: App + 'static>(
         }
     };
     let result = runtime.run(made);
-    runtime.shutdown(GOODBYE);
+    tell(&runtime.shutdown(GOODBYE));
     match failure.try_recv() {
         Ok(why) => Err(why),
         Err(_) => result.map(|()| ExitCode::SUCCESS).map_err(|e| e.to_string()),
+    }
+}
+
+/// Says what was lost, if anything was.
+pub fn tell(losses: &Losses) {
+    if !losses.0.is_empty() {
+        println!("lost or sent again: {losses}");
+    }
+    if losses.0.contains_key("xsk_rx_dropped") || losses.0.contains_key("xsk_rx_ring_full") {
+        println!("packets came while the rings were full: more frames (RINGROAD_FRAMES) make them longer");
     }
 }
 

@@ -1,6 +1,9 @@
 //! One queue: its four rings, and the bursts that go through them.
 
+mod figures;
 mod polling;
+
+pub use figures::{Figures, Statistics};
 
 use super::attach::Steering;
 use super::error::{Error, Result};
@@ -57,44 +60,6 @@ pub struct XdpDevice {
     joiner: Joiner,
     scratch: Box<[FrameDesc; BURST]>,
     figures: Figures,
-}
-
-/// What a device counted by itself. The figures only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// System calls that asked the kernel to send.
-    pub kicks: u64,
-    /// Kicks that sent a part and had to be repeated (EAGAIN).
-    pub kicks_again: u64,
-    /// Packets that the kernel completed without sending them (EBUSY).
-    pub tx_dropped: u64,
-    /// Transmissions refused as invalid before they got into the ring.
-    pub tx_invalid: u64,
-    /// Received descriptors that cannot be.
-    pub rx_invalid: u64,
-    /// Received packets of more buffers than [`MOST_PIECES`].
-    pub rx_chain_too_long: u64,
-    /// System calls by which the driver was polled.
-    pub polls: u64,
-    /// Times that polling was given up, as nothing left by it.
-    pub polling_given_up: u64,
-}
-
-/// What the kernel counted for a queue's socket (XDP_STATISTICS).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Received packets dropped for other reasons than the ones below.
-    pub rx_dropped: u64,
-    /// Received packets dropped because of an invalid fill descriptor.
-    pub rx_invalid: u64,
-    /// Invalid descriptors in the TX ring: each one is a frame lost for ever.
-    pub tx_invalid: u64,
-    /// Received packets dropped because the RX ring was full.
-    pub rx_ring_full: u64,
-    /// Times a packet found the fill ring empty.
-    pub fill_ring_empty: u64,
-    /// Times the driver found the TX ring empty.
-    pub tx_ring_empty: u64,
 }
 
 fn set_option<T>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: T) -> io::Result<()> {
@@ -554,6 +519,11 @@ impl Device for XdpDevice {
         if missing >= (BURST as u32 / 2).min(self.fill_target.div_ceil(4)) {
             self.refill_to_target(pool);
         }
+    }
+
+    fn losses(&self) -> Vec<(&'static str, u64)> {
+        let (ours, kernels) = (self.figures, self.statistics().unwrap_or_default());
+        ours.losses().into_iter().chain(kernels.losses()).collect()
     }
 }
 

@@ -17,7 +17,7 @@ use ringroad::time::{Duration, Instant};
 
 use super::driver::{Driver, Transport};
 use super::engine::Protocol;
-use crate::stack::GOODBYE;
+use crate::stack::{GOODBYE, tell};
 
 /// Events taken in one turn.
 const EVENTS: usize = 256;
@@ -121,7 +121,7 @@ pub fn run(config: Config, driver: Driver) -> Result<(Driver, io::Result<()>, St
     let runtime = Runtime::start(config).map_err(|e| e.to_string())?;
     let mode = runtime.mode().to_string();
     let ran = runtime.run(make);
-    runtime.shutdown(GOODBYE);
+    tell(&runtime.shutdown(GOODBYE));
     ran.map_err(|e| e.to_string())?;
     let (driver, result) = result.try_recv().map_err(|_| "the worker ended before the load did".to_string())?;
     Ok((driver, result, mode))
