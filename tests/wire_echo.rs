@@ -81,6 +81,23 @@ fn what_the_rings_could_not_take_is_told_at_the_end() {
 }
 
 #[test]
+fn ipv6_addresses_are_no_hindrance_and_no_help() {
+    let bed = Bed::new();
+    let add = "sysctl -qw net.ipv6.conf.veth0.disable_ipv6=0; ip -6 address add fe80::77/64 dev veth0 nodad
+        ip -6 address add fd77::1/64 dev veth0 nodad; ip -6 -o address show dev veth0";
+    let shown = bed.shell(Side::Server, add);
+    assert!(shown.contains("fe80::77/64") && shown.contains("fd77::1/64"), "{shown}");
+    let server = bed.serve("echo", Mode::Shared, &ECHO);
+    echo_stream(connect(&bed, &at(Mode::Shared, 7)), 8, true);
+    // Their ports stay with the kernel, as what comes to them does.
+    bed.inside(Side::Server, || drop(std::net::TcpListener::bind("[fd77::1]:7").unwrap()));
+    drop(server);
+    bed.shell(Side::Server, "ip -4 address flush dev veth0");
+    let refused = run_failing(bed.command(Side::Server, RINGROAD).args(["echo", "-i", "veth0", "--tcp", "7"]));
+    assert!(refused.contains("veth0: there is no IPv4 address; give the interface one"), "{refused}");
+}
+
+#[test]
 fn datagrams_come_back_whole() {
     for mode in Mode::BOTH {
         let bed = Bed::new();

@@ -59,16 +59,18 @@ impl Runtime {
         let first = netlink().map_err(system("netlink"))?;
         let owned = !config.addresses.is_empty();
         let addresses = if owned { config.addresses.clone() } else { first.addresses().to_vec() };
-        if addresses.is_empty() {
+        if !addresses.iter().any(|(ip, _)| ip.is_ipv4()) {
             return Err(Error::new(
                 name,
-                "the interface has no address",
-                "give it one (`ip address add`), or name one of our own (--address)",
+                "there is no IPv4 address",
+                "give the interface one (`ip address add`), or name one of our own (--address)",
             ));
         }
         let (steering, mut devices) = xdp::open(&xdp_config(&config, &addresses, owned)).map_err(|e| Error::new("", e, ""))?;
         let polling = polling::begin(&config, &interface, devices.iter_mut().map(|(device, _)| device))?;
-        let list: Vec<IpAddr> = addresses.iter().map(|(ip, _)| *ip).collect();
+        // IPv6 stays with the kernel, and so do its ports (bind would refuse a link-local
+        // address: it needs the interface's number as well).
+        let list: Vec<IpAddr> = addresses.iter().map(|(ip, _)| *ip).filter(IpAddr::is_ipv4).collect();
         let book = match owned {
             true => None,
             false => Some(Arc::new(PortBook::new(steering.clone(), list, config.active_ports).map_err(
