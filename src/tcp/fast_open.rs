@@ -4,7 +4,7 @@
 
 use super::connection::{Bits, Connection};
 use super::jumbo::limits;
-use super::output::Full;
+use super::burst::Stop;
 use super::template::Fields;
 use super::timers::Timer;
 use super::types::{Disposition, Env, Events, State};
@@ -139,7 +139,7 @@ impl Connection {
         env: &mut Env,
         fields: Fields,
         options: &[u8],
-    ) -> Option<Result<(), Full>> {
+    ) -> Option<Result<(), Stop>> {
         let fresh = self.hot.snd_nxt == self.cold.iss && self.hot.state == State::SynSent;
         let f = self.cold.fast_open.as_mut().filter(|f| fresh && f.carries)?;
         let seg = self.hot.send.front()?;

@@ -138,6 +138,17 @@ impl<T> Few<T> {
         self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
+    /// Those from the `i`th on.
+    #[inline(always)]
+    pub fn tail_mut(&mut self, i: usize) -> impl Iterator<Item = &mut T> {
+        let first = if i == 0 { self.first.as_mut() } else { None };
+        let rest = self.rest.iter_mut().flat_map(move |rest| {
+            let from = i.saturating_sub(1).min(rest.len());
+            rest.range_mut(from..)
+        });
+        first.into_iter().chain(rest)
+    }
+
     #[cfg(test)]
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.first.iter_mut().chain(self.rest.iter_mut().flat_map(|rest| rest.iter_mut()))
@@ -202,6 +213,7 @@ mod tests {
                 prop_assert_eq!(few.get(i).copied(), model.get(i).copied());
                 prop_assert_eq!(few.get_mut(i).copied(), model.get(i).copied());
                 prop_assert_eq!(few.back_mut().copied(), model.back().copied());
+                prop_assert!(few.tail_mut(i).map(|x| *x).eq(model.iter().skip(i).copied()));
                 prop_assert_eq!(few.only().is_some(), model.len() == 1);
             }
             prop_assert!(few.drain().eq(model));

@@ -2,7 +2,7 @@
 
 use super::connection::{Bits, Connection};
 use super::input::Arrival;
-use super::output::Full;
+use super::burst::Stop;
 use super::template::Fields;
 use super::timers::Timer;
 use super::types::{Disposition, Env, Events, State};
@@ -207,7 +207,7 @@ impl Connection {
     }
 
     /// Sends the SYN or SYN-ACK that is due, or an ACK in SYN-RECEIVED.
-    pub(super) fn flush_handshake(&mut self, env: &mut Env) -> Result<(), Full> {
+    pub(super) fn flush_handshake(&mut self, env: &mut Env) -> Result<(), Stop> {
         if self.hot.bits.contains(Bits::SYN_DUE) {
             self.send_syn(env)?;
         }
@@ -218,7 +218,7 @@ impl Connection {
         if self.hot.bits.contains(Bits::ACK_NOW) { self.send_acks(env) } else { Ok(()) }
     }
 
-    pub(super) fn send_syn(&mut self, env: &mut Env) -> Result<(), Full> {
+    pub(super) fn send_syn(&mut self, env: &mut Env) -> Result<(), Stop> {
         if env.tx.room() == 0 {
             return Err(self.out_of_queue(env));
         }

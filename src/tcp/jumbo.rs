@@ -6,7 +6,7 @@
 //! first of a segment that is cut anew.
 
 use super::connection::{Bits, Connection};
-use super::output::Full;
+use super::burst::Stop;
 use super::send_queue::{Marks, Segment, SendQueue};
 use super::types::Env;
 use crate::frame::{Frame, MOST_PIECES, Pieces, Pool};
@@ -91,16 +91,18 @@ impl Segment {
     pub fn extend(&mut self, pool: &mut Pool, data: &[u8], room: usize, reserve: u32) -> usize {
         let piece = limits(pool.frame_capacity(), room).1;
         let (before, mut rest) = (self.len() as usize, pool.unlink(&self.frame));
-        let mut done = fill(pool, rest.last_mut().unwrap_or(&mut self.frame), data, piece);
+        let (mut done, part) = fill(pool, rest.last_mut().unwrap_or(&mut self.frame), data, piece);
+        let mut sum = Sum::from_u16(self.sum).add_at(before, part);
         while done < data.len() && rest.len() + 2 <= MOST_PIECES && pool.available() > reserve {
             let Some(mut frame) = pool.alloc() else { break };
-            done += fill(pool, &mut frame, &data[done..], piece);
+            let (n, part) = fill(pool, &mut frame, &data[done..], piece);
+            sum = Sum::from_u16(sum.fold()).add_at(before + done, part);
+            done += n;
             rest.push(frame);
         }
         self.more = rest.iter().map(|f| f.len() as u16).sum();
         pool.link(&self.frame, rest);
-        let sum = checksum::sum(&data[..done]);
-        self.sum = Sum::from_u16(self.sum).add_at(before, sum).fold();
+        self.sum = sum.fold();
         done
     }
 
@@ -111,7 +113,7 @@ impl Segment {
         env: &mut Env,
         room: usize,
         write: impl FnOnce(&mut [u8]),
-    ) -> Result<(), Full> {
+    ) -> Result<(), Stop> {
         let in_place = self.frame.offset() == room && !env.pool.is_chain_pending(&self.frame);
         let total = room + self.len() as usize;
         let pieces = match in_place {
@@ -120,7 +122,7 @@ impl Segment {
         };
         if env.tx.room() < pieces {
             env.counters.drop(DropReason::TransmitQueueFull);
-            return Err(Full);
+            return Err(Stop::Full);
         }
         if in_place {
             write(env.pool.buffer_mut(&mut self.frame));
@@ -129,7 +131,7 @@ impl Segment {
         }
         if (env.pool.available() as usize) < pieces {
             env.counters.drop(DropReason::PoolExhausted);
-            return Err(Full);
+            return Err(Stop::Full);
         }
         let mut frames: Pieces = core::iter::from_fn(|| env.pool.alloc()).take(pieces).collect();
         let (mut i, mut at) = (0, room);
@@ -164,13 +166,13 @@ fn move_tail(pool: &Pool, piece: &mut Frame, at: usize, fresh: &mut Frame, room:
     piece.truncate(at);
 }
 
-/// Fills a piece up to `most` bytes. Returns how many were taken.
-fn fill(pool: &Pool, frame: &mut Frame, data: &[u8], most: usize) -> usize {
+/// Fills a piece up to `most` bytes. Returns how many were taken, and their sum.
+fn fill(pool: &Pool, frame: &mut Frame, data: &[u8], most: usize) -> (usize, Sum) {
     let (from, have) = (frame.offset(), frame.len());
     let n = data.len().min(most.min(pool.frame_capacity() - from).saturating_sub(have));
-    pool.buffer_mut(frame)[from + have..from + have + n].copy_from_slice(&data[..n]);
+    let sum = checksum::copy_and_sum(&mut pool.buffer_mut(frame)[from + have..], &data[..n]);
     frame.set_range(from, have + n);
-    n
+    (n, sum)
 }
 
 impl SendQueue {

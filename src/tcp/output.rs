@@ -1,7 +1,7 @@
 //! What leaves, once a batch: what is lost, then new data, then at most one ACK.
 
 use super::Config;
-use super::burst::Burst;
+use super::burst::{Burst, Stop};
 use super::connection::{Bits, Connection};
 use super::send_queue::Marks;
 use super::template::{Fields, timestamp_option};
@@ -13,7 +13,7 @@ use crate::time::{Duration, Instant};
 use crate::wire::tcp::Flags;
 
 /// Whether a step of output got all it had through.
-pub(super) type Sent = Result<(), Full>;
+pub(super) type Sent = Result<(), Stop>;
 
 /// What a segment carries besides what it is marked with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,10 +23,6 @@ pub(super) struct Along {
     /// PSH, as the last of several (see burst.rs).
     pub push: bool,
 }
-
-/// The transmit queue is full or the pool empty.
-#[derive(Debug)]
-pub(super) struct Full;
 
 impl Connection {
     /// Sends what may be sent: called once for each connection that a batch, a
@@ -52,7 +48,11 @@ impl Connection {
             _ => self.flush_counted(env),
         };
         self.arm(env);
-        if sent.is_ok() { Flush::Done } else { Flush::Again }
+        match sent {
+            Ok(()) => Flush::Done,
+            Err(Stop::Full) => Flush::Again,
+            Err(Stop::Share) => Flush::More,
+        }
     }
 
     /// Notes for the rate of delivery what left, where more than one segment is
@@ -81,11 +81,15 @@ impl Connection {
         if self.hot.send.lost() > 0 || self.hot.bits.intersects(Bits::FIN_LOST) {
             self.send_lost(env)?;
         }
+        let mut sent = Ok(());
         if self.hot.send.has_unsent() || self.owes_fin() {
-            self.send_new(env)?;
+            sent = self.send_new(env);
         }
         let extra = Bits::ACK_NOW | Bits::KEEP_DUE;
-        if self.hot.bits.intersects(extra) { self.send_acks(env) } else { Ok(()) }
+        if self.hot.bits.intersects(extra) && sent != Err(Stop::Full) {
+            self.send_acks(env)?;
+        }
+        sent
     }
 
     /// Bytes that are taken to be under way (RFC 6675's pipe; duplicate ACKs
@@ -140,7 +144,6 @@ impl Connection {
         if self.hot.snd_una == self.hot.snd_nxt {
             self.restart_after_idle(env);
         }
-        let mut burst = Burst::default();
         if self.hot.bits.contains(Bits::CARE) {
             self.look_after(env);
             if self.user_timeout_bytes().is_some() {
@@ -152,6 +155,10 @@ impl Connection {
                 return Ok(());
             }
         }
+        let mut burst = Burst::default();
+        if self.hot.send.unsent_segments() > 1 {
+            self.send_row(env, &mut burst);
+        }
         while let Some(i) = self.hot.send.first_unsent() {
             let seg = self.hot.send.get(i);
             let (len, pushed) = (seg.len(), seg.marks.contains(Marks::PUSH));
@@ -160,16 +167,14 @@ impl Connection {
                 return Ok(());
             }
             let cut = len > most;
+            if burst.is_over() {
+                return Err(Stop::Share);
+            }
             if cut && !self.hot.send.split(env.pool, i, most as usize, self.room()) {
                 return Err(self.out_of_frames(env));
             }
             let fin = self.owes_fin() && self.hot.send.is_last(i);
-            let push = if pushed && !cut {
-                burst = Burst::default();
-                false
-            } else {
-                self.ends_train(env.config.least_train, i, len.min(most), &mut burst)
-            };
+            let push = self.ends_train(env.config.least_train, i, (len.min(most), pushed && !cut), &mut burst);
             self.send_fresh(env, i, Along { fin, push })?;
             self.hot.bits -= Bits::PROBE_DUE;
         }
@@ -339,7 +344,7 @@ impl Connection {
             let desc = env.pool.transmit(&seg.frame, room + len);
             env.tx.push(desc);
         } else {
-            let Some(mut copy) = env.pool.alloc() else { return Err(Full) };
+            let Some(mut copy) = env.pool.alloc() else { return Err(Stop::Full) };
             let buf = env.pool.buffer_mut(&mut copy);
             buf[room..room + len].copy_from_slice(env.pool.bytes(&seg.frame));
             stamp(buf);
@@ -508,15 +513,15 @@ impl Connection {
     }
 
     #[cold]
-    pub(super) fn out_of_frames(&self, env: &mut Env) -> Full {
+    pub(super) fn out_of_frames(&self, env: &mut Env) -> Stop {
         env.counters.drop(DropReason::PoolExhausted);
-        Full
+        Stop::Full
     }
 
     #[cold]
-    pub(super) fn out_of_queue(&self, env: &mut Env) -> Full {
+    pub(super) fn out_of_queue(&self, env: &mut Env) -> Stop {
         env.counters.drop(DropReason::TransmitQueueFull);
-        Full
+        Stop::Full
     }
 
     /// Sets the timers that what was sent, and what was not, asks for.

@@ -11,7 +11,8 @@ use super::Config;
 use super::connection::{Bits, Connection, limit};
 use super::jumbo::limits;
 use super::loss::Recovery;
-use super::output::{Along, Full};
+use super::burst::Stop;
+use super::output::Along;
 use super::seq;
 use super::types::{Discover, Env};
 use crate::time::{Duration, Instant};
@@ -259,7 +260,7 @@ impl Connection {
     /// time for one. True where all else waits until there is room for it (7.4).
     #[cold]
     #[inline(never)]
-    pub(super) fn search_path(&mut self, env: &mut Env) -> Result<bool, Full> {
+    pub(super) fn search_path(&mut self, env: &mut Env) -> Result<bool, Stop> {
         if !self.searches() {
             return Ok(false);
         }
@@ -285,7 +286,7 @@ impl Connection {
         Ok(false)
     }
 
-    fn send_path_probe(&mut self, env: &mut Env, size: u16, len: usize) -> Result<(), Full> {
+    fn send_path_probe(&mut self, env: &mut Env, size: u16, len: usize) -> Result<(), Stop> {
         let (room, mss) = (self.room(), usize::from(self.hot.mss));
         self.hot.send.recut(env.pool, room, len, mss, RECUT);
         let Some(i) = self.hot.send.first_unsent() else { return Ok(()) };

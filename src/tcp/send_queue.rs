@@ -147,6 +147,18 @@ impl SendQueue {
         (self.sent as usize) < self.segments.len()
     }
 
+    /// Segments that were never sent.
+    #[inline]
+    pub fn unsent_segments(&self) -> usize {
+        self.segments.len() - self.sent as usize
+    }
+
+    /// Those, in order.
+    #[inline(always)]
+    pub fn unsent(&mut self) -> impl Iterator<Item = &mut Segment> {
+        self.segments.tail_mut(self.sent as usize)
+    }
+
     /// The index of the first segment that was never sent.
     #[inline]
     pub fn first_unsent(&self) -> Option<usize> {
@@ -257,6 +269,12 @@ impl SendQueue {
     #[inline]
     pub fn on_first_sent(&mut self) {
         self.sent += 1;
+    }
+
+    /// So many more have left.
+    #[inline]
+    pub fn on_sent(&mut self, segments: u32) {
+        self.sent += segments;
     }
 
     /// Everything before `una` is acknowledged: its frames go back. Returns when

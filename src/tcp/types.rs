@@ -128,6 +128,9 @@ pub enum Flush {
     Done,
     /// The transmit queue was full or the pool empty: flush again next turn.
     Again,
+    /// As much left as may in one turn, and there is more: flush again in the next,
+    /// which is due at once.
+    More,
 }
 
 bitflags::bitflags! {

@@ -695,3 +695,24 @@ fn so_rcvlowat_is_bounded_by_the_buffer_and_a_shut_window_is_readable_before_it(
     net.run();
     assert_eq!(net.b.readiness(server), Readiness::IN | Readiness::OUT);
 }
+
+#[test]
+fn what_is_more_than_a_turns_share_leaves_in_the_next_which_is_due_at_once() {
+    let mut first = config(1);
+    first.tcp.initial_window = 100;
+    let mut net = Net::with(first, config(2));
+    let (client, _, _) = net.connected(80);
+    // The handshake's windows are not scaled; the ACK of a byte tells the real one.
+    assert_eq!(net.a.send(client, b"x", 0), Ok(1));
+    net.pass(Duration::from_millis(500));
+    let all = 70 * 1448;
+    assert_eq!(net.a.send(client, &vec![7; all], 0), Ok(all));
+    net.a.turn(net.now);
+    let share = net.a.tx().1.len();
+    assert_eq!(share, (64 * 1024usize).div_ceil(1448));
+    assert_eq!(net.a.next_deadline(), Some(net.now));
+    net.a.turn(net.now);
+    assert_eq!(net.a.tx().1.len(), 70);
+    assert!(net.a.next_deadline().is_some_and(|at| at > net.now));
+    net.run();
+}

@@ -195,12 +195,12 @@ impl Table {
             return;
         }
         let waiting = self.touched.len();
+        self.stuck = 0;
         for i in 0..waiting {
             self.flush_one(core, self.touched[i]);
         }
         // Behind them are those that are to be flushed again.
-        self.stuck = self.touched.len() - waiting;
-        if self.stuck == 0 {
+        if self.touched.len() == waiting {
             self.touched.clear();
         } else {
             self.touched.drain(..waiting);
@@ -231,9 +231,11 @@ impl Table {
         let slot = &mut self.slots[id as usize];
         let Some(conn) = &mut slot.conn else { return };
         let looped = slot.marks.contains(Marks::LOOPED);
-        if conn.flush_any(&mut env(core, looped)) == Flush::Again {
+        let done = conn.flush_any(&mut env(core, looped));
+        if done != Flush::Done {
             slot.marks.insert(Marks::TOUCHED);
             self.touched.push(id);
+            self.stuck += usize::from(done == Flush::Again);
         } else if slot.marks.intersects(Marks::TIME_WAIT | Marks::CLOSED) {
             return self.settle(core, id);
         }

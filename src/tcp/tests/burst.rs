@@ -79,3 +79,25 @@ fn the_last_that_fits_into_the_window_carries_push() {
     assert_eq!(pushes(&mut solo, 20), [7]);
     solo.host.finish();
 }
+
+#[test]
+fn a_connection_gives_way_after_its_share_of_a_turn() {
+    let mut solo = measured(ms(10), 1000);
+    solo.host.with(|c, _| c.hot.snd_wnd = 1 << 20);
+    assert_eq!(solo.host.send(&pattern(195_000)), 195_000);
+    let mut turns = Vec::new();
+    loop {
+        let (flush, packets) = solo.host.output_once();
+        let out: Vec<_> = packets.iter().map(|p| open(p)).collect();
+        let last = out.last().expect("something leaves");
+        assert!(last.seg.flags.contains(PSH), "nothing more comes for a while");
+        turns.push(out.len());
+        if flush != Flush::More {
+            break;
+        }
+    }
+    // 64 KiB, in segments of 1000 bytes.
+    assert_eq!(turns, [66, 66, 63]);
+    solo.host.silent();
+    solo.host.finish();
+}

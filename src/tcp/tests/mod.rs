@@ -155,9 +155,22 @@ impl Host {
         self.note(d);
     }
 
-    /// Flushes, and takes what leaves as raw IP packets.
+    /// Flushes as often as is due now, and takes what leaves as raw IP packets.
     fn output(&mut self) -> Vec<Vec<u8>> {
-        self.again = self.with(|c, e| c.flush(e)) == Flush::Again;
+        let mut packets = Vec::new();
+        loop {
+            let (flush, part) = self.output_once();
+            packets.extend(part);
+            if flush != Flush::More {
+                return packets;
+            }
+        }
+    }
+
+    /// Flushes once.
+    fn output_once(&mut self) -> (Flush, Vec<Vec<u8>>) {
+        let flush = self.with(|c, e| c.flush(e));
+        self.again = flush == Flush::Again;
         let mut packets = Vec::new();
         while let Some(desc) = self.tx.pop() {
             packets.push(self.pool.tx_bytes(&desc).to_vec());
@@ -168,7 +181,7 @@ impl Host {
             }
         }
         self.check();
-        packets
+        (flush, packets)
     }
 
     fn complete_all(&mut self) {
