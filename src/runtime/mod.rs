@@ -14,6 +14,7 @@ pub mod error;
 mod exchange;
 mod hub;
 pub mod kernel;
+mod late;
 mod link;
 mod losses;
 mod mirror;

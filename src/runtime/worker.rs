@@ -10,6 +10,7 @@ use super::desk::Desk;
 use super::descriptors::{Owner, local_state};
 use super::exchange::Exchange;
 use super::hub::{Hub, Seat};
+use super::late;
 use super::losses::Losses;
 use super::mirror::Mirror;
 use super::patience::Patience;
@@ -69,6 +70,8 @@ pub(super) struct Worker<D> {
     patience: Patience,
     /// When it last let the core's other threads run.
     gave_way: Instant,
+    /// When a turn last sent.
+    sent_at: Instant,
     /// Something waits for the next turn.
     unsent: bool,
     /// Gives the kernel its traffic back.
@@ -333,6 +336,7 @@ impl<D: Device + 'static> Worker<D> {
             busy_at: now,
             patience: Patience::new(hub.config.spin),
             gave_way: Instant::ZERO,
+            sent_at: now,
             unsent: false,
             detach,
             dead: false,
@@ -450,6 +454,10 @@ impl<D: Device + 'static> Worker<D> {
         busy |= self.core.sockets.turn_and_tell(now);
         busy |= self.core.report();
         self.core.carry_home();
+        if self.core.sockets.has_more_to_send() && late::is_late(self.sent_at, now) {
+            late::send_rest(&mut self.device, &mut self.core.sockets, now);
+        }
+        self.sent_at = now;
         let (pool, queue) = self.core.sockets.tx();
         if busy | !queue.is_empty() {
             self.patience.heard(now.since(self.busy_at));

@@ -121,6 +121,11 @@ impl Sockets {
         any
     }
 
+    /// A connection gave way in the last turn and could send more: the next is due now.
+    pub fn has_more_to_send(&self) -> bool {
+        self.stack.has_more_to_send()
+    }
+
     /// When [`Sockets::turn`] has to be called next; `None`: not before
     /// something comes in.
     pub fn next_deadline(&self) -> Option<Instant> {

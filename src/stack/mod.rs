@@ -175,6 +175,11 @@ impl Stack {
         self.report();
     }
 
+    /// A connection gave way in the last turn and could send more.
+    pub fn has_more_to_send(&self) -> bool {
+        self.tcp.has_more()
+    }
+
     /// Reports every datagram socket that something happened to, once.
     #[inline]
     fn report(&mut self) {

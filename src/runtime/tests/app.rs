@@ -1,10 +1,12 @@
 use super::*;
 use crate::errno::Errno;
-use crate::runtime::App;
+use crate::runtime::{App, posix};
 use crate::socket::{Handle, Sockets};
 use crate::time::Instant;
 use std::ops::ControlFlow;
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 /// Echoes until its listener's first connection has ended.
 struct Echo {
@@ -121,4 +123,51 @@ fn a_panic_ends_the_runtime_and_is_reported() {
     assert!(error.contains("panicked"), "{error}");
     assert!(a.run(|_, _| Bad).is_err());
     b.stop();
+}
+
+/// Sends zeros to whoever connects, and takes a millisecond over each of its turns.
+struct Slow {
+    listener: Handle,
+    open: Option<Handle>,
+    turns: Arc<AtomicUsize>,
+}
+
+impl App for Slow {
+    fn turn(&mut self, _: Instant, s: &mut Sockets) -> ControlFlow<()> {
+        if let Ok((h, _)) = s.accept(self.listener) {
+            self.open = Some(h);
+        }
+        if let Some(h) = self.open {
+            while s.send(h, &[0; 65536], 0).is_ok() {}
+            self.turns.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn a_program_that_is_slow_to_come_back_does_not_make_its_sender_slow() {
+    const ALL: usize = 16 << 20;
+    let size = |s: &mut Sockets, h, name, bytes: i32| s.set_option(h, libc::SOL_SOCKET, name, &bytes.to_ne_bytes()).unwrap();
+    let turns = Arc::<AtomicUsize>::default();
+    let make = |s: &mut Sockets| {
+        let listener = s.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        size(s, listener, libc::SO_SNDBUF, 1 << 20);
+        s.bind(listener, at(B, 7)).unwrap();
+        s.listen(listener, 16).unwrap();
+        Slow { listener, open: None, turns: turns.clone() }
+    };
+    super::threads::Bed::new(Wait::Spin).against(make, || {
+        let fd = posix::socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        posix::connect(fd, at(B, 7)).unwrap();
+        let (mut buf, mut got) = (vec![0; 65536], 0);
+        while got < ALL {
+            got += posix::recv(fd, &mut buf, 0).unwrap();
+        }
+        posix::close(fd).unwrap();
+    });
+    let turns = turns.load(Ordering::Relaxed);
+    println!("{turns} turns");
+    assert!(turns < ALL / (64 << 10), "{turns}");
 }

@@ -41,9 +41,15 @@ impl Bed {
     pub(super) fn against<A: App + 'static>(&mut self, make: impl Fn(&mut Sockets) -> A + Send + Sync, f: impl FnOnce()) {
         let b = self.b.take().unwrap();
         let stopper = b.stopper();
+        let (tell, told) = std::sync::mpsc::channel();
+        let made = |_, sockets: &mut Sockets| {
+            let app = make(sockets);
+            tell.send(()).unwrap();
+            app
+        };
         std::thread::scope(|scope| {
-            scope.spawn(|| b.run(|_, sockets| make(sockets)));
-            std::thread::sleep(Duration::from_millis(20));
+            scope.spawn(move || b.run(made));
+            told.recv().unwrap();
             let _stop = StopAtEnd(stopper);
             f();
         });

@@ -271,10 +271,15 @@ impl Table {
         }
     }
 
+    /// Some gave way to others in the last turn and could send more.
+    pub(in crate::stack) fn has_more(&self) -> bool {
+        self.touched.len() > self.stuck
+    }
+
     /// When [`Table::timers`] or [`Table::flush`] has something to do;
     /// [`Instant::NEVER`] if nothing.
     pub(in crate::stack) fn next_deadline(&self, now: Instant) -> Instant {
-        if self.touched.len() > self.stuck {
+        if self.has_more() {
             return now;
         }
         let mut wheel = self.wheel.next_deadline().unwrap_or(Instant::NEVER);

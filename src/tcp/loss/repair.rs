@@ -1,6 +1,7 @@
 //! What leaves in trouble: in which order, in which pieces, with which blocks.
 
 use super::Frto;
+use crate::tcp::burst::Stop;
 use crate::tcp::connection::{Bits, Connection};
 use crate::tcp::output::Sent;
 use crate::tcp::send_queue::Marks;
@@ -29,11 +30,16 @@ impl Connection {
             self.send_tail_probe(env)?;
         }
         if self.hot.bits.contains(Bits::LOSS) && self.books().1.frto == Frto::New {
-            self.send_new(env)?;
+            let sent = self.send_new(env);
+            if sent == Err(Stop::Full) {
+                return sent;
+            }
             // Pacing may hold the new data back: it goes when its time has come.
             if self.hot.snd_nxt != self.cold.recover || self.was_held_back() {
-                let due = self.hot.bits.intersects(Bits::ACK_NOW | Bits::KEEP_DUE);
-                return if due { self.send_acks(env) } else { Ok(()) };
+                if self.hot.bits.intersects(Bits::ACK_NOW | Bits::KEEP_DUE) {
+                    self.send_acks(env)?;
+                }
+                return sent;
             }
             // Nothing new could leave: it is as if F-RTO had not begun.
             self.books().1.frto = Frto::Off;
