@@ -42,7 +42,7 @@ impl Stack {
 mod tests {
     use super::*;
     use crate::frame::Pool;
-    use crate::stack::tcp::FastOpenKeys;
+    use crate::stack::tcp::{FastOpenKeys, Inherit, Open};
     use crate::stack::testing::*;
     use crate::telemetry::DropReason;
     use crate::wire::{arp as wire_arp, ethernet, icmpv4, ipv4};
@@ -88,6 +88,44 @@ mod tests {
         b.refused(&eth(old, ethernet::IPV4, &echo), DropReason::EthernetNotForUs);
         b.put(&eth(new, ethernet::IPV4, &echo));
         assert_eq!(b.one()[6..12], new.0);
+    }
+
+    #[test]
+    fn what_we_say_to_ourselves_goes_on_under_another_hardware_address() {
+        let mut b = Bed::new(owned());
+        let at = addr("10.0.0.1:80");
+        let inherit = Inherit {
+            options: Default::default(),
+            ttl: 64,
+            tos: 0,
+            reuse: Default::default(),
+            defer_accept: 0,
+            fast_open: 0,
+            fast_open_keys: None,
+            fast_open_no_cookie: false,
+        };
+        let Stack { tcp, core, .. } = &mut b.stack;
+        let listener = tcp.listen(core, at, 8, inherit.clone(), 0);
+        let open = Open { source: None, port: None, remote: at, inherit: &inherit, token: 1 };
+        let client = tcp.connect(core, &open, None).unwrap();
+        // What is under way, what begins, and what goes on.
+        for last in 0..3 {
+            b.stack.set_mac(Mac([2, 0, 0, 0, 0, 0x70 + last]));
+            assert_eq!(b.take(), Vec::<Vec<u8>>::new());
+        }
+        let server = b.stack.tcp.accept(listener, 2).expect("a connection");
+        for (last, (from, to)) in [(client, server), (server, client)].into_iter().enumerate() {
+            let Stack { tcp, core, .. } = &mut b.stack;
+            assert_eq!(tcp.send(core, from, b"said"), 4);
+            let mac = Mac([2, 0, 0, 0, 0, 0x75 + last as u8]);
+            core.set_mac(mac);
+            tcp.set_mac(mac);
+            b.take();
+            let Stack { tcp, core, .. } = &mut b.stack;
+            let mut said = [0; 8];
+            assert_eq!((tcp.recv(core, to, &mut said, false), &said[..4]), (4, &b"said"[..]));
+        }
+        assert_eq!(b.all_drops(), []);
     }
 
     #[test]

@@ -104,7 +104,8 @@ impl Stack {
             return core.discard(packet, DropReason::EthernetTruncated);
         };
         let (dst, ethertype) = (header.dst, header.ethertype.get());
-        if dst != core.interface.mac && !dst.is_multicast() {
+        // What we sent ourselves is ours, also where our address has changed since.
+        if dst != core.interface.mac && !dst.is_multicast() && !is_loop {
             return core.discard(packet, DropReason::EthernetNotForUs);
         }
         packet.head.trim_front(ethernet::HEADER_LEN);
