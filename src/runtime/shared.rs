@@ -188,9 +188,12 @@ impl SharedSocket {
     fn everywhere(&self, thread: &mut Thread, f: impl Fn(&mut Core, Handle) -> Result<()> + Send + Sync) -> Result<()> {
         for link in self.links() {
             let f = &f;
-            let done = self.on(thread, link, |core, h| f(core, h));
-            *link.way.hold() = None;
-            done??;
+            self.on(thread, link, |core, h| {
+                let done = f(core, h);
+                // Here, where it comes behind the way of a datagram that went before it.
+                *link.way.hold() = None;
+                done
+            })??;
         }
         Ok(())
     }

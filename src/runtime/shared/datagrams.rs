@@ -81,10 +81,11 @@ impl SharedSocket {
             let result = self.on(thread, link, move |core, h| {
                 core.pump(id, 0);
                 let result = core.sockets.send_to(h, &data, flags, to, &meta);
+                // Noted here, where what makes it void is done, too, before it or after it.
+                *link.way.hold() = result.is_ok().then_some(Way { to, meta, len: want });
                 core.pump(id, 0);
                 result
             })?;
-            *link.way.hold() = result.is_ok().then_some(Way { to, meta, len: want });
             // One that finds no room now, and may wait, waits in the ring.
             if result != Err(Errno::EAGAIN) || !self.blocks(flags) {
                 return result;
