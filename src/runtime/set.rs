@@ -1,6 +1,7 @@
 //! The program's side of an epoll set; the workers' is in [`super::epoll`].
 
 mod members;
+mod waits;
 
 #[cfg(test)]
 pub(super) use members::looked_at;
@@ -16,15 +17,14 @@ use super::posix;
 use super::{sys, sys::last_errno};
 use crate::errno::{Errno, Result};
 use crate::socket::{EpollEvent, Handle, Membership};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use members::{EDGE, Inner, Member};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use waits::Waits;
 
 /// EPOLLERR | EPOLLHUP: reported whether asked for or not.
 const ALWAYS: u32 = 0x8 | 0x10;
-/// Marks the eventfd among the kernel's members, whose mark is their number.
-const WAKE: u64 = u64::MAX;
 
 /// A set that any thread may use.
 pub(super) struct EpollSet {
@@ -35,13 +35,13 @@ pub(super) struct EpollSet {
     waiting: Claim<Vec<(Owner, &'static Seat)>>,
     /// Its descriptor was closed: waits end.
     closed: AtomicBool,
-    /// Members that are the kernel's.
+    /// How many of the kernel's members came in and were not taken out: no fewer than
+    /// there are. The kernel alone knows which those are, and what the program calls
+    /// them: one may outlive the number that it came in by.
     kernel_members: AtomicUsize,
     /// The sets of workers' own sockets, which their own threads wait on.
     locals: Claim<Vec<(Owner, Handle)>>,
-    /// Who waits on it: nobody yet, one worker's program, or whoever likes. What
-    /// others' waits are to find is no worker's own any more.
-    waits: AtomicU32,
+    waits: Waits,
     /// Which source of events is asked first, so that none is left out.
     turn: AtomicUsize,
 }
@@ -53,14 +53,6 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.hold().retain(|(owner, _)| *owner != self.1);
     }
-}
-
-const NOBODY: u32 = u32::MAX;
-const ANYBODY: u32 = u32::MAX - 1;
-
-/// Who waits, in [`EpollSet::waits`].
-fn waiter(owner: Option<Owner>) -> u32 {
-    owner.map_or(ANYBODY, |o| u32::from(o.runtime) << 8 | u32::from(o.worker))
 }
 
 impl EpollSet {
@@ -87,7 +79,7 @@ impl EpollSet {
         let shared = Arc::new(SetShared::new(hub).map_err(|_| Errno::EMFILE)?);
         // Edge triggered: each write of the eventfd wakes one sleeper, and nobody
         // has to read it.
-        kernel_ctl(kernel, libc::EPOLL_CTL_ADD, shared.fd(), 0x1 | EDGE, WAKE)?;
+        kernel_ctl(kernel, libc::EPOLL_CTL_ADD, shared.fd(), 0x1 | EDGE, wake_mark(&shared))?;
         Ok(Self {
             shared,
             kernel_fd: AtomicI32::new(kernel),
@@ -96,7 +88,7 @@ impl EpollSet {
             closed: AtomicBool::new(false),
             kernel_members: AtomicUsize::new(0),
             locals: Claim::new(local.into_iter().collect()),
-            waits: AtomicU32::new(NOBODY),
+            waits: Waits::new(),
             turn: AtomicUsize::new(0),
         })
     }
@@ -125,37 +117,39 @@ impl EpollSet {
         Ok(Some(h))
     }
 
-    /// True where another than this worker's program waits on it.
-    pub fn is_for_others(&self, owner: Owner) -> bool {
-        let waits = self.waits.load(Ordering::Relaxed);
-        waits != NOBODY && waits != waiter(Some(owner))
+    /// The set for a worker's own socket that comes in; `None` where it is to come in as
+    /// any thread's, as another than this worker's program waits.
+    pub fn own_part(&self, owner: Owner) -> Result<Option<Handle>> {
+        if self.waits.is_for_others(owner) {
+            return Ok(None);
+        }
+        let local = self.local(owner, true)?;
+        // Who begins to wait meanwhile either finds that one, and has it opened on this
+        // worker behind what this worker does now, or is seen here: the claim on them
+        // comes after that one's note, or before this look.
+        Ok(local.filter(|_| !self.waits.is_for_others(owner)))
     }
 
     /// Before a wait: what it is to find and is another worker's own is made any
     /// thread's. That is done once; then it costs one load and a comparison.
     #[inline]
     fn wait_as(&self, owner: Option<Owner>) -> Result<()> {
-        let waits = self.waits.load(Ordering::Relaxed);
-        if waits == ANYBODY || waits == waiter(owner) { Ok(()) } else { self.open_to(owner) }
+        if self.waits.is_open_to(owner) { Ok(()) } else { self.waits.open_to(owner, |own| self.open(own)) }
     }
 
+    /// Makes what is in it any thread's, but for what is this worker's own.
     #[cold]
-    fn open_to(&self, owner: Option<Owner>) -> Result<()> {
-        let me = waiter(owner);
-        let both = |waits| if waits == NOBODY || waits == me { me } else { ANYBODY };
-        // From here on what comes in is made any thread's at once; what is in before
-        // is seen by the call, which its worker answers after that.
-        let before = self.waits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |w| Some(both(w))).unwrap_or_else(|w| w);
-        // Where that fails, those who waited before still do.
-        let undo = |_: &Errno| _ = self.waits.compare_exchange(both(before), before, Ordering::SeqCst, Ordering::SeqCst);
+    fn open(&self, but: Option<Owner>) -> Result<()> {
         let hub = self.shared.hub;
+        // What comes in from here on is made any thread's at once; what is in before is
+        // seen by the call, which its worker answers after that.
         let locals = self.locals.hold().clone();
-        for (of, h) in locals.into_iter().filter(|(of, _)| self.is_for_others(*of) && of.runtime == hub.number) {
+        for (of, h) in locals.into_iter().filter(|(of, _)| Some(*of) != but && of.runtime == hub.number) {
             let open = |thread: &mut Thread| thread.call(hub, of.worker.into(), move |core| posix::open_members(core, h));
             match channel::with(open) {
                 // It has ended, and says so where it is asked for events.
                 Err(Errno::ENETDOWN) => {}
-                result => result.and_then(|r| r).inspect_err(undo)?,
+                result => result.and_then(|r| r)?,
             }
         }
         Ok(())
@@ -171,7 +165,7 @@ impl EpollSet {
                 data,
                 events,
                 listed: false,
-                socket: Some(Arc::downgrade(socket)),
+                socket: Arc::downgrade(socket),
                 taken: vec![(link.worker, taken.clone())],
             };
             let mut inner = self.inner.hold();
@@ -214,7 +208,7 @@ impl EpollSet {
             data,
             events: events | ALWAYS,
             listed: false,
-            socket: Some(Arc::downgrade(socket)),
+            socket: Arc::downgrade(socket),
             taken: taken.clone(),
         };
         let token = self.inner.hold().enter(fd, socket, member)?;
@@ -258,30 +252,13 @@ impl EpollSet {
 
     /// `epoll_ctl` on a descriptor of the kernel's.
     pub fn control_kernel(&self, op: i32, fd: RawFd, events: u32, data: u64) -> Result<()> {
-        // Under the claim, under which a wait looks for the member whose events it got.
-        let mut inner = self.inner.hold();
-        kernel_ctl(self.kernel_fd(), op, fd, events, fd as u64)?;
-        let old = if op == libc::EPOLL_CTL_MOD { None } else { inner.remove(fd) };
-        // It may be a socket's of ours, which had the number before.
-        if old.is_some_and(|(_, member)| member.socket.is_none()) {
-            self.kernel_members.fetch_sub(1, Ordering::Relaxed);
-        }
-        match op {
-            libc::EPOLL_CTL_ADD => {
-                let member = Member { data, events, listed: false, socket: None, taken: Vec::new() };
-                inner.insert(fd, member);
-                self.kernel_members.fetch_add(1, Ordering::Relaxed);
-            }
-            libc::EPOLL_CTL_MOD => {
-                if let Some(index) = inner.by_fd.get(&fd).copied()
-                    && let Some(member) = &mut inner.members[index as usize]
-                {
-                    member.data = data;
-                }
-            }
-            _ => {}
-        }
-        drop(inner);
+        kernel_ctl(self.kernel_fd(), op, fd, events, data)?;
+        let count = |n: usize| match op {
+            libc::EPOLL_CTL_ADD => n.checked_add(1),
+            libc::EPOLL_CTL_DEL => n.checked_sub(1),
+            _ => None,
+        };
+        let _ = self.kernel_members.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
         // Threads sleep on the kernel's set; workers may not know of it yet.
         self.knock();
         Ok(())
@@ -363,7 +340,7 @@ impl EpollSet {
                 }
                 // Other workers' reports wake threads, not one another's programs: where
                 // one of them has a member, this one looks again soon.
-                let others = self.waits.load(Ordering::Relaxed) == ANYBODY || self.inner.hold().hears_from_others(owner);
+                let others = self.waits.is_for_others(owner) || self.inner.hold().hears_from_others(owner);
                 let soon = others.then(|| sys::monotonic_ns() + 100_000);
                 let deadline = deadline.into_iter().chain(soon).min();
                 worker::run_blocked_turn_with(deadline, kernel.then(|| self.kernel_fd()));
@@ -464,14 +441,13 @@ impl EpollSet {
         if n < 0 {
             return Err(last_errno());
         }
-        let mut woken = false;
-        let inner = self.inner.hold();
+        let (mut woken, wake) = (false, wake_mark(&self.shared));
         for event in &events[..n as usize] {
-            let (bits, mark) = (event.events, event.u64);
-            woken |= mark == WAKE;
-            let member = inner.by_fd.get(&(mark as RawFd)).filter(|_| mark != WAKE);
-            if let Some(Some(member)) = member.map(|i| &inner.members[*i as usize]) {
-                out.push(EpollEvent { events: bits, data: member.data });
+            let (bits, data) = (event.events, event.u64);
+            if data == wake {
+                woken = true;
+            } else {
+                out.push(EpollEvent { events: bits, data });
             }
         }
         Ok(woken)
@@ -491,6 +467,12 @@ impl Drop for EpollSet {
             }
         }
     }
+}
+
+/// Marks the eventfd among the kernel's members, whose mark is the program's data: an
+/// address of ours, which no program has for its own.
+fn wake_mark(shared: &Arc<SetShared>) -> u64 {
+    Arc::as_ptr(shared) as u64
 }
 
 fn kernel_ctl(set: RawFd, op: i32, fd: RawFd, events: u32, mark: u64) -> Result<()> {
@@ -526,5 +508,34 @@ mod tests {
         assert!(!set.shared.sleepers.leave());
         look();
         assert!(!woken(), "there is nobody left to wake");
+    }
+
+    #[test]
+    fn a_kernels_descriptor_that_outlives_its_number_is_nobody_elses() {
+        let hub = Hub::new(Config::new("memory"), 1, Arena::heap(1, 2048)).unwrap();
+        let (kernel, file) = (EpollSet::kernel().unwrap(), sys::EventFd::new().unwrap());
+        let set = EpollSet::new(hub, kernel.as_raw_fd(), None).unwrap();
+        // SAFETY: takes no pointers.
+        let number = unsafe { OwnedFd::from_raw_fd(libc::dup(file.fd())) };
+        let fd = number.as_raw_fd();
+        for (op, data) in [(libc::EPOLL_CTL_ADD, 6), (libc::EPOLL_CTL_MOD, u64::MAX)] {
+            set.control_kernel(op, fd, 1, data).unwrap();
+        }
+        file.signal();
+        let look = || {
+            let mut out = Vec::new();
+            set.look(None, &mut out, 4).unwrap();
+            out
+        };
+        let left = [EpollEvent { events: 1, data: u64::MAX }];
+        assert_eq!(look(), left);
+        drop(number);
+        // A socket of ours has the number now.
+        let member = Member { data: 9, events: 1, listed: false, socket: std::sync::Weak::new(), taken: Vec::new() };
+        set.inner.hold().insert(fd, member);
+        assert_eq!(look(), left, "as the kernel has it: it goes on by its own name");
+        let mut out = Vec::new();
+        set.sleep(&mut out, 4, None).unwrap();
+        assert_eq!(out, left, "and a sleep that ends because of it says so");
     }
 }

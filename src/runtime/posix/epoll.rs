@@ -89,18 +89,15 @@ fn control(set: &EpollSet, op: i32, fd: RawFd, events: u32, data: u64) -> Result
     if !is_ours(fd) {
         return set.control_kernel(op, fd, events, data);
     }
-    if op == libc::EPOLL_CTL_ADD
-        && let Found::Local(owner, h) = find(fd)?
-        && set.is_for_others(owner)
-    {
+    if let Found::Local(owner, h) = find(fd)? {
+        let local = if op == libc::EPOLL_CTL_ADD { set.own_part(owner)? } else { set.local(owner, true)? };
+        if let Some(local) = local {
+            return worker::with_sockets(owner, |s| s.epoll_ctl(local, op, h, events, data)).ok_or(Errno::EBADF)?;
+        }
         worker::with_own_core(owner, |core| share::adopt(core, fd, h)).ok_or(Errno::EBADF)??;
     }
     match find(fd)? {
-        Found::Local(owner, h) => {
-            let local = set.local(owner, true)?.ok_or(Errno::EBADF)?;
-            worker::with_sockets(owner, |s| s.epoll_ctl(local, op, h, events, data)).ok_or(Errno::EBADF)?
-        }
-        Found::LocalSet(..) => Err(Errno::EINVAL),
+        Found::Local(..) | Found::LocalSet(..) => Err(Errno::EINVAL),
         Found::Shared(guard) => match &*guard {
             Object::Socket(socket) => {
                 channel::with(|thread| set.control(thread, op, fd, socket, events, data))

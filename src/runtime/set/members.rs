@@ -27,13 +27,12 @@ pub(super) struct Inner {
     pub list: VecDeque<u64>,
 }
 
-/// One of them.
+/// One of them that is a socket of ours; of the kernel's the kernel knows.
 pub(super) struct Member {
     pub data: u64,
     pub events: u32,
     pub listed: bool,
-    /// `None`: the kernel's.
-    pub socket: Option<Weak<SharedSocket>>,
+    pub socket: Weak<SharedSocket>,
     pub taken: Vec<(usize, Arc<Taken>)>,
 }
 
@@ -77,7 +76,7 @@ impl Inner {
     pub fn of(&mut self, fd: RawFd, socket: &Arc<SharedSocket>) -> Option<u64> {
         let index = *self.by_fd.get(&fd)?;
         let member = self.members[index as usize].as_ref()?;
-        let same = member.socket.as_ref().is_some_and(|s| core::ptr::eq(s.as_ptr(), Arc::as_ptr(socket)));
+        let same = core::ptr::eq(member.socket.as_ptr(), Arc::as_ptr(socket));
         if same {
             return Some(self.token(index));
         }
@@ -112,7 +111,7 @@ impl Inner {
     #[cold]
     pub fn list_all(&mut self) {
         for index in 0..self.members.len() as u32 {
-            if matches!(&self.members[index as usize], Some(m) if m.socket.is_some()) {
+            if self.members[index as usize].is_some() {
                 self.list(self.token(index));
             }
         }
@@ -156,7 +155,7 @@ impl Inner {
             let Some(token) = self.list.pop_front() else { break };
             let Some(member) = self.at(token) else { continue };
             member.listed = false;
-            let Some(socket) = member.socket.as_ref().and_then(Weak::upgrade) else { continue };
+            let Some(socket) = member.socket.upgrade() else { continue };
             #[cfg(test)]
             LOOKED_AT.set(LOOKED_AT.get() + 1);
             let ready = socket.readiness() & member.events & !HOW;
