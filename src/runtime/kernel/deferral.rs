@@ -6,13 +6,18 @@
 //! the last one puts back. A killed process loses its lock, but its note stays: the
 //! next one to start on the interface takes what was there before from it. A value
 //! that somebody else changed meanwhile is left as it is.
+//!
+//! Who begins, ends or only looks has the notes' directory locked meanwhile: a note
+//! that is locked then is one that is in use. No lock is waited for without an end, and
+//! each is unlocked before it is closed: a forked child shares the open file, and would
+//! keep the lock as long as it lives.
 
 use crate::device::xdp::Interface;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is set, in this order.
@@ -56,6 +61,7 @@ struct Change {
 #[derive(Debug)]
 pub struct Deferral {
     directory: PathBuf,
+    notes: PathBuf,
     note: File,
     /// A forked child has a copy of this, which is none.
     process: u32,
@@ -71,23 +77,26 @@ impl Deferral {
     pub fn begin(places: &Places, interface: &Interface, values: Values) -> io::Result<Self> {
         let directory = directory(places, interface)?;
         let note = open_note(places, interface.index)?;
-        let mut this = Self { directory, note, process: std::process::id() };
+        let _turn = Turn::take(&places.notes)?;
+        let mut this = Self { directory, notes: places.notes.clone(), note, process: std::process::id() };
         for _ in 0..TRIES {
             if this.note.try_lock().is_ok() {
-                let begun = this.set(values);
-                if begun.is_err() {
+                if let Err(why) = this.set(values) {
                     this.put_back();
+                    let _ = this.note.unlock();
+                    return Err(why);
                 }
                 // Before others may come in, the note tells all.
-                this.note.lock_shared()?;
-                return begun.map(|()| this);
+                if this.note.try_lock_shared().is_ok() {
+                    return Ok(this);
+                }
+            } else if this.note.try_lock_shared().is_ok() {
+                if !this.read_note()?.is_empty() {
+                    return Ok(this);
+                }
+                // The last one went in between.
+                this.note.unlock()?;
             }
-            this.note.lock_shared()?;
-            if !this.read_note()?.is_empty() {
-                return Ok(this);
-            }
-            // The last one went in between, or another one has yet to begin.
-            this.note.unlock()?;
             std::thread::sleep(PAUSE);
         }
         Err(io::Error::from(io::ErrorKind::WouldBlock))
@@ -97,10 +106,14 @@ impl Deferral {
     /// nothing is, or somebody uses it.
     pub fn left_behind(places: &Places, interface: &Interface) -> Option<String> {
         let directory = directory(places, interface).ok()?;
-        let note = File::open(note_path(places, interface.index)).ok()?;
+        let _turn = Turn::take(&places.notes).ok()?;
+        let path = note_path(places, interface.index);
+        let note = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
         note.try_lock().ok()?;
-        let mut this = Self { directory, note, process: 0 };
-        let changes = this.read_note().ok()?;
+        let mut this = Self { directory, notes: PathBuf::new(), note, process: 0 };
+        let changes = this.read_note();
+        let _ = this.note.unlock();
+        let changes = changes.ok()?;
         let mut text = String::new();
         for (name, change) in NAMES.iter().zip(changes) {
             if this.value(name).is_ok_and(|now| now == change.set && now != change.before) {
@@ -134,11 +147,17 @@ impl Deferral {
     /// Puts back what has still the value that it was set to. A note that could not
     /// be followed stays, for the next one.
     fn put_back(&mut self) {
+        let Ok(changes) = self.read_note() else { return };
         let mut failed = false;
-        for (name, change) in NAMES.iter().zip(self.read_note().unwrap_or_default()) {
-            if self.value(name).is_ok_and(|now| now == change.set) {
-                failed |= fs::write(self.directory.join(name), change.before.to_string()).is_err();
-            }
+        for (name, change) in NAMES.iter().zip(changes) {
+            failed |= match self.value(name) {
+                Ok(now) if now == change.set => {
+                    fs::write(self.directory.join(name), change.before.to_string()).is_err()
+                }
+                Ok(_) => false,
+                // Out of sight (chroot, a new name): it may still be as it was set.
+                Err(_) => true,
+            };
         }
         if !failed {
             let _ = self.note.set_len(0);
@@ -173,10 +192,38 @@ impl Deferral {
 
 impl Drop for Deferral {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        // Where it does not come, another start at this moment may take this for alive.
+        let _turn = Turn::take(&self.notes);
         // A lock that others share cannot be made one's own.
-        if self.process == std::process::id() && self.note.try_lock().is_ok() {
+        if self.note.try_lock().is_ok() {
             self.put_back();
         }
+        let _ = self.note.unlock();
+    }
+}
+
+/// The directory of the notes, locked until this is dropped.
+struct Turn(File);
+
+impl Turn {
+    fn take(notes: &Path) -> io::Result<Self> {
+        let directory = open_notes(notes)?;
+        for _ in 0..TRIES {
+            if directory.try_lock().is_ok() {
+                return Ok(Self(directory));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(io::Error::from(io::ErrorKind::WouldBlock))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
     }
 }
 
@@ -210,8 +257,29 @@ fn open_note(places: &Places, interface: u32) -> io::Result<File> {
         Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
         _ => {}
     }
+    open_notes(&places.notes)?;
     let path = note_path(places, interface);
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// The directory of the notes, which nobody but root or us may have made: who owns it
+/// can put something else where a note is, which we would write to.
+fn open_notes(notes: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_DIRECTORY;
+    let directory = OpenOptions::new().read(true).custom_flags(flags).open(notes)?;
+    // SAFETY: takes nothing and cannot fail.
+    let us = unsafe { libc::geteuid() };
+    if !may_own(directory.metadata()?.uid(), us) {
+        let why = format!("{} belongs to somebody else", notes.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(directory)
+}
+
+fn may_own(owner: u32, us: u32) -> bool {
+    owner == 0 || owner == us
 }
 
 #[cfg(test)]

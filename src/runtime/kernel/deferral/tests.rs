@@ -1,8 +1,8 @@
 //! Values put off and put back, in directories that look like sysfs.
 
 use super::*;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::os::unix::fs::PermissionsExt;
 
 const OURS: Values = Values { polls: 2, timeout: 200_000 };
 
@@ -195,4 +195,117 @@ fn beginners_at_the_same_time_agree() {
         }
     });
     assert_eq!(fake.values(), [1, 30]);
+}
+
+#[test]
+fn a_forked_child_does_not_keep_the_lock() {
+    let fake = Fake::new("forked", 1, 30);
+    for _ in 0..2 {
+        let deferral = fake.begin().unwrap();
+        // A child shares the open file, and has it open when its parent ends.
+        let childs = deferral.note.try_clone().unwrap();
+        drop(deferral);
+        assert_eq!((fake.values(), fake.note()), ([1, 30], String::new()));
+        drop(fake.begin().expect("nobody uses it"));
+        drop(childs);
+    }
+}
+
+#[test]
+fn who_shares_a_note_and_ends_keeps_no_lock_either() {
+    let fake = Fake::new("forked-beside", 1, 30);
+    let (first, second) = (fake.begin().unwrap(), fake.begin().unwrap());
+    let childs = first.note.try_clone().unwrap();
+    drop(first);
+    drop(second);
+    assert_eq!(fake.values(), [1, 30]);
+    drop(childs);
+}
+
+#[test]
+fn a_note_that_somebody_locks_for_good_is_not_waited_for() {
+    let fake = Fake::new("locked", 1, 30);
+    drop(fake.begin().unwrap());
+    let note = File::open(note_path(&fake.places, 7)).unwrap();
+    note.lock().unwrap();
+    assert_eq!(fake.begin().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    drop(note);
+    drop(fake.begin().unwrap());
+}
+
+#[test]
+fn who_looks_at_a_killed_ones_note_is_not_taken_for_it() {
+    let fake = Fake::new("looked-at", 1, 30);
+    kill(fake.begin().unwrap());
+    let other = Values { polls: 9, timeout: 9 };
+    let started = std::thread::scope(|scope| {
+        let turn = Turn::take(&fake.places.notes).unwrap();
+        let starter = scope.spawn(|| Deferral::begin(&fake.places, &interface(), other).unwrap());
+        std::thread::sleep(8 * PAUSE);
+        assert_eq!(fake.values(), [2, 200_000], "it waits for who looks");
+        drop(turn);
+        starter.join().unwrap()
+    });
+    assert_eq!(fake.values(), [9, 9]);
+    drop(started);
+    assert_eq!(fake.values(), [1, 30]);
+}
+
+#[test]
+fn who_looks_waits_for_who_begins() {
+    let fake = Fake::new("looks", 1, 30);
+    kill(fake.begin().unwrap());
+    std::thread::scope(|scope| {
+        let turn = Turn::take(&fake.places.notes).unwrap();
+        let look = scope.spawn(|| fake.left_behind());
+        std::thread::sleep(8 * PAUSE);
+        assert!(!look.is_finished());
+        drop(turn);
+        assert!(look.join().unwrap().is_some());
+    });
+}
+
+#[test]
+fn what_is_out_of_sight_stays_noted() {
+    let fake = Fake::new("unseen", 1, 30);
+    let deferral = fake.begin().unwrap();
+    let (here, elsewhere) = (fake.places.interfaces.clone(), fake.root.join("elsewhere"));
+    fs::rename(&here, &elsewhere).unwrap(); // chroot, or a new name
+    drop(deferral);
+    fs::rename(&elsewhere, &here).unwrap();
+    assert_eq!(fake.values(), [2, 200_000]);
+    assert!(fake.left_behind().is_some());
+    drop(fake.begin().unwrap());
+    assert_eq!((fake.values(), fake.note()), ([1, 30], String::new()));
+}
+
+#[test]
+fn no_link_is_followed_to_a_note() {
+    let fake = Fake::new("links", 1, 30);
+    drop(fake.begin().unwrap());
+    let (note, victim) = (note_path(&fake.places, 7), fake.root.join("victim"));
+    fs::write(&victim, "precious").unwrap();
+    fs::remove_file(&note).unwrap();
+    symlink(&victim, &note).unwrap();
+    assert_eq!(fake.begin().unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    // Nor to their directory.
+    let elsewhere = fake.root.join("elsewhere");
+    fs::remove_file(&note).unwrap();
+    fs::rename(&fake.places.notes, &elsewhere).unwrap();
+    symlink(&elsewhere, &fake.places.notes).unwrap();
+    assert!(fake.begin().is_err());
+    assert_eq!((fs::read_to_string(&victim).unwrap().as_str(), fake.values()), ("precious", [1, 30]));
+}
+
+#[test]
+fn the_notes_are_roots_or_ours() {
+    assert!(may_own(0, 1000) && may_own(1000, 1000) && may_own(0, 0));
+    assert!(!may_own(1000, 0) && !may_own(1001, 1000));
+    let fake = Fake::new("owner", 1, 30);
+    drop(fake.begin().unwrap());
+    // Only root can give it away.
+    if std::os::unix::fs::chown(&fake.places.notes, Some(1), None).is_ok() {
+        assert_eq!(fake.begin().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(fake.values(), [1, 30]);
+    }
 }
