@@ -151,6 +151,17 @@ impl Query {
         unsafe { self.ethtool(&mut value) }.ok().map(|()| value.data)
     }
 
+    /// Up and with a carrier, now.
+    ///
+    /// # Errors
+    /// The interface is gone, or the system refuses.
+    pub fn running(&self) -> Result<bool> {
+        let flags = self.ioctl(libc::SIOCGIFFLAGS)?;
+        // SAFETY: the request wrote this member of the union.
+        let flags = i32::from(unsafe { flags.ifr_ifru.ifru_flags });
+        Ok(flags & libc::IFF_RUNNING != 0)
+    }
+
     /// Whether the driver merges received packets (LRO); `None`: it does not say.
     pub fn lro(&self) -> Option<bool> {
         self.value(ETHTOOL_GFLAGS).map(|flags| flags & ETH_FLAG_LRO != 0)
@@ -269,6 +280,7 @@ mod tests {
         assert_eq!(lo.index, 1);
         assert!(lo.loopback);
         assert_eq!(lo.mac, [0; 6]);
+        assert_eq!(Query::new("lo").unwrap().running().unwrap(), lo.running);
     }
 
     #[test]

@@ -37,6 +37,8 @@ const REBIND_LIMIT: Duration = Duration::from_secs(3);
 pub struct XdpDevice {
     capabilities: Capabilities,
     queue: u32,
+    /// The interface's name.
+    interface: Box<str>,
     // The sockets close when these are gone, after `Drop` has detached.
     tx: xsk_rs::TxQueue,
     rx: xsk_rs::RxQueue,
@@ -177,6 +179,7 @@ impl XdpDevice {
                     .unwrap_or_else(|| interface.leaves_checksums_partial()),
             },
             queue,
+            interface: interface.name.as_str().into(),
             tx,
             rx,
             fill,
@@ -487,6 +490,7 @@ impl Device for XdpDevice {
             // so nobody writes to it or names it again before its completion.
             let done = unsafe { self.tx.produce(&descriptors) };
             debug_assert_eq!(done, descriptors.len(), "the ring had room");
+            self.polling.put = self.polling.put.wrapping_add(done as u32);
             self.unkicked = true;
         }
         self.kick();

@@ -5,9 +5,11 @@
 //! kernel wakes the driver no more, so each turn makes one call, whether there is
 //! something to send or not (about 1 us where nothing waits, by driver).
 
+use super::super::interface::Query;
 use super::{XdpDevice, set_option};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 const SO_INCOMING_NAPI_ID: libc::c_int = 56;
 const SO_PREFER_BUSY_POLL: libc::c_int = 69;
@@ -16,30 +18,54 @@ const SO_BUSY_POLL_BUDGET: libc::c_int = 70;
 const BUDGET: u32 = super::BURST as u32;
 /// Microseconds; a call that does not wait polls once, however long this is.
 const BUSY: u32 = 20;
-/// So many polls by which nothing leaves, while something waits, and polling is given
-/// up: the NAPI is gone (a reset of the card renews it), or does not send. The carrier
-/// may be gone, too, and then nothing is lost by it.
-const STALLED: u32 = 10_000;
+/// Nothing left for so long, by so many polls at least, though something waits and the
+/// interface is up: see whether it has a carrier. If it had one the last time, too,
+/// polling is given up: the NAPI is gone (a reset of the card renews it), or does not
+/// send. It does not begin again; a cable that was pulled, or a switch that says pause
+/// for less than that, must not bring this about.
+const STALLED: Duration = Duration::from_millis(500);
+const STALLED_POLLS: u32 = 1000;
 
 /// A queue's polling.
 #[derive(Debug, Default)]
 pub(super) struct Polling {
     /// Each turn polls.
     pub on: bool,
-    /// Free places of the TX ring after the last poll, and how many polls ago they
-    /// changed.
-    free: u32,
-    since: u32,
+    /// Descriptors put into the TX ring, and how many of them had left it the last time
+    /// that some did; both wrap around.
+    pub put: u32,
+    left: u32,
+    /// Polls since then, and when they began.
+    polls: u32,
+    since: Option<Instant>,
+    /// There was a carrier after the last `STALLED`.
+    carrier: bool,
 }
 
 impl Polling {
-    /// After a poll: true where it is to be given up.
-    fn is_stalled(&mut self, waits: bool, free: u32) -> bool {
-        if !waits || free != self.free {
-            (self.free, self.since) = (free, 0);
+    /// After a poll that left so many in the ring: true where nothing has left for
+    /// long. A count alone where all is well; the clock is read every
+    /// `STALLED_POLLS` polls without progress.
+    fn is_stalled(&mut self, in_ring: u32, down: bool, now: impl FnOnce() -> Instant) -> bool {
+        let left = self.put.wrapping_sub(in_ring);
+        if in_ring == 0 || down || left != self.left {
+            (self.left, self.polls, self.since, self.carrier) = (left, 0, None, false);
+            return false;
         }
-        self.since += u32::from(waits);
-        self.since > STALLED
+        self.polls += 1;
+        if self.polls < STALLED_POLLS {
+            return false;
+        }
+        self.polls = 0;
+        let now = now();
+        now.duration_since(*self.since.get_or_insert(now)) >= STALLED
+    }
+
+    /// It is stalled, and the interface has a carrier or not: true where polling is to
+    /// be given up. One that came just now has its time first.
+    fn is_over(&mut self, carrier: bool) -> bool {
+        self.since = None;
+        core::mem::replace(&mut self.carrier, carrier) && carrier
     }
 }
 
@@ -94,13 +120,19 @@ impl XdpDevice {
         let free = self.tx.nb_free_exact();
         // What did not leave is for the next turn.
         self.unkicked = free < self.tx_ring;
-        if self.polling.is_stalled(self.unkicked, free) {
+        if self.polling.is_stalled(self.tx_ring - free, self.down, Instant::now) {
             self.stop_polling();
         }
     }
 
+    /// If it is not for want of a carrier.
     #[cold]
     fn stop_polling(&mut self) {
+        let carrier = Query::new(&self.interface).and_then(|query| query.running());
+        // One that has another name now cannot be asked.
+        if !self.polling.is_over(carrier.unwrap_or(true)) {
+            return;
+        }
         self.figures.polling_given_up += 1;
         // It was set by this process before; where it cannot be taken back, go on.
         let on = self.prefer_polling(false).is_err();
@@ -112,15 +144,78 @@ impl XdpDevice {
 mod tests {
     use super::*;
 
+    /// Polls once in a microsecond.
+    struct Bed {
+        polling: Polling,
+        now: Instant,
+    }
+
+    impl Bed {
+        /// Whether `n` polls, each of which leaves so many in the ring, find it stalled.
+        fn polls(&mut self, n: u32, in_ring: u32, down: bool) -> bool {
+            (0..n).any(|_| {
+                self.now += Duration::from_micros(1);
+                self.polling.is_stalled(in_ring, down, || self.now)
+            })
+        }
+    }
+
+    fn bed(put: u32) -> Bed {
+        Bed { polling: Polling { on: true, put, ..Polling::default() }, now: Instant::now() }
+    }
+
+    const LONG: u32 = 499_000;
+
     #[test]
-    fn polling_is_given_up_where_nothing_leaves() {
-        let mut polling = Polling { on: true, ..Polling::default() };
-        let mut polls = |n, waits, free| (0..n).any(|_| polling.is_stalled(waits, free));
-        assert!(!polls(10 * STALLED, false, 2048), "nothing waits");
-        assert!(!polls(STALLED, true, 2000));
-        assert!(!polls(STALLED, true, 2001), "one left");
-        assert!(!polls(1, false, 2048), "all left");
-        assert!(!polls(STALLED, true, 2001));
-        assert!(polls(1, true, 2001));
+    fn polling_is_stalled_where_nothing_leaves() {
+        let mut bed = bed(48);
+        assert!(!bed.polls(3 * LONG, 0, false), "nothing waits");
+        assert!(!bed.polls(LONG, 48, false));
+        assert!(!bed.polls(LONG, 47, false), "one left");
+        assert!(!bed.polls(1, 0, false), "all left");
+        bed.polling.put += 1;
+        assert!(!bed.polls(LONG, 1, false));
+        assert!(bed.polls(4000, 1, false));
+    }
+
+    #[test]
+    fn an_interface_that_is_down_stalls_nothing() {
+        let mut bed = bed(1);
+        assert!(!bed.polls(LONG, 1, false));
+        assert!(!bed.polls(3 * LONG, 1, true));
+        assert!(!bed.polls(LONG, 1, false), "up again, it has all its time");
+        assert!(bed.polls(4000, 1, false));
+    }
+
+    #[test]
+    fn a_ring_as_full_as_before_has_moved_on() {
+        // A burst in and a burst out each time: full for as long as one likes.
+        let mut bed = bed(2048);
+        for _ in 0..3 * LONG {
+            bed.polling.put = bed.polling.put.wrapping_add(64);
+            assert!(!bed.polls(1, 1984, false));
+        }
+    }
+
+    #[test]
+    fn few_polls_that_are_far_apart_say_nothing() {
+        let mut bed = bed(1);
+        for _ in 0..STALLED_POLLS - 1 {
+            bed.now += STALLED;
+            assert!(!bed.polls(1, 1, false));
+        }
+    }
+
+    #[test]
+    fn it_is_over_where_a_carrier_was_there_all_the_time() {
+        let mut bed = bed(1);
+        assert!(!bed.polling.is_over(false), "a pulled cable");
+        assert!(!bed.polling.is_over(false));
+        assert!(!bed.polling.is_over(true), "it came just now");
+        assert!(!bed.polls(LONG, 1, false), "a time begins with each look");
+        assert!(bed.polls(4000, 1, false));
+        assert!(bed.polling.is_over(true));
+        assert!(!bed.polls(1, 0, false), "something left");
+        assert!(!bed.polling.is_over(true));
     }
 }
