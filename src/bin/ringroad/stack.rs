@@ -93,14 +93,29 @@ pub fn serve<A: App + 'static>(
     }
 }
 
+/// What a device tells of that is no packet.
+const NO_PACKETS: [&str; 1] = ["polling_given_up"];
+
 /// Says what was lost, if anything was.
 pub fn tell(losses: &Losses) {
-    if !losses.0.is_empty() {
-        println!("lost or sent again: {losses}");
+    lines(losses).iter().for_each(|line| println!("{line}"));
+}
+
+fn lines(losses: &Losses) -> Vec<String> {
+    let (events, packets) = losses.0.iter().map(|(name, n)| (*name, *n)).partition(|(name, _)| NO_PACKETS.contains(name));
+    let (events, packets) = (Losses(events), Losses(packets));
+    let mut lines = Vec::new();
+    if !packets.0.is_empty() {
+        lines.push(format!("lost or sent again: {packets}"));
     }
-    if losses.0.contains_key("xsk_rx_dropped") || losses.0.contains_key("xsk_rx_ring_full") {
-        println!("packets came while the rings were full: more frames (RINGROAD_FRAMES) make them longer");
+    if !events.0.is_empty() {
+        lines.push(format!("worth a look: {events}"));
     }
+    if packets.0.contains_key("xsk_rx_dropped") || packets.0.contains_key("xsk_rx_ring_full") {
+        let text = "packets came while the rings were full: more frames (RINGROAD_FRAMES) make them longer";
+        lines.push(text.to_owned());
+    }
+    lines
 }
 
 /// An app, or none where it could not be made: that worker ends at once, and the
@@ -194,5 +209,20 @@ impl Stopping {
     #[inline]
     pub fn begun(&self) -> bool {
         self.until.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_packet_is_not_said_to_be_lost() {
+        let lines = |list: &[(&'static str, u64)]| lines(&Losses(list.iter().copied().collect()));
+        assert!(lines(&[]).is_empty());
+        assert_eq!(lines(&[("polling_given_up", 1)]), ["worth a look: polling_given_up 1"]);
+        let both = lines(&[("polling_given_up", 1), ("tx_dropped", 2), ("xsk_rx_dropped", 3)]);
+        assert_eq!(both[..2], ["lost or sent again: tx_dropped 2, xsk_rx_dropped 3", "worth a look: polling_given_up 1"]);
+        assert!(both[2].contains("RINGROAD_FRAMES"));
     }
 }
