@@ -76,8 +76,14 @@ struct Road {
 
 impl Road {
     fn tick(&mut self) {
-        self.a.turn(self.now);
-        self.b.turn(self.now);
+        for host in [&mut self.a, &mut self.b] {
+            host.turn(self.now);
+            // A tick is long: what a connection left for the next turn, which is due at
+            // once, leaves in this one.
+            while host.has_more_to_send() {
+                host.turn(self.now);
+            }
+        }
         self.there.load(&mut self.a, self.now);
         self.back.load(&mut self.b, self.now);
         self.now += TICK;
