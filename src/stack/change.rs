@@ -94,16 +94,7 @@ mod tests {
     fn what_we_say_to_ourselves_goes_on_under_another_hardware_address() {
         let mut b = Bed::new(owned());
         let at = addr("10.0.0.1:80");
-        let inherit = Inherit {
-            options: Default::default(),
-            ttl: 64,
-            tos: 0,
-            reuse: Default::default(),
-            defer_accept: 0,
-            fast_open: 0,
-            fast_open_keys: None,
-            fast_open_no_cookie: false,
-        };
+        let inherit = Inherit::plain();
         let Stack { tcp, core, .. } = &mut b.stack;
         let listener = tcp.listen(core, at, 8, inherit.clone(), 0);
         let open = Open { source: None, port: None, remote: at, inherit: &inherit, token: 1 };

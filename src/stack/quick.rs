@@ -167,9 +167,8 @@ fn is_plain(interface: &Interface, head: &[u8; HEADERS]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stack::tcp::{Inherit, Reuse};
+    use crate::stack::tcp::Inherit;
     use crate::stack::testing::{Bed, OUR_MAC, OURS, PEER, addr, eth, ipv4_in, owned};
-    use crate::tcp::ConnOptions;
     use crate::wire::tcp::Order;
 
     /// A frame with a segment from the peer.
@@ -184,16 +183,7 @@ mod tests {
     fn listening() -> Bed {
         let mut bed = Bed::new(owned());
         bed.learn_peer();
-        let inherit = Inherit {
-            options: ConnOptions::default(),
-            ttl: 64,
-            tos: 0,
-            reuse: Reuse::default(),
-            defer_accept: 0,
-            fast_open: 0,
-            fast_open_keys: None,
-            fast_open_no_cookie: false,
-        };
+        let inherit = Inherit::plain();
         let stack = &mut bed.stack;
         stack.tcp.listen(&stack.core, addr("10.0.0.1:80"), 8, inherit, 0);
         bed

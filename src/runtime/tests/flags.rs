@@ -20,6 +20,15 @@ struct Slow {
     got: Arc<AtomicUsize>,
 }
 
+impl Slow {
+    fn new(s: &mut Sockets, go: &Arc<AtomicBool>, got: &Arc<AtomicUsize>) -> Self {
+        let listener = s.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        s.bind(listener, at(B, 7)).unwrap();
+        s.listen(listener, 8).unwrap();
+        Self { listener, open: None, go: go.clone(), got: got.clone() }
+    }
+}
+
 impl crate::runtime::App for Slow {
     fn turn(&mut self, _: Instant, s: &mut Sockets) -> ControlFlow<()> {
         if let Ok((h, _)) = s.accept(self.listener) {
@@ -39,12 +48,7 @@ impl crate::runtime::App for Slow {
 #[test]
 fn who_is_refused_a_write_with_flags_is_told_of_room_when_there_is_some() {
     let (go, got) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-    let make = |s: &mut Sockets| {
-        let listener = s.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
-        s.bind(listener, at(B, 7)).unwrap();
-        s.listen(listener, 8).unwrap();
-        Slow { listener, open: None, go: go.clone(), got: got.clone() }
-    };
+    let make = |s: &mut Sockets| Slow::new(s, &go, &got);
     Bed::new(Wait::Block).against(make, || {
         let fd = posix::socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
         posix::set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &20_000i32.to_ne_bytes()).unwrap();
@@ -99,12 +103,7 @@ fn who_is_refused_a_write_with_flags_is_told_of_room_when_there_is_some() {
 #[test]
 fn who_fills_the_ring_exactly_is_told_of_room_when_there_is_some() {
     let (go, got) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-    let make = |s: &mut Sockets| {
-        let listener = s.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
-        s.bind(listener, at(B, 7)).unwrap();
-        s.listen(listener, 8).unwrap();
-        Slow { listener, open: None, go: go.clone(), got: got.clone() }
-    };
+    let make = |s: &mut Sockets| Slow::new(s, &go, &got);
     Bed::new(Wait::Block).against(make, || {
         let fd = posix::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0).unwrap();
         posix::set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &20_000i32.to_ne_bytes()).unwrap();

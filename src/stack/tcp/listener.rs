@@ -32,6 +32,23 @@ pub struct Inherit {
     pub fast_open_no_cookie: bool,
 }
 
+#[cfg(test)]
+impl Inherit {
+    /// What a socket has that was asked for nothing.
+    pub(in crate::stack) fn plain() -> Self {
+        Self {
+            options: ConnOptions::default(),
+            ttl: 64,
+            tos: 0,
+            reuse: Reuse::default(),
+            defer_accept: 0,
+            fast_open: 0,
+            fast_open_keys: None,
+            fast_open_no_cookie: false,
+        }
+    }
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
@@ -250,16 +267,7 @@ mod tests {
     use super::*;
 
     fn listener(addr: &str, token: u32) -> Listener {
-        let inherit = Inherit {
-            options: ConnOptions::default(),
-            ttl: 64,
-            tos: 0,
-            reuse: Reuse::default(),
-            defer_accept: 0,
-            fast_open: 0,
-            fast_open_keys: None,
-            fast_open_no_cookie: false,
-        };
+        let inherit = Inherit::plain();
         Listener::new(addr.parse().unwrap(), token, inherit, 1, 2)
     }
 
