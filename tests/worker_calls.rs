@@ -172,6 +172,37 @@ fn datagrams(set: c_int) {
     }
     assert_eq!((rr_close(one), rr_close(two)), (0, 0));
 }
+/// Loops that ask for a figure and nothing else get the worker's turns.
+fn figures(set: c_int) {
+    const TIOCOUTQ: std::ffi::c_ulong = libc::TIOCOUTQ;
+    let [far, near] = connection(set, 11);
+    let until = |fd: c_int, request, wanted: c_int| {
+        let begun = std::time::Instant::now();
+        let mut n: c_int = -1;
+        while n != wanted {
+            // SAFETY: `n` is what both requests write to.
+            assert_eq!(unsafe { rr_ioctl(fd, request, (&raw mut n) as _) }, 0);
+            assert!(begun.elapsed().as_secs() < 10, "still {n}");
+        }
+    };
+    assert_eq!(send(far, b"ping", 0), 4);
+    until(near, libc::FIONREAD as _, 4);
+    until(far, TIOCOUTQ as _, 0);
+    assert_eq!((rr_close(far), rr_close(near)), (0, 0));
+}
+
+/// F_DUPFD: the number is not below the one that is asked for.
+fn numbers() {
+    let fd = open(libc::SOCK_DGRAM, 12);
+    // SAFETY: takes numbers only.
+    let dup = |from: c_int| unsafe { rr_fcntl(fd, libc::F_DUPFD, from as _) };
+    let [low, high, next] = [0, 700, 700].map(dup);
+    assert!(low >= 0 && high >= 700 && next > high, "{low} {high} {next}");
+    assert_eq!(failed(dup(-1) as isize), libc::EINVAL);
+    assert_eq!(failed(dup(c_int::MAX) as isize), libc::EINVAL, "beyond RLIMIT_NOFILE");
+    assert_eq!([fd, low, high, next].map(|fd| rr_close(fd)), [0; 4]);
+    assert_eq!(failed(rr_close(high) as isize), libc::EBADF);
+}
 
 #[test]
 fn calls_on_a_workers_own_sockets() {
@@ -193,6 +224,8 @@ fn calls_on_a_workers_own_sockets() {
         datagrams(set);
         lent(set);
         streams(set);
+        figures(set);
+        numbers();
         assert_eq!(rr_close(set), 0);
         false
     });

@@ -258,6 +258,16 @@ impl<T: Send + Sync> Table<T> {
         Ok(fd)
     }
 
+    /// As [`Table::insert_shared`], with a number not below `from` (F_DUPFD).
+    ///
+    /// # Errors
+    /// `EINVAL` where `from` is below 0 or beyond RLIMIT_NOFILE; `EMFILE`.
+    pub fn insert_shared_from(&self, object: T, from: RawFd) -> Result<RawFd> {
+        let fd = if from == 0 { self.take_fd()? } else { self.number_from(from)? };
+        self.publish_object(fd, object, LIVE | SHARED, 0)?;
+        Ok(fd)
+    }
+
     /// Makes a descriptor of the kernel's (an epoll set) stand for a shared
     /// object. It is closed with it.
     ///
@@ -392,6 +402,14 @@ impl<T: Send + Sync> Table<T> {
             KEPT.set(fd, false);
             Ok(fd)
         })
+    }
+
+    /// A new number of the kernel's, the least that is free from `from` on.
+    fn number_from(&self, from: RawFd) -> Result<RawFd> {
+        let anchor = self.anchor().ok_or(Errno::EMFILE)?;
+        // SAFETY: takes no pointers.
+        let fd = unsafe { libc::fcntl(anchor, libc::F_DUPFD_CLOEXEC, from) };
+        if fd < 0 { Err(last_errno()) } else { Ok(fd) }
     }
 
     fn anchor(&self) -> Option<RawFd> {

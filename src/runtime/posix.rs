@@ -482,12 +482,12 @@ pub fn close(fd: RawFd) -> Result<()> {
     }
 }
 
-/// F_DUPFD: another descriptor of the same socket. The number is the runtime's
-/// to choose.
+/// F_DUPFD: another descriptor of the same socket, numbered `from` or higher.
 ///
 /// # Errors
-/// `EBADF`, `EMFILE`; `EINVAL` for an epoll set.
-pub fn dup(fd: RawFd, _from: RawFd, cloexec: bool) -> Result<RawFd> {
+/// `EBADF`, `EMFILE`; `EINVAL` for an epoll set, and as the system has it where `from`
+/// is no number that a descriptor may have.
+pub fn dup(fd: RawFd, from: RawFd, cloexec: bool) -> Result<RawFd> {
     if let Some(Entry::Local(owner, raw)) = TABLE.lookup(fd)?
         && worker::current_owner() == Some(owner)
     {
@@ -504,7 +504,7 @@ pub fn dup(fd: RawFd, _from: RawFd, cloexec: bool) -> Result<RawFd> {
     // None are left where it is being closed: those who use it were told to end.
     let named = socket.names.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
     named.map_err(|_| Errno::EBADF)?;
-    let new = TABLE.insert_shared(Object::Socket(socket.clone()), 0).inspect_err(|_| {
+    let new = TABLE.insert_shared_from(Object::Socket(socket.clone()), from).inspect_err(|_| {
         socket.names.fetch_sub(1, Ordering::AcqRel);
     })?;
     keep_on_exec(new, !cloexec);

@@ -2,7 +2,7 @@
 
 use super::{Entry, NONBLOCKING, Object, TABLE, is_open, on_socket};
 use crate::errno::{Errno, Result};
-use crate::runtime::{descriptors, sys};
+use crate::runtime::{descriptors, sys, worker};
 use crate::socket::Figure;
 use core::sync::atomic::Ordering;
 use std::os::fd::RawFd;
@@ -66,7 +66,12 @@ pub fn set_close_on_exec(fd: RawFd, on: bool) -> Result<()> {
 /// # Errors
 /// As the system's.
 pub fn bytes_readable(fd: RawFd) -> Result<usize> {
-    on_socket(fd, |s, h| s.bytes_readable(h), |t, s| s.bytes_readable(t))
+    let n = on_socket(fd, |s, h| s.bytes_readable(h), |t, s| s.bytes_readable(t))?;
+    // A loop may ask for nothing else until there is something.
+    if n == 0 {
+        worker::found_nothing();
+    }
+    Ok(n)
 }
 
 /// SIOCATMARK, SIOCOUTQ, SIOCOUTQNSD.
@@ -74,5 +79,10 @@ pub fn bytes_readable(fd: RawFd) -> Result<usize> {
 /// # Errors
 /// As the system's.
 pub fn figure(fd: RawFd, figure: Figure) -> Result<usize> {
-    on_socket(fd, |s, h| s.figure(h, figure), |t, s| s.figure(t, figure))
+    let n = on_socket(fd, |s, h| s.figure(h, figure), |t, s| s.figure(t, figure))?;
+    // As above: until all has left, or is acknowledged.
+    if n > 0 && figure != Figure::AtMark {
+        worker::found_nothing();
+    }
+    Ok(n)
 }
