@@ -310,6 +310,12 @@ impl Pool {
         self.foreign.drain(..)
     }
 
+    /// True where [`Pool::take_foreign`] has any.
+    #[inline]
+    pub fn has_foreign(&self) -> bool {
+        !self.foreign.is_empty()
+    }
+
     /// True where the frame is one of this pool's.
     pub fn is_home(&self, frame: &Frame) -> bool {
         self.slot(frame.index).is_some()

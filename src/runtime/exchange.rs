@@ -58,16 +58,18 @@ impl Exchange {
     }
 
     /// True where another worker put something in a ring.
+    #[inline]
     pub fn has_work(&mut self) -> bool {
         self.from.iter_mut().flatten().any(|ring| !ring.is_empty())
     }
 }
 
 impl Core {
-    /// Takes in what other workers handed over: whether there was anything.
+    /// Takes in what other workers handed over: whether there was anything. Where
+    /// nobody did, as almost always, that is a few comparisons for each of them.
     #[inline]
     pub(super) fn exchange_turn(&mut self, batch: &mut Batch) -> bool {
-        if self.exchange.from.len() <= 1 {
+        if self.exchange.from.len() <= 1 || self.sockets.stack.core.strays.is_empty() && !self.exchange.has_work() {
             return false;
         }
         self.take_parcels(batch)
@@ -103,7 +105,7 @@ impl Core {
     /// Sends frames of other pools that ended here back to them.
     #[inline]
     pub(super) fn carry_home(&mut self) {
-        if self.exchange.to.len() > 1 {
+        if self.exchange.to.len() > 1 && (self.exchange.again || self.sockets.stack.core.pool.has_foreign()) {
             self.carry();
         }
     }
