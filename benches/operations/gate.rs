@@ -1,7 +1,7 @@
 //! Runs every operation under callgrind and holds the counts against the
 //! committed ones.
 
-use crate::{EMPTY, ENTRIES, Entry, Run};
+use crate::{COMPANY, EMPTY, ENTRIES, Entry, IN_COMPANY, Run};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ fn marks(entry: &Entry) -> (&'static [&'static str], &'static str) {
         // From one function to the other, but not in the third, and of the worker's
         // thread alone. `--toggle-collect` switches collecting off to begin with, so
         // the order matters.
-        Run::Worker(_) => (
+        Run::Worker(..) => (
             &[
                 "--toggle-collect=*worker::apart*",
                 "--collect-atstart=yes",
@@ -239,6 +239,14 @@ fn judge(counts: &BTreeMap<String, f64>, committed: &Counts) -> bool {
                 well = false;
                 println!("counts: {name} is not committed");
             }
+        }
+    }
+    let count = |name: &str| counts.get(name).or(committed.instructions.get(name)).copied();
+    for (beside, alone) in IN_COMPANY {
+        let counted = counts.contains_key(beside) || counts.contains_key(alone);
+        if counted && let (Some(beside_n), Some(alone_n)) = (count(beside), count(alone)) && beside_n > alone_n * (1.0 + COMPANY) {
+            well = false;
+            println!("counts: {beside} takes {beside_n:.1}, more than {:.0} % more than {alone}", COMPANY * 100.0);
         }
     }
     for (what, here) in made_with() {

@@ -24,8 +24,8 @@ use worker::Serves;
 enum Run {
     /// In a meter.
     Metered(fn() -> Box<dyn Operation>),
-    /// On a worker of its own.
-    Worker(worker::Serves),
+    /// On a worker of its own, the first of so many.
+    Worker(worker::Serves, usize),
 }
 
 /// An operation that is counted.
@@ -42,8 +42,16 @@ const fn entry(name: &'static str, what: &'static str, make: fn() -> Box<dyn Ope
 }
 
 const fn on_worker(name: &'static str, what: &'static str, serves: Serves) -> Entry {
-    Entry { name, what, run: Run::Worker(serves), warm: 200, steps: 1000 }
+    Entry { name, what, run: Run::Worker(serves, 1), warm: 200, steps: 1000 }
 }
+
+const fn on_one_of_two(name: &'static str, what: &'static str, serves: Serves) -> Entry {
+    Entry { name, what, run: Run::Worker(serves, 2), warm: 200, steps: 1000 }
+}
+
+/// By what part one of two workers may take more than one alone, and what is compared.
+const COMPANY: f64 = 0.02;
+const IN_COMPANY: [(&str, &str); 2] = [("two-workers/tcp-echo", "tcp-echo-c"), ("two-workers/udp-echo", "udp-echo-c")];
 
 /// The name of the run that counts nothing.
 const EMPTY: &str = "empty";
@@ -60,6 +68,8 @@ const ENTRIES: &[Entry] = &[
     entry("connection", "a connection at the server, from SYN to closed", || Box::new(tcp::Life::new())),
     entry("udp-echo", "UDP echo of 64 bytes, the server's half", || Box::new(tcp::Datagram::new())),
     on_worker("udp-echo-c", "the same through the C layer, on a worker", Serves::Datagrams),
+    on_one_of_two("two-workers/tcp-echo", "tcp-echo-c on one of two workers that serve", Serves::Streams),
+    on_one_of_two("two-workers/udp-echo", "udp-echo-c, likewise", Serves::Datagrams),
     entry("smoltcp/tcp-echo", "TCP echo of 64 bytes, both ends, a round trip", || Box::new(smol::Echo::new(true))),
     entry("smoltcp/tcp-echo-server", "TCP echo of 64 bytes, the server's half", || Box::new(smol::Echo::new(false))),
     entry("smoltcp/bulk-in", "a full segment in, of 32", || Box::new(smol::Bulk::new(Part::In))),
@@ -95,8 +105,8 @@ fn run(name: &str) -> ExitCode {
     };
     let (done, calls) = match entry.run {
         Run::Metered(make) => Meter::run(&mut *make(), entry.warm, entry.steps),
-        Run::Worker(serves) => {
-            worker::run(serves, entry.warm, entry.steps);
+        Run::Worker(serves, workers) => {
+            worker::run(serves, workers, entry.warm, entry.steps);
             (entry.steps, 0)
         }
     };

@@ -18,14 +18,22 @@ pub const BURST: usize = 32;
 /// The near end.
 pub const SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 7));
 
+/// Frames of a core.
+pub const FRAMES: u32 = 4096;
+
 pub fn core(host: u8) -> Sockets {
+    core_over(host, Pool::heap(FRAMES, 2048))
+}
+
+/// A core over these frames.
+pub fn core_over(host: u8, pool: Pool) -> Sockets {
     let config = Config {
         mode: Mode::Owned,
         addresses: vec![(IpAddr::from([10, 0, 0, host]), 24)],
         mac: Mac([2, 0, 0, 0, 0, host]),
         ..Config::default()
     };
-    Sockets::new(Stack::new(config, Pool::heap(4096, 2048), host.into()))
+    Sockets::new(Stack::new(config, pool, host.into()))
 }
 
 /// A core, and the program on it.

@@ -6,21 +6,25 @@
 //! collects always, but not in `apart`; it begins at nought at `first_turn`, and
 //! writes down what it has at `last_turn`. The worker's time is made here, too, so
 //! that no timer is due because the machine is busy.
+//!
+//! Where there are two workers, both serve a client of their own, at the same time;
+//! what counts is the first one's.
 
-use crate::ours::{self, End, SERVER};
+use crate::ours::{self, End, FRAMES, SERVER};
 use libc::{c_int, c_void, epoll_event, size_t, sockaddr, socklen_t, ssize_t};
 use ringroad::device::{Capabilities, Device};
 use ringroad::ffi::{
     rr_accept4, rr_bind, rr_epoll_create1, rr_epoll_ctl, rr_epoll_wait, rr_listen, rr_recv, rr_recvfrom, rr_send,
-    rr_sendto, rr_socket, rr_zc_alloc, rr_zc_frame, rr_zc_recv, rr_zc_release, rr_zc_send,
+    rr_sendto, rr_setsockopt, rr_socket, rr_zc_alloc, rr_zc_frame, rr_zc_recv, rr_zc_release, rr_zc_send,
 };
-use ringroad::frame::{Batch, Packet, Pool, TxQueue};
+use ringroad::frame::{Arena, Batch, Packet, Pool, TxQueue};
 use ringroad::runtime::{Config, Runtime, Station, Wait};
 use ringroad::socket::Handle;
 use ringroad::time::{Duration, Instant};
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// How the server does it.
 #[derive(Clone, Copy, PartialEq)]
@@ -43,7 +47,15 @@ struct Client {
     answers: u64,
     warm: u64,
     steps: u64,
+    workers: usize,
+    /// Its worker is the one that counts.
+    counts: bool,
 }
+
+/// Workers that are ready to serve. Nobody is asked before all of them are.
+static READY: AtomicUsize = AtomicUsize::new(0);
+/// The one that counts is done.
+static OVER: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// The time on a worker's thread, in nanoseconds; 0: the system's.
@@ -92,19 +104,20 @@ fn last_turn() {
 }
 
 impl Client {
-    fn new(serves: Serves, warm: u64, steps: u64) -> Self {
-        let mut end = End::new(2);
+    fn new(serves: Serves, warm: u64, steps: u64, workers: usize, worker: usize) -> Self {
+        // An address each: a flow belongs to one worker alone.
+        let mut end = End::new(2 + worker as u8);
         let h = if serves == Serves::Datagrams { end.connect_datagrams(SERVER) } else { end.connect(SERVER) };
         end.watch(h);
         let now = Instant::ZERO + Duration::from_secs(1);
-        Self { end, h, now, batch: Batch::new(), asked: false, answers: 0, warm, steps }
+        Self { end, h, now, batch: Batch::new(), asked: false, answers: 0, warm, steps, workers, counts: worker == 0 }
     }
 
     /// Takes in what the server sent, asks again, and hands out what is to be sent.
     fn work(&mut self) {
         self.now += Duration::from_micros(1);
         self.end.sockets.receive(self.now, &mut self.batch);
-        if !self.asked && self.end.sockets.is_delivered(self.h) {
+        if !self.asked && self.end.sockets.is_delivered(self.h) && READY.load(Ordering::Relaxed) == self.workers {
             // A datagram waits until the address is resolved.
             self.asked = true;
             self.end.begin(self.h);
@@ -115,11 +128,16 @@ impl Client {
     }
 
     fn mark(&self) {
-        if self.answers == self.warm {
+        if !self.counts {
+            if OVER.load(Ordering::Relaxed) {
+                DONE.set(true);
+            }
+        } else if self.answers == self.warm {
             first_turn();
         } else if self.answers == self.warm + self.steps {
             last_turn();
             DONE.set(true);
+            OVER.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -215,10 +233,11 @@ fn watch(set: c_int, fd: c_int) {
 }
 
 /// The set and the listener (none: -1), made at a worker's first turn.
-fn open(serves: Serves, warm: u64, steps: u64) -> (c_int, c_int) {
+fn open(serves: Serves, warm: u64, steps: u64, workers: usize) -> (c_int, c_int) {
     // Not before the time that it was, and at the same place of the timer wheel's ticks.
     TIME.set((ringroad::runtime::clock::now().as_nanos() | u64::from(u32::MAX)) + 1);
-    CLIENT.set(Some(Client::new(serves, warm, steps)));
+    let worker = READY.fetch_add(1, Ordering::Relaxed);
+    CLIENT.set(Some(Client::new(serves, warm, steps, workers, worker)));
     let set = rr_epoll_create1(0);
     let kind = if serves == Serves::Datagrams { libc::SOCK_DGRAM } else { libc::SOCK_STREAM };
     let fd = rr_socket(libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0);
@@ -228,6 +247,10 @@ fn open(serves: Serves, warm: u64, steps: u64) -> (c_int, c_int) {
         sin_addr: libc::in_addr { s_addr: 0 },
         sin_zero: [0; 8],
     };
+    let on: c_int = 1;
+    // SAFETY: a valid value, and its length.
+    let set_on = unsafe { rr_setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, (&raw const on).cast(), 4) };
+    assert_eq!(set_on, 0);
     // SAFETY: a valid address, and its length.
     assert_eq!(unsafe { rr_bind(fd, (&raw const any).cast(), size_of_val(&any) as u32) }, 0);
     if serves != Serves::Datagrams {
@@ -299,18 +322,25 @@ fn answer(fd: c_int, calls: &Calls) {
     assert_eq!(unsafe { (calls.send_to)(fd, data, got as usize, 0, from, len) }, got);
 }
 
-/// Serves `steps` echoes after `warm` ones that do not count.
-pub fn run(serves: Serves, warm: u64, steps: u64) {
+fn station(pool: Pool) -> Station<Wire> {
     let device = Wire(Capabilities { mtu: 1500, mac: [2, 0, 0, 0, 0, 1], partial_checksums: false });
     // With a `tick` the worker asks for the time by `clock_gettime`, not by the
     // processor's counter.
     let tick: Box<dyn FnMut(Instant) + std::marker::Send> = Box::new(|_| {});
-    let station = Station { device, sockets: ours::core(1), fd: None, mirror: None, tick: Some(tick) };
-    let config = Config { wait: Wait::Spin, seed: Some(7), ..Config::new("memory") };
-    let runtime = Runtime::with_stations(config, vec![station]).expect("a worker");
+    Station { device, sockets: ours::core_over(1, pool), fd: None, mirror: None, tick: Some(tick) }
+}
+
+/// Serves `steps` echoes after `warm` ones that do not count, on the first of so many
+/// workers, while the others serve, too.
+pub fn run(serves: Serves, workers: usize, warm: u64, steps: u64) {
+    let arena = Arena::heap(workers as u32 * FRAMES, 2048);
+    let pool = |worker| Pool::new(arena.clone(), worker as u32 * FRAMES, FRAMES);
+    let config = Config { workers, wait: Wait::Spin, seed: Some(7), ..Config::new("memory") };
+    let stations = (0..workers).map(|worker| station(pool(worker))).collect();
+    let runtime = Runtime::with_stations(config, stations).expect("workers");
     runtime.install().expect("the only one");
     let calls = calls();
-    let open = move || open(serves, warm, steps);
+    let open = move || open(serves, warm, steps, workers);
     let ran = match serves {
         Serves::Streams => runtime.run_loop(move || turn(echo, open, &calls)),
         Serves::Lent => runtime.run_loop(move || turn(echo_lent, open, &calls)),
