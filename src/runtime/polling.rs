@@ -8,8 +8,9 @@ use super::config::{Config, Wait};
 use super::error::{Error, Result};
 use super::kernel::deferral::{Deferral, Places, Values};
 use super::kernel::napi::{Napis, Way};
-use crate::device::xdp::{Interface, XdpDevice};
+use crate::device::xdp::{Interface, Kept, XdpDevice};
 use crate::time::Duration;
+use std::sync::Arc;
 
 /// What the kernel's documentation of AF_XDP takes.
 const POLLS: u32 = 2;
@@ -21,8 +22,9 @@ const SHORTEST: Duration = Duration::from_micros(10);
 pub(super) enum Polling {
     /// The wait mode has no use for it, or it is switched off.
     Unwanted,
-    /// Every turn polls. Interrupts are put off as long as this lives.
-    On(#[expect(dead_code, reason = "its drop puts the interrupts back")] Deferral),
+    /// Every turn polls. The devices keep the interrupts put off: the last one that
+    /// ends, or gives up, puts them back.
+    On,
     /// Interrupts it is, because of this.
     Off(String),
 }
@@ -61,7 +63,7 @@ pub(super) fn begin<'a>(
 ) -> Result<Polling> {
     let Some(values) = wanted(config) else { return Ok(Polling::Unwanted) };
     match try_begin(interface, values, devices.collect()) {
-        Ok(deferral) => Ok(Polling::On(deferral)),
+        Ok(()) => Ok(Polling::On),
         Err(why) if config.busy_poll.is_none() => Ok(Polling::Off(why)),
         Err(why) => Err(Error::new(
             format!("{}: busy polling", interface.name),
@@ -75,7 +77,7 @@ fn try_begin(
     interface: &Interface,
     values: Values,
     mut devices: Vec<&mut XdpDevice>,
-) -> core::result::Result<Deferral, String> {
+) -> core::result::Result<(), String> {
     let mut napis = Napis::open().ok();
     for device in &devices {
         let queue = device.queue();
@@ -84,20 +86,21 @@ fn try_begin(
     }
     let deferral = Deferral::begin(&Places::default(), interface, values)
         .map_err(|why| format!("interrupts cannot be put off: {why}"))?;
+    let deferral: Kept = Arc::new(deferral);
     for i in 0..devices.len() {
-        if let Err(why) = devices[i].prefer_polling(true) {
-            devices.iter_mut().take(i + 1).for_each(|device| _ = device.prefer_polling(false));
+        if let Err(why) = devices[i].prefer_polling(Some(deferral.clone())) {
+            devices.iter_mut().take(i + 1).for_each(|device| _ = device.prefer_polling(None));
             return Err(format!("the kernel refuses it: {why}"));
         }
     }
-    Ok(deferral)
+    Ok(())
 }
 
 impl core::fmt::Display for Polling {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Unwanted => Ok(()),
-            Self::On(_) => f.write_str(", busy polling"),
+            Self::On => f.write_str(", busy polling"),
             Self::Off(why) => write!(f, ", no busy polling ({why})"),
         }
     }

@@ -35,9 +35,6 @@ pub struct Runtime {
     hub: &'static Hub,
     threads: Vec<JoinHandle<()>>,
     mode: String,
-    /// Ends when the workers have ended.
-    #[expect(dead_code, reason = "its drop puts the interface's interrupts back")]
-    polling: Polling,
 }
 
 impl Runtime {
@@ -96,7 +93,7 @@ impl Runtime {
         }
         let mode = describe(&steering, &stations, owned, &polling);
         let detach: Detach = Arc::new(move || steering.detach());
-        Self::launch(config, stations, detach, mode, polling)
+        Self::launch(config, stations, detach, mode)
     }
 
     /// Starts workers over devices that were opened already: the memory wire, in
@@ -112,7 +109,7 @@ impl Runtime {
                 enter(&mut station.sockets, None, Some(&directory), i);
             }
         }
-        Self::launch(config, stations, Arc::new(|| {}), "memory".to_owned(), Polling::Unwanted)
+        Self::launch(config, stations, Arc::new(|| {}), "memory".to_owned())
     }
 
     fn launch<D: Device + Send + 'static>(
@@ -120,7 +117,6 @@ impl Runtime {
         stations: Vec<Station<D>>,
         detach: Detach,
         mode: String,
-        polling: Polling,
     ) -> Result<Self> {
         let workers = stations.len();
         let Some(first) = stations.first() else {
@@ -129,7 +125,7 @@ impl Runtime {
         let arena = first.sockets.stack.core.pool.arena().clone();
         let cpus = cpus(&config, workers);
         let hub = Hub::new(config, workers, arena).map_err(|e| Error::new("workers", e, ""))?;
-        let mut runtime = Self { hub, threads: Vec::with_capacity(workers), mode, polling };
+        let mut runtime = Self { hub, threads: Vec::with_capacity(workers), mode };
         let exchanges = Exchange::new(workers);
         for (i, (station, exchange)) in stations.into_iter().zip(exchanges).enumerate() {
             let (detach, cpu) = (detach.clone(), cpus.get(i).copied());

@@ -18,7 +18,7 @@ mod umem;
 pub use attach::{Attach, Attached, Features, Mode, Steering, attached, features};
 pub use error::{Error, ErrorKind, Result};
 pub use interface::{Interface, Query};
-pub use queue::{Figures, Statistics, XdpDevice};
+pub use queue::{Figures, Kept, Statistics, XdpDevice};
 pub use steer::{
     Addresses, FRAGS_PROGRAM_NAME, PROGRAM_NAME, Protocol, STEER_REASONS, SteerCounters,
 };

@@ -4,6 +4,7 @@ mod figures;
 mod polling;
 
 pub use figures::{Figures, Statistics};
+pub use polling::Kept;
 
 use super::attach::Steering;
 use super::error::{Error, Result};
@@ -352,7 +353,7 @@ impl XdpDevice {
 
     /// Tells the kernel that the TX ring has something.
     fn kick(&mut self) {
-        if self.polling.on {
+        if self.polling.is_on() {
             return self.poll_driver();
         }
         if !self.unkicked {
@@ -404,7 +405,7 @@ impl XdpDevice {
 
     /// Wakes a driver that ran out of frames and sleeps.
     fn wake_fill(&self) {
-        if !self.polling.on && self.fill.needs_wakeup() {
+        if !self.polling.is_on() && self.fill.needs_wakeup() {
             // SAFETY: an empty read, no pointers.
             unsafe {
                 libc::recvfrom(

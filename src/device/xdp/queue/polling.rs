@@ -7,8 +7,10 @@
 
 use super::super::interface::Query;
 use super::{XdpDevice, set_option};
+use std::any::Any;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const SO_INCOMING_NAPI_ID: libc::c_int = 56;
@@ -26,11 +28,14 @@ const BUSY: u32 = 20;
 const STALLED: Duration = Duration::from_millis(500);
 const STALLED_POLLS: u32 = 1000;
 
+/// What is kept as long as a queue is polled, and by all that are together.
+pub type Kept = Arc<dyn Any + Send + Sync>;
+
 /// A queue's polling.
 #[derive(Debug, Default)]
 pub(super) struct Polling {
-    /// Each turn polls.
-    pub on: bool,
+    /// There while each turn polls.
+    kept: Option<Kept>,
     /// Descriptors put into the TX ring, and how many of them had left it the last time
     /// that some did; both wrap around.
     pub put: u32,
@@ -43,6 +48,20 @@ pub(super) struct Polling {
 }
 
 impl Polling {
+    /// True where each turn polls.
+    #[inline(always)]
+    pub fn is_on(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// It is over if `switch_off` says so: what was kept for it is let go then. Where the
+    /// kernel does not take it back, all stays as it is.
+    fn give_up(&mut self, switch_off: impl FnOnce() -> io::Result<()>) {
+        if switch_off().is_ok() {
+            self.kept = None;
+        }
+    }
+
     /// After a poll that left so many in the ring: true where nothing has left for
     /// long. A count alone where all is well; the clock is read every
     /// `STALLED_POLLS` polls without progress.
@@ -89,28 +108,23 @@ impl XdpDevice {
         (n == 0 && id != 0).then_some(id)
     }
 
-    /// Polls the driver in every turn, or no longer. Only for a queue whose NAPI is
-    /// known, and sends, too.
+    /// Polls the driver in every turn, and keeps what is given (what puts the interrupts
+    /// off) until that ends: with `None`, with the device, or where it is given up. Only
+    /// for a queue whose NAPI is known, and sends, too.
     ///
     /// # Errors
-    /// The kernel refuses (before Linux 5.11, or without CAP_NET_ADMIN).
-    pub fn prefer_polling(&mut self, on: bool) -> io::Result<()> {
-        let fd = self.as_raw_fd();
+    /// The kernel refuses (before Linux 5.11, or without CAP_NET_ADMIN). It is not
+    /// polled then.
+    pub fn prefer_polling(&mut self, kept: Option<Kept>) -> io::Result<()> {
         self.polling = Polling::default();
-        for (name, value) in [
-            (SO_PREFER_BUSY_POLL, u32::from(on)),
-            (libc::SO_BUSY_POLL, if on { BUSY } else { 0 }),
-            (SO_BUSY_POLL_BUDGET, BUDGET),
-        ] {
-            set_option(fd, libc::SOL_SOCKET, name, value)?;
-        }
-        self.polling.on = on;
+        set_polling(self.as_raw_fd(), kept.is_some())?;
+        self.polling.kept = kept;
         Ok(())
     }
 
     /// True where every turn polls the driver.
     pub fn prefers_polling(&self) -> bool {
-        self.polling.on
+        self.polling.is_on()
     }
 
     /// Has the kernel poll the driver, both ways.
@@ -134,10 +148,22 @@ impl XdpDevice {
             return;
         }
         self.figures.polling_given_up += 1;
-        // It was set by this process before; where it cannot be taken back, go on.
-        let on = self.prefer_polling(false).is_err();
-        self.polling.on = on;
+        // The last one of the interface puts its interrupts back here, which may wait a
+        // second for another process that is just starting on it.
+        let fd = self.as_raw_fd();
+        self.polling.give_up(|| set_polling(fd, false));
     }
+}
+
+fn set_polling(fd: RawFd, on: bool) -> io::Result<()> {
+    for (name, value) in [
+        (SO_PREFER_BUSY_POLL, u32::from(on)),
+        (libc::SO_BUSY_POLL, if on { BUSY } else { 0 }),
+        (SO_BUSY_POLL_BUDGET, BUDGET),
+    ] {
+        set_option(fd, libc::SOL_SOCKET, name, value)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -161,7 +187,7 @@ mod tests {
     }
 
     fn bed(put: u32) -> Bed {
-        Bed { polling: Polling { on: true, put, ..Polling::default() }, now: Instant::now() }
+        Bed { polling: Polling { kept: Some(Arc::new(())), put, ..Polling::default() }, now: Instant::now() }
     }
 
     const LONG: u32 = 499_000;
@@ -176,6 +202,22 @@ mod tests {
         bed.polling.put += 1;
         assert!(!bed.polls(LONG, 1, false));
         assert!(bed.polls(4000, 1, false));
+    }
+
+    #[test]
+    fn what_is_kept_goes_with_the_last_that_gives_up() {
+        let kept: Kept = Arc::new("interrupts are put off");
+        let still = Arc::downgrade(&kept);
+        let beds = [bed(1), bed(1)];
+        let [mut one, mut two] = beds.map(|bed| Polling { kept: Some(kept.clone()), ..bed.polling });
+        drop(kept);
+        one.give_up(|| Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(one.is_on(), "the kernel polls on");
+        one.give_up(|| Ok(()));
+        assert!(!one.is_on() && two.is_on());
+        assert!(still.upgrade().is_some(), "the other queue is polled");
+        two.give_up(|| Ok(()));
+        assert!(still.upgrade().is_none());
     }
 
     #[test]
