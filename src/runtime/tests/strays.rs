@@ -186,7 +186,9 @@ fn two_cores() -> (Core, Core, Handle) {
     let core = |worker: usize, exchange| {
         let pool = Pool::new(arena.clone(), worker as u32 * 2048, 2048);
         let mut sockets = seat(Plug::new(&cable, worker), A, pool).sockets;
-        sockets.stack.core.book = Some(Box::new(Book { directory: directory.clone(), worker }));
+        let book = Book { directory: directory.clone(), worker };
+        sockets.stack.core.book = Some(Box::new(book.clone()));
+        sockets.stack.tcp.book = Some(Box::new(book));
         let now = Instant::from_nanos(1);
         Core { hub, worker, seat: &hub.seats[worker], sockets, desk: Default::default(), exchange, program: None, ended: None, now }
     };
@@ -273,4 +275,70 @@ fn a_full_ring_to_another_worker_drops_the_packet_and_loses_no_frame() {
     while zero.exchange_turn(&mut Batch::new()) {}
     assert_eq!((held(&zero), held(&one)), (0, 0));
     assert_eq!((dropped(&zero), dropped(&one)), (100, 0));
+}
+
+/// What these sockets have to send.
+fn sent(sockets: &mut Sockets) -> Vec<Vec<u8>> {
+    let (pool, queue) = sockets.tx();
+    let mut all = Vec::new();
+    while let Some(desc) = queue.pop() {
+        all.push(pool.tx_bytes(&desc).to_vec());
+        pool.complete(desc.index());
+    }
+    all
+}
+
+/// Two programs at these addresses, each with a worker's queue for itself, connect from
+/// the same port with the same sequence number: whether each of them is connected in the
+/// end, and how many turns of the workers had something handed over.
+fn two_clients(addresses: [IpAddr; 2]) -> ([bool; 2], usize) {
+    let (zero, one, _) = two_cores();
+    let mut cores = [zero, one];
+    for core in &mut cores {
+        let h = core.sockets.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        core.sockets.bind(h, at(A, 80)).unwrap();
+        core.sockets.listen(h, 16).unwrap();
+    }
+    let cable = Arc::new(Cable::default());
+    let mut clients = addresses.map(|ip| {
+        let mut sockets = seat(Plug::new(&cable, AT_B), ip, Pool::heap(1024, 2048)).sockets;
+        let h = sockets.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        assert_eq!(sockets.connect(h, at(A, 80)), Err(Errno::EINPROGRESS));
+        (sockets, h)
+    });
+    let mut handed_over = 0;
+    for turn in 1..2000 {
+        let now = Instant::from_nanos(turn * 1_000_000);
+        for (core, (sockets, _)) in cores.iter_mut().zip(&mut clients) {
+            sockets.turn(now);
+            core.now = now;
+            sent(sockets).iter().for_each(|bytes| receive(core, bytes));
+            handed_over += usize::from(core.exchange_turn(&mut Batch::new()));
+            core.sockets.turn(now);
+            core.carry_home();
+            for bytes in sent(&mut core.sockets) {
+                let mut batch = Batch::new();
+                let pool = sockets.tx().0;
+                let mut frame = pool.alloc().unwrap();
+                pool.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(&bytes);
+                frame.set_range(0, bytes.len());
+                batch.push(Packet::single(frame));
+                sockets.receive(now, &mut batch);
+            }
+        }
+    }
+    (clients.map(|(mut sockets, h)| sockets.send(h, b"x", 0) == Ok(1)), handed_over)
+}
+
+#[test]
+fn a_client_with_anothers_address_port_and_number_is_that_other_one() {
+    let other = IpAddr::from([10, 9, 0, 3]);
+    assert_eq!(two_clients([B, other]), ([true, true], 0));
+    // One flow has one owner, whichever queue its packets come in by: the second one's SYNs
+    // go to the first one's worker, and its answers to the first one. None of them goes
+    // round in circles: a hand-over for each SYN that is sent again, and its frame's way
+    // home.
+    let (connected, handed_over) = two_clients([B, B]);
+    assert_eq!(connected, [true, false]);
+    assert!((2..=10).contains(&handed_over), "{handed_over}");
 }
