@@ -77,6 +77,8 @@ struct Slot {
     status: AtomicU32,
 }
 
+const _: () = assert!(size_of::<Slot>() == 64);
+
 type Page = [Slot; PAGE];
 
 /// What descriptors stand for. `T` is what any thread may use.

@@ -25,11 +25,20 @@ const LINES: usize = 1 << 17;
 #[derive(Default)]
 struct Line([AtomicU32; LINE]);
 
+/// Counts of ports, in lines of their own as well: tables of two workers may lie side by
+/// side.
+#[repr(align(64))]
+#[derive(Default)]
+struct Ports([AtomicU16; PORTS]);
+
+const PORTS: usize = 32;
+const _: () = assert!(size_of::<Line>() == 64 && size_of::<Ports>() == 64);
+
 /// What one worker owns: written by it alone.
 struct Share {
     lines: Box<[Line]>,
     /// Sockets bound to each port: TCP's, then UDP's.
-    ports: Box<[AtomicU16]>,
+    ports: Box<[Ports]>,
 }
 
 /// What all workers of a runtime own.
@@ -43,7 +52,7 @@ impl Directory {
     pub fn new(workers: usize, key: (u64, u64)) -> Arc<Self> {
         let share = || Share {
             lines: (0..LINES).map(|_| Line::default()).collect(),
-            ports: (0..2 << 16).map(|_| AtomicU16::new(0)).collect(),
+            ports: (0..(2 << 16) / PORTS).map(|_| Ports::default()).collect(),
         };
         Arc::new(Self { shares: (0..workers).map(|_| share()).collect(), key })
     }
@@ -73,7 +82,8 @@ impl Share {
 
     fn port(&self, protocol: u8, port: u16) -> &AtomicU16 {
         let udp = i32::from(protocol) == libc::IPPROTO_UDP;
-        &self.ports[(usize::from(udp) << 16) | usize::from(port)]
+        let place = (usize::from(udp) << 16) | usize::from(port);
+        &self.ports[place / PORTS].0[place % PORTS]
     }
 }
 

@@ -8,10 +8,12 @@ use super::config::Config;
 use super::epoll::SetShared;
 use super::link::Link;
 use super::losses::Losses;
+use super::ring::LINE;
 use super::sleep::Sleeper;
 use crate::frame::Arena;
 use crate::errno::Errno;
 use crate::socket::Handle;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicUsize, Ordering};
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
@@ -50,6 +52,16 @@ pub(super) struct Seat {
     pub losses: OnceLock<Losses>,
 }
 
+/// What others write to while the worker runs is in lines apart from what it writes to,
+/// and from what both only read; and no seat has a line with its neighbour's.
+const _: () = {
+    let mine = [offset_of!(Seat, hungry) / LINE, offset_of!(Seat, down) / LINE];
+    let others = [offset_of!(Seat, knocks) / LINE, offset_of!(Seat, door) / LINE];
+    assert!(mine[0] != others[0] && mine[0] != others[1] && mine[1] != others[0] && mine[1] != others[1]);
+    assert!(offset_of!(Seat, sleeper) / LINE != mine[0] && offset_of!(Seat, sleeper) / LINE != others[0]);
+    assert!(align_of::<Seat>() >= LINE && size_of::<Seat>().is_multiple_of(LINE));
+};
+
 impl Seat {
     /// Leaves something at the door and wakes the worker.
     pub fn knock(&self, what: Knock) {
@@ -76,8 +88,9 @@ pub struct Hub {
     pub(super) stop: AtomicBool,
     /// Why the runtime failed, set once: the errno of every later call, and words.
     failed: OnceLock<(Errno, String)>,
-    /// Counts threads, to spread them over the workers.
-    pub(super) threads: AtomicUsize,
+    /// Counts threads, to spread them over the workers. Apart from what workers read in
+    /// every turn.
+    pub(super) threads: CachePadded<AtomicUsize>,
 }
 
 static NUMBER: AtomicU16 = AtomicU16::new(1);
@@ -103,7 +116,7 @@ impl Hub {
             arena,
             stop: AtomicBool::new(false),
             failed: OnceLock::new(),
-            threads: AtomicUsize::new(0),
+            threads: CachePadded::default(),
         })))
     }
 

@@ -11,16 +11,43 @@
 
 use super::sync::atomic::{AtomicUsize, Ordering};
 use super::sync::{Arc, Cell};
+#[cfg(not(loom))]
+use core::mem::offset_of;
 use core::mem::MaybeUninit;
 use crossbeam::utils::CachePadded;
+
+/// A cache line's bytes, for what two threads write to.
+pub(super) const LINE: usize = 64;
 
 struct Inner<T> {
     /// The next slot to read; written by the consumer only.
     head: CachePadded<AtomicUsize>,
     /// The next slot to write; written by the producer only.
     tail: CachePadded<AtomicUsize>,
+    /// With [`Inner::PAD`] at both ends that nobody uses.
     slots: Box<[Cell<MaybeUninit<T>>]>,
     mask: usize,
+}
+
+/// Whoever writes to one index writes to no line with the other, or with what both read.
+#[cfg(not(loom))]
+const _: () = {
+    let (head, tail) = (offset_of!(Inner<u8>, head), offset_of!(Inner<u8>, tail));
+    let (slots, mask) = (offset_of!(Inner<u8>, slots), offset_of!(Inner<u8>, mask));
+    assert!(head / LINE != tail / LINE && align_of::<Inner<u8>>() >= LINE);
+    assert!(head / LINE != slots / LINE && tail / LINE != slots / LINE);
+    assert!(head / LINE != mask / LINE && tail / LINE != mask / LINE);
+};
+
+impl<T> Inner<T> {
+    /// Slots that keep a line's distance to what lies beside them in memory, which may be
+    /// another worker's.
+    const PAD: usize = if size_of::<T>() == 0 { 0 } else { LINE.div_ceil(size_of::<T>()) };
+
+    #[inline(always)]
+    fn slot(&self, index: usize) -> &Cell<MaybeUninit<T>> {
+        &self.slots[Self::PAD + (index & self.mask)]
+    }
 }
 
 // SAFETY: a slot is reached by the producer while it is outside of head..tail and
@@ -36,7 +63,7 @@ impl<T> Drop for Inner<T> {
             (self.head.load(Ordering::Relaxed), self.tail.load(Ordering::Relaxed));
         while head != tail {
             // SAFETY: head..tail were written and not read; both sides are gone.
-            self.slots[head & self.mask].with_mut(|p| unsafe { (*p).assume_init_drop() });
+            self.slot(head).with_mut(|p| unsafe { (*p).assume_init_drop() });
             head = head.wrapping_add(1);
         }
     }
@@ -62,7 +89,7 @@ pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let inner = Arc::new(Inner {
         head: CachePadded::new(AtomicUsize::new(0)),
         tail: CachePadded::new(AtomicUsize::new(0)),
-        slots: (0..capacity).map(|_| Cell::new(MaybeUninit::uninit())).collect(),
+        slots: (0..capacity + 2 * Inner::<T>::PAD).map(|_| Cell::new(MaybeUninit::uninit())).collect(),
         mask: capacity - 1,
     });
     (
@@ -108,7 +135,7 @@ impl<T: Send> Producer<T> {
         if self.tail.wrapping_sub(self.head_seen) == self.capacity() && self.room() == 0 {
             return Err(value);
         }
-        self.inner.slots[self.tail & self.inner.mask].with_mut(|p| {
+        self.inner.slot(self.tail).with_mut(|p| {
             // SAFETY: the slot is outside of head..tail, so it is the producer's.
             unsafe { (*p).write(value) };
         });
@@ -157,7 +184,7 @@ impl<T: Send> Consumer<T> {
         if self.is_empty() {
             return None;
         }
-        self.inner.slots[self.head & self.inner.mask].with_mut(|p| {
+        self.inner.slot(self.head).with_mut(|p| {
             // SAFETY: the slot is inside head..tail, so it is initialised and the
             // consumer's; the borrow of `self` keeps it from being popped.
             Some(unsafe { (*p).assume_init_mut() })
@@ -178,7 +205,7 @@ impl<T: Send> Consumer<T> {
         if self.is_empty() {
             return None;
         }
-        let value = self.inner.slots[self.head & self.inner.mask].with(|p| {
+        let value = self.inner.slot(self.head).with(|p| {
             // SAFETY: the slot is inside head..tail; after this `head` moves on, so
             // the value is read out once.
             unsafe { (*p).assume_init_read() }
