@@ -163,7 +163,7 @@ fn inside(results: &Results, all: &mut Vec<Verdict>) {
         verdict("instructions of an echo of 64 B in memory, both ends (committed)", AtMost, 1400.0, Some(1800.0), count("tcp-echo")),
         verdict("the same, the server's half", AtMost, 700.0, None, count("tcp-echo-server")),
         verdict("the same, through the C layer", AtMost, 800.0, Some(900.0), count("tcp-echo-c")),
-        verdict("instructions of an echo on one of two workers, to one alone (committed)", AtMost, 1.02, None, count("two-workers/tcp-echo").zip(count("tcp-echo-c")).map(|(two, one)| two / one)),
+        verdict("instructions of an echo on two workers, to one (committed)", AtMost, 1.02, None, count("two-workers/tcp-echo").zip(count("tcp-echo-c")).map(|(two, one)| two / one)),
     ]);
 }
 

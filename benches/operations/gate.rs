@@ -86,15 +86,15 @@ impl Drop for Folder {
     }
 }
 
-/// What callgrind is told of an operation, and how the name of the file begins
-/// that has its count.
-fn marks(entry: &Entry) -> (&'static [&'static str], &'static str) {
+/// What callgrind is told of an operation, and how the names of the files begin
+/// that have its count together.
+fn marks(entry: &Entry) -> (&'static [&'static str], &'static [&'static str]) {
     match entry.run {
-        Run::Metered(_) => (&["--toggle-collect=*meter::metered*"], "out"),
-        // From one function to the other, but not in the third, and of the worker's
-        // thread alone. `--toggle-collect` switches collecting off to begin with, so
+        Run::Metered(_) => (&["--toggle-collect=*meter::metered*"], &["out"]),
+        // From one function to the other, but not in the third, and of a worker's thread
+        // alone; each of them writes a file. `--toggle-collect` switches collecting off to begin with, so
         // the order matters.
-        Run::Worker(..) => (
+        Run::Worker(_, workers) => (
             &[
                 "--toggle-collect=*worker::apart*",
                 "--collect-atstart=yes",
@@ -102,7 +102,7 @@ fn marks(entry: &Entry) -> (&'static [&'static str], &'static str) {
                 "--dump-before=*worker::last_turn*",
                 "--separate-threads=yes",
             ],
-            "out.1",
+            &["out.1", "out.2"][..workers],
         ),
     }
 }
@@ -125,7 +125,7 @@ fn collect(entry: &Entry) -> Result<[f64; 3], String> {
     let said = String::from_utf8_lossy(&stdout);
     let numbers: Vec<f64> = said.split_whitespace().filter_map(|n| n.parse().ok()).collect();
     let &[done, calls] = numbers.as_slice() else { return Err(format!("it said {said:?}")) };
-    let collected = folder.total(begins)?;
+    let collected: f64 = begins.iter().map(|begins| folder.total(begins)).sum::<Result<f64, String>>()?;
     if collected == 0.0 {
         return Err("callgrind collected nothing: a function that it is told of is missing".into());
     }
@@ -246,7 +246,7 @@ fn judge(counts: &BTreeMap<String, f64>, committed: &Counts) -> bool {
         let counted = counts.contains_key(beside) || counts.contains_key(alone);
         if counted && let (Some(beside_n), Some(alone_n)) = (count(beside), count(alone)) && beside_n > alone_n * (1.0 + COMPANY) {
             well = false;
-            println!("counts: {beside} takes {beside_n:.1}, more than {:.0} % more than {alone}", COMPANY * 100.0);
+            println!("counts: {beside} takes {beside_n:.1}, which is more than {:.0} % more than {alone}", COMPANY * 100.0);
         }
     }
     for (what, here) in made_with() {

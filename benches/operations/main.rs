@@ -6,9 +6,11 @@
 //! and far ends are not counted; what the marking costs is found by marking
 //! nothing, and taken off.
 
+mod baton;
 mod gate;
 mod meter;
 mod ours;
+mod sharing;
 mod smol;
 mod tcp;
 mod worker;
@@ -17,15 +19,15 @@ use clap::{Parser, Subcommand};
 use meter::{Empty, Meter, Operation};
 use std::process::ExitCode;
 use tcp::Part;
-use worker::Serves;
+use worker::{Job, Serves};
 
 /// How one is run.
 #[derive(Clone, Copy)]
 enum Run {
     /// In a meter.
     Metered(fn() -> Box<dyn Operation>),
-    /// On a worker of its own, the first of so many.
-    Worker(worker::Serves, usize),
+    /// On so many workers.
+    Worker(Serves, usize),
 }
 
 /// An operation that is counted.
@@ -45,11 +47,11 @@ const fn on_worker(name: &'static str, what: &'static str, serves: Serves) -> En
     Entry { name, what, run: Run::Worker(serves, 1), warm: 200, steps: 1000 }
 }
 
-const fn on_one_of_two(name: &'static str, what: &'static str, serves: Serves) -> Entry {
+const fn on_two_workers(name: &'static str, what: &'static str, serves: Serves) -> Entry {
     Entry { name, what, run: Run::Worker(serves, 2), warm: 200, steps: 1000 }
 }
 
-/// By what part one of two workers may take more than one alone, and what is compared.
+/// By what part an operation may take more on two workers than on one, and what is compared.
 const COMPANY: f64 = 0.02;
 const IN_COMPANY: [(&str, &str); 2] = [("two-workers/tcp-echo", "tcp-echo-c"), ("two-workers/udp-echo", "udp-echo-c")];
 
@@ -68,8 +70,8 @@ const ENTRIES: &[Entry] = &[
     entry("connection", "a connection at the server, from SYN to closed", || Box::new(tcp::Life::new())),
     entry("udp-echo", "UDP echo of 64 bytes, the server's half", || Box::new(tcp::Datagram::new())),
     on_worker("udp-echo-c", "the same through the C layer, on a worker", Serves::Datagrams),
-    on_one_of_two("two-workers/tcp-echo", "tcp-echo-c on one of two workers that serve", Serves::Streams),
-    on_one_of_two("two-workers/udp-echo", "udp-echo-c, likewise", Serves::Datagrams),
+    on_two_workers("two-workers/tcp-echo", "tcp-echo-c on two workers that serve", Serves::Streams),
+    on_two_workers("two-workers/udp-echo", "udp-echo-c, likewise", Serves::Datagrams),
     entry("smoltcp/tcp-echo", "TCP echo of 64 bytes, both ends, a round trip", || Box::new(smol::Echo::new(true))),
     entry("smoltcp/tcp-echo-server", "TCP echo of 64 bytes, the server's half", || Box::new(smol::Echo::new(false))),
     entry("smoltcp/bulk-in", "a full segment in, of 32", || Box::new(smol::Bulk::new(Part::In))),
@@ -96,6 +98,11 @@ enum What {
     Run { name: String },
     /// Count all of them, and compare with the committed numbers
     Gate(gate::Options),
+    /// Watch whether two workers write to one cache line
+    Sharing,
+    /// What that watches
+    #[command(hide = true)]
+    Shared { name: String },
 }
 
 fn run(name: &str) -> ExitCode {
@@ -106,8 +113,9 @@ fn run(name: &str) -> ExitCode {
     let (done, calls) = match entry.run {
         Run::Metered(make) => Meter::run(&mut *make(), entry.warm, entry.steps),
         Run::Worker(serves, workers) => {
-            worker::run(serves, workers, entry.warm, entry.steps);
-            (entry.steps, 0)
+            let (warm, steps, frames) = (entry.warm, entry.steps, ours::FRAMES);
+            worker::run(Job { serves, workers, warm, steps, frames, crossed: false, spoil: false });
+            (entry.steps * workers as u64, 0)
         }
     };
     println!("{done} {calls}");
@@ -118,6 +126,8 @@ fn main() -> ExitCode {
     match Args::parse().what {
         Some(What::Run { name }) => run(&name),
         Some(What::Gate(options)) => gate::run(&options),
+        Some(What::Sharing) => sharing::run(),
+        Some(What::Shared { name }) => sharing::serve(&name),
         None => {
             println!("operations: run it by scripts/counts");
             ExitCode::SUCCESS

@@ -21,12 +21,8 @@ pub const SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10
 /// Frames of a core.
 pub const FRAMES: u32 = 4096;
 
-pub fn core(host: u8) -> Sockets {
-    core_over(host, Pool::heap(FRAMES, 2048))
-}
-
 /// A core over these frames.
-pub fn core_over(host: u8, pool: Pool) -> Sockets {
+pub fn core(host: u8, pool: Pool) -> Sockets {
     let config = Config {
         mode: Mode::Owned,
         addresses: vec![(IpAddr::from([10, 0, 0, host]), 24)],
@@ -47,7 +43,11 @@ pub struct End {
 
 impl End {
     pub fn new(host: u8) -> Self {
-        let mut sockets = core(host);
+        Self::with_frames(host, FRAMES)
+    }
+
+    pub fn with_frames(host: u8, frames: u32) -> Self {
+        let mut sockets = core(host, Pool::heap(frames, 2048));
         let set = sockets.epoll_create().expect("room");
         let buffer = vec![7; BURST * SEGMENT];
         Self { sockets, set, listener: None, events: Vec::with_capacity(64), buffer }

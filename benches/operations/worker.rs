@@ -7,10 +7,12 @@
 //! writes down what it has at `last_turn`. The worker's time is made here, too, so
 //! that no timer is due because the machine is busy.
 //!
-//! Where there are two workers, both serve a client of their own, at the same time;
-//! what counts is the first one's.
+//! Where there are two workers, each serves a client of its own, a turn each by turns
+//! (`baton.rs`), and what both do counts.
 
-use crate::ours::{self, End, FRAMES, SERVER};
+use crate::baton::{self, Mark};
+use crate::ours::{self, End, SERVER};
+use arrayvec::ArrayVec;
 use libc::{c_int, c_void, epoll_event, size_t, sockaddr, socklen_t, ssize_t};
 use ringroad::device::{Capabilities, Device};
 use ringroad::ffi::{
@@ -24,7 +26,8 @@ use ringroad::time::{Duration, Instant};
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How the server does it.
 #[derive(Clone, Copy, PartialEq)]
@@ -47,15 +50,30 @@ struct Client {
     answers: u64,
     warm: u64,
     steps: u64,
-    workers: usize,
-    /// Its worker is the one that counts.
-    counts: bool,
 }
 
-/// Workers that are ready to serve. Nobody is asked before all of them are.
-static READY: AtomicUsize = AtomicUsize::new(0);
-/// The one that counts is done.
-static OVER: AtomicBool = AtomicBool::new(false);
+/// What both workers write to, where that is asked for: what a shared line looks like.
+static SPOILT: AtomicUsize = AtomicUsize::new(0);
+
+/// What to do.
+#[derive(Clone, Copy)]
+pub struct Job {
+    pub serves: Serves,
+    pub workers: usize,
+    /// Echoes that do not count, before those that do; of each worker.
+    pub warm: u64,
+    pub steps: u64,
+    /// Frames of each worker, and of each client.
+    pub frames: u32,
+    /// From the middle of the warming up on, what a client sends comes to the other
+    /// worker's queue.
+    pub crossed: bool,
+    /// Both workers write to one line, on purpose.
+    pub spoil: bool,
+}
+
+/// What crosses on its way to each worker: without the heap, where the two would meet.
+static CROSSING: [Mutex<ArrayVec<ArrayVec<u8, 256>, 8>>; 2] = [const { Mutex::new(ArrayVec::new_const()) }; 2];
 
 thread_local! {
     /// The time on a worker's thread, in nanoseconds; 0: the system's.
@@ -63,6 +81,8 @@ thread_local! {
     static CLIENT: RefCell<Option<Client>> = const { RefCell::new(None) };
     static SERVED: Cell<Option<(c_int, c_int)>> = const { Cell::new(None) };
     static DONE: Cell<bool> = const { Cell::new(false) };
+    /// The number of the worker whose thread this is.
+    static WORKER: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Takes the place of libc's in this program. A worker's time goes on by a
@@ -87,7 +107,8 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, at: *mut libc::ti
 
 /// Callgrind collects everywhere but in here.
 #[inline(never)]
-fn apart(work: &mut dyn FnMut(&mut Client)) {
+fn apart(worker: usize, work: &mut dyn FnMut(&mut Client)) {
+    WORKER.set(worker);
     CLIENT.with_borrow_mut(|client| client.as_mut().map(work));
     black_box(());
 }
@@ -95,29 +116,31 @@ fn apart(work: &mut dyn FnMut(&mut Client)) {
 // The two differ, lest the compiler make one of them.
 #[inline(never)]
 fn first_turn() {
-    black_box(1);
+    baton::mark(Mark::First);
 }
 
 #[inline(never)]
 fn last_turn() {
-    black_box(2);
+    baton::mark(Mark::Last);
 }
 
 impl Client {
-    fn new(serves: Serves, warm: u64, steps: u64, workers: usize, worker: usize) -> Self {
-        // An address each: a flow belongs to one worker alone.
-        let mut end = End::new(2 + worker as u8);
-        let h = if serves == Serves::Datagrams { end.connect_datagrams(SERVER) } else { end.connect(SERVER) };
+    fn new(job: Job, worker: usize) -> Self {
+        // An address each. Of two that have the same one, with the same seed, the second's
+        // SYN is the first one's over again to any server, and so goes to the worker that
+        // has that connection; the second client is never answered.
+        let mut end = End::with_frames(2 + worker as u8, job.frames);
+        let h = if job.serves == Serves::Datagrams { end.connect_datagrams(SERVER) } else { end.connect(SERVER) };
         end.watch(h);
         let now = Instant::ZERO + Duration::from_secs(1);
-        Self { end, h, now, batch: Batch::new(), asked: false, answers: 0, warm, steps, workers, counts: worker == 0 }
+        Self { end, h, now, batch: Batch::new(), asked: false, answers: 0, warm: job.warm, steps: job.steps }
     }
 
     /// Takes in what the server sent, asks again, and hands out what is to be sent.
     fn work(&mut self) {
         self.now += Duration::from_micros(1);
         self.end.sockets.receive(self.now, &mut self.batch);
-        if !self.asked && self.end.sockets.is_delivered(self.h) && READY.load(Ordering::Relaxed) == self.workers {
+        if !self.asked && self.end.sockets.is_delivered(self.h) {
             // A datagram waits until the address is resolved.
             self.asked = true;
             self.end.begin(self.h);
@@ -128,39 +151,60 @@ impl Client {
     }
 
     fn mark(&self) {
-        if !self.counts {
-            if OVER.load(Ordering::Relaxed) {
-                DONE.set(true);
-            }
-        } else if self.answers == self.warm {
+        if self.answers == self.warm {
             first_turn();
         } else if self.answers == self.warm + self.steps {
             last_turn();
             DONE.set(true);
-            OVER.store(true, Ordering::Relaxed);
+            baton::done();
         }
     }
 }
 
 /// A device at whose other side the client is.
-struct Wire(Capabilities);
+struct Wire {
+    capabilities: Capabilities,
+    worker: usize,
+    job: Job,
+}
+
+/// A packet that has arrived.
+fn arrive(pool: &mut Pool, batch: &mut Batch, bytes: &[u8]) {
+    let mut frame = pool.alloc().expect("frames enough");
+    pool.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(bytes);
+    frame.set_range(0, bytes.len());
+    batch.push(Packet::single(frame));
+}
 
 impl Device for Wire {
     fn capabilities(&self) -> &Capabilities {
-        &self.0
+        &self.capabilities
     }
 
     fn receive(&mut self, pool: &mut Pool, batch: &mut Batch) {
-        apart(&mut |client| {
+        let this = &*self;
+        apart(this.worker, &mut |client| {
+            let (worker, Job { warm, crossed, spoil, .. }) = (this.worker, this.job);
+            if !DONE.get() {
+                baton::next_turn(worker);
+            }
+            if spoil {
+                SPOILT.fetch_add(1, Ordering::Relaxed);
+            }
             client.work();
             let (theirs, queue) = client.end.sockets.tx();
             while let Some(desc) = queue.pop() {
                 let bytes = theirs.tx_bytes(&desc);
-                let mut frame = pool.alloc().expect("frames enough");
-                pool.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(bytes);
-                frame.set_range(0, bytes.len());
-                batch.push(Packet::single(frame));
+                if crossed && client.answers >= warm / 2 {
+                    let bytes = ArrayVec::try_from(bytes).expect("small packets");
+                    baton::aside(|| CROSSING[1 - worker].lock().expect("no panic").push(bytes));
+                } else {
+                    arrive(pool, batch, bytes);
+                }
                 theirs.complete(desc.index());
+            }
+            while let Some(bytes) = crossed.then(|| baton::aside(|| CROSSING[worker].lock().expect("no panic").pop())).flatten() {
+                arrive(pool, batch, &bytes);
             }
             client.mark();
         });
@@ -170,7 +214,7 @@ impl Device for Wire {
         if queue.is_empty() {
             return;
         }
-        apart(&mut |client| {
+        apart(self.worker, &mut |client| {
             while let Some(desc) = queue.pop() {
                 let bytes = pool.tx_bytes(&desc);
                 let theirs = client.end.sockets.tx().0;
@@ -233,11 +277,11 @@ fn watch(set: c_int, fd: c_int) {
 }
 
 /// The set and the listener (none: -1), made at a worker's first turn.
-fn open(serves: Serves, warm: u64, steps: u64, workers: usize) -> (c_int, c_int) {
+fn open(job: Job) -> (c_int, c_int) {
+    let serves = job.serves;
     // Not before the time that it was, and at the same place of the timer wheel's ticks.
     TIME.set((ringroad::runtime::clock::now().as_nanos() | u64::from(u32::MAX)) + 1);
-    let worker = READY.fetch_add(1, Ordering::Relaxed);
-    CLIENT.set(Some(Client::new(serves, warm, steps, workers, worker)));
+    CLIENT.set(Some(Client::new(job, WORKER.get())));
     let set = rr_epoll_create1(0);
     let kind = if serves == Serves::Datagrams { libc::SOCK_DGRAM } else { libc::SOCK_STREAM };
     let fd = rr_socket(libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0);
@@ -322,25 +366,33 @@ fn answer(fd: c_int, calls: &Calls) {
     assert_eq!(unsafe { (calls.send_to)(fd, data, got as usize, 0, from, len) }, got);
 }
 
-fn station(pool: Pool) -> Station<Wire> {
-    let device = Wire(Capabilities { mtu: 1500, mac: [2, 0, 0, 0, 0, 1], partial_checksums: false });
+fn station(worker: usize, pool: Pool, job: Job) -> Station<Wire> {
+    let capabilities = Capabilities { mtu: 1500, mac: [2, 0, 0, 0, 0, 1], partial_checksums: false };
+    let device = Wire { capabilities, worker, job };
     // With a `tick` the worker asks for the time by `clock_gettime`, not by the
     // processor's counter.
     let tick: Box<dyn FnMut(Instant) + std::marker::Send> = Box::new(|_| {});
-    Station { device, sockets: ours::core_over(1, pool), fd: None, mirror: None, tick: Some(tick) }
+    Station { device, sockets: ours::core(1, pool), fd: None, mirror: None, tick: Some(tick) }
 }
 
-/// Serves `steps` echoes after `warm` ones that do not count, on the first of so many
-/// workers, while the others serve, too.
-pub fn run(serves: Serves, workers: usize, warm: u64, steps: u64) {
-    let arena = Arena::heap(workers as u32 * FRAMES, 2048);
-    let pool = |worker| Pool::new(arena.clone(), worker as u32 * FRAMES, FRAMES);
+/// Has each worker serve so many echoes.
+pub fn run(job: Job) {
+    let Job { serves, workers, frames, .. } = job;
+    baton::players(workers);
+    // Who waits for the baton of one that panicked would wait for ever.
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        std::process::exit(101);
+    }));
+    let arena = Arena::heap(workers as u32 * frames, 2048);
+    let pool = |worker| Pool::new(arena.clone(), worker as u32 * frames, frames);
     let config = Config { workers, wait: Wait::Spin, seed: Some(7), ..Config::new("memory") };
-    let stations = (0..workers).map(|worker| station(pool(worker))).collect();
+    let stations = (0..workers).map(|worker| station(worker, pool(worker), job)).collect();
     let runtime = Runtime::with_stations(config, stations).expect("workers");
     runtime.install().expect("the only one");
     let calls = calls();
-    let open = move || open(serves, warm, steps, workers);
+    let open = move || open(job);
     let ran = match serves {
         Serves::Streams => runtime.run_loop(move || turn(echo, open, &calls)),
         Serves::Lent => runtime.run_loop(move || turn(echo_lent, open, &calls)),

@@ -6,6 +6,7 @@ use criterion::Criterion;
 use libc::{c_int, sockaddr_in};
 use ringroad::device::memory::{Wire, WireConfig};
 use ringroad::ffi::{rr_bind, rr_recv, rr_sendto, rr_socket};
+use ringroad::frame::Pool;
 use ringroad::runtime::{Config, Runtime, Station, Wait};
 use ringroad::socket::linux::{AF_INET, MSG_PEEK, SOCK_DGRAM};
 use ringroad::time::{Duration, Instant};
@@ -68,7 +69,7 @@ fn on_a_worker(runtime: &Runtime, n: u64) -> std::time::Duration {
 /// The call in Rust, in C, and C's from a thread of its own.
 pub fn calls(c: &mut Criterion) {
     let mut group = c.benchmark_group("a call: 64 bytes looked at");
-    let mut core = ours::core(1);
+    let mut core = ours::core(1, Pool::heap(ours::FRAMES, 2048));
     let at = SocketAddr::from(([10, 0, 0, 1], 7));
     let h = core.socket(AF_INET, SOCK_DGRAM, 0).expect("a socket");
     core.bind(h, at).expect("a free port");
@@ -80,7 +81,7 @@ pub fn calls(c: &mut Criterion) {
     });
     let (wire, device, _far) = Wire::new(WireConfig::default(), 1);
     let tick: Box<dyn FnMut(Instant) + Send> = Box::new(move |now| wire.advance(now));
-    let station = Station { device, sockets: ours::core(1), fd: None, mirror: None, tick: Some(tick) };
+    let station = Station { device, sockets: ours::core(1, Pool::heap(ours::FRAMES, 2048)), fd: None, mirror: None, tick: Some(tick) };
     let config = Config { wait: Wait::Block, seed: Some(7), ..Config::new("memory") };
     let runtime = Runtime::with_stations(config, vec![station]).expect("a worker");
     runtime.install().expect("the only one");

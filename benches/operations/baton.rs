@@ -1,0 +1,90 @@
+//! Workers that run one at a time, a turn each.
+//!
+//! Valgrind lets one thread run at a time anyway, and when it changes depends on the
+//! machine; two workers that spin would be counted with whatever the other one did
+//! meanwhile. With a baton both always do the same: the second one's n-th turn lies
+//! between the first one's n-th and its next. Who waits for it sleeps, apart from what
+//! is counted and watched.
+
+use crossbeam::utils::CachePadded;
+use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Who plays.
+struct Game {
+    /// Whose turn it is.
+    turn: usize,
+    /// Players that are not done, all of them or one.
+    left: usize,
+}
+
+static GAME: Mutex<Game> = Mutex::new(Game { turn: 0, left: 1 });
+static MOVED: Condvar = Condvar::new();
+
+/// Each mark is written to when something happens, which is how a tool that sees all
+/// stores knows; in a line of its own.
+static MARKS: [CachePadded<AtomicUsize>; 4] = [const { CachePadded::new(AtomicUsize::new(0)) }; 4];
+
+/// What is marked.
+#[derive(Clone, Copy)]
+pub enum Mark {
+    /// The thread has the baton: what it writes is a worker's.
+    Taken,
+    /// It gives the baton away.
+    Given,
+    /// A worker has warmed up.
+    First,
+    /// A worker is done.
+    Last,
+}
+
+/// Where the marks are.
+pub fn marks() -> [usize; 4] {
+    MARKS.each_ref().map(|mark| mark.as_ptr() as usize)
+}
+
+pub fn mark(what: Mark) {
+    MARKS[what as usize].store(black_box(1), Ordering::Relaxed);
+}
+
+thread_local! {
+    static PLAYS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// So many workers play. Before the first one begins.
+pub fn players(workers: usize) {
+    GAME.lock().unwrap_or_else(PoisonError::into_inner).left = workers;
+}
+
+/// A turn of this player's is over, if it had one; returns when it has its next.
+pub fn next_turn(me: usize) {
+    let played = PLAYS.replace(true);
+    if played {
+        // First of all: the baton itself is what both write to.
+        mark(Mark::Given);
+    }
+    let mut game = GAME.lock().unwrap_or_else(PoisonError::into_inner);
+    if played && game.left > 1 {
+        game.turn = 1 - me;
+        MOVED.notify_all();
+    }
+    let waited = MOVED.wait_while(game, |game| game.turn != me && game.left > 1);
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
+    mark(Mark::Taken);
+}
+
+/// Does what is no worker's, though a worker's thread does it.
+pub fn aside<R>(work: impl FnOnce() -> R) -> R {
+    mark(Mark::Given);
+    let result = work();
+    mark(Mark::Taken);
+    result
+}
+
+/// This player is done: the other one goes on by itself.
+pub fn done() {
+    GAME.lock().unwrap_or_else(PoisonError::into_inner).left -= 1;
+    MOVED.notify_all();
+}
