@@ -22,9 +22,10 @@ use std::time::Duration;
 
 /// What is set, in this order.
 const NAMES: [&str; 2] = ["napi_defer_hard_irqs", "gro_flush_timeout"];
-/// So often is looked again where another one is just beginning or ending.
-const TRIES: u32 = 200;
-const PAUSE: Duration = Duration::from_millis(5);
+/// So often is looked again where another one is just beginning or ending, a second at
+/// least. Who looks seldom finds it locked by others again and again.
+const TRIES: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Where the values and the notes are.
 #[derive(Clone, Debug)]
