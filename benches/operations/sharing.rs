@@ -1,26 +1,29 @@
-//! Whether two workers write to one cache line while both serve: valgrind's lackey tells
-//! of every store, and of every change of threads.
+//! Whether two workers write to one cache line while both serve, or one reads what the
+//! other writes: valgrind's lackey tells of every load and store, and of every change of
+//! threads.
 //!
 //! From the time when both have warmed up until one is done, each line of 64 bytes that a
-//! worker stores to is noted with the worker's thread. Atomic operations are stores, too.
+//! worker loads from or stores to is noted with the worker's thread. Atomic operations are stores, too.
 //! What the kernel writes is not seen, and what is done aside (`baton.rs`) is not noted.
 
 use crate::baton;
 use crate::worker::{self, Job, Serves};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 
-const LINE: u64 = 64;
+const BYTES: u64 = 64;
 const BEGINS: &str = "marks ";
 
-/// What is watched. The last one is a control: its line has to be found.
+/// What is watched. Where packets come to the wrong queue lines have to be found that one
+/// writes and the other reads, and in the control one that both write to.
 const WATCHED: [(&str, Job); 4] = [
     ("tcp-echo", job(Serves::Streams)),
     ("udp-echo", job(Serves::Datagrams)),
-    ("handed-over", Job { crossed: true, ..job(Serves::Streams) }),
+    (HANDED_OVER, Job { crossed: true, ..job(Serves::Streams) }),
     (CONTROL, Job { spoil: true, ..job(Serves::Streams) }),
 ];
+const HANDED_OVER: &str = "handed-over";
 const CONTROL: &str = "spoilt";
 
 const fn job(serves: Serves) -> Job {
@@ -28,10 +31,24 @@ const fn job(serves: Serves) -> Job {
     Job { serves, workers: 2, warm: 50, steps: 150, frames: 512, crossed: false, spoil: false }
 }
 
-/// What was seen: for each line, who stored to it, and by which instruction first.
+/// What was seen of a line: who stored to it, and who looked at it, by which instruction
+/// first.
+#[derive(Default)]
+struct Line {
+    writers: BTreeMap<u32, u64>,
+    readers: BTreeMap<u32, u64>,
+}
+
+impl Line {
+    /// One writes to it and the other reads it: by this, something goes from core to core.
+    fn is_passed(&self) -> bool {
+        self.writers.len() == 1 && self.readers.keys().any(|reader| !self.writers.contains_key(reader))
+    }
+}
+
 #[derive(Default)]
 struct Seen {
-    lines: HashMap<u64, HashMap<u32, u64>>,
+    lines: HashMap<u64, Line>,
     stores: u64,
 }
 
@@ -52,6 +69,12 @@ fn read(from: impl BufRead) -> Result<Seen, String> {
         // "I  0401f2a0,3", " S 1ffeffe7e8,8", " M 0421f3e8,4", "--7--   SCHED[2]:  acquired lock"
         match (line.get(..3), marks) {
             (Some(b"I  "), _) => code = hex(&line[3..]).unwrap_or(0),
+            (Some(b" L "), _) => {
+                if warm.len() == 2 && playing.contains(&thread) {
+                    let at = hex(&line[3..]).unwrap_or(0);
+                    seen.lines.entry(at / BYTES).or_default().readers.entry(thread).or_insert(code);
+                }
+            }
             (Some(b" S " | b" M "), Some([taken, given, first, last])) => {
                 let at = hex(&line[3..]).unwrap_or(0);
                 if at == taken {
@@ -64,10 +87,10 @@ fn read(from: impl BufRead) -> Result<Seen, String> {
                     return Ok(seen);
                 } else if warm.len() == 2 && playing.contains(&thread) {
                     seen.stores += 1;
-                    seen.lines.entry(at / LINE).or_default().entry(thread).or_insert(code);
+                    seen.lines.entry(at / BYTES).or_default().writers.entry(thread).or_insert(code);
                 }
             }
-            (Some(b" S " | b" M " | b" L "), _) => {}
+            (Some(b" S " | b" M "), _) => {}
             _ => {
                 let text = String::from_utf8_lossy(&line);
                 if let Some((_, of)) = text.split_once("SCHED[") {
@@ -96,14 +119,22 @@ fn watch(name: &str) -> Result<Vec<String>, String> {
     let _ = child.kill();
     let _ = child.wait();
     let Seen { lines, stores } = seen?;
-    let threads: BTreeSet<u32> = lines.values().flat_map(|by| by.keys().copied()).collect();
+    let threads: BTreeSet<u32> = lines.values().flat_map(|line| line.writers.keys().copied()).collect();
     if threads.len() != 2 {
         return Err(format!("not two workers, but the threads {threads:?} wrote something"));
     }
-    println!("sharing: {name}: {stores} stores of two workers to {} lines", lines.len());
-    let shared = lines.iter().filter(|(_, by)| by.len() > 1).map(|(line, by)| {
-        let by: Vec<String> = by.iter().map(|(thread, code)| format!("{thread} at {code:#x}")).collect();
-        format!("the line {:#x} is written by the threads {}", line * LINE, by.join(" and "))
+    let written = lines.values().filter(|line| !line.writers.is_empty()).count();
+    let passed = lines.values().filter(|line| line.is_passed()).count();
+    println!("sharing: {name}: {stores} stores of two workers to {written} lines; the other one reads {passed} of them");
+    if (name == HANDED_OVER) != (passed > 0) {
+        for (line, Line { writers, readers }) in lines.iter().filter(|(_, line)| line.is_passed()) {
+            println!("sharing: {name}: {:#x} is written by {writers:x?} and read by {readers:x?}", line * BYTES);
+        }
+        return Err(format!("{passed} lines are written by one and read by the other"));
+    }
+    let shared = lines.iter().filter(|(_, line)| line.writers.len() > 1).map(|(line, Line { writers, .. })| {
+        let by: Vec<String> = writers.iter().map(|(thread, code)| format!("{thread} at {code:#x}")).collect();
+        format!("the line {:#x} is written by the threads {}", line * BYTES, by.join(" and "))
     });
     Ok(shared.collect())
 }
