@@ -342,3 +342,30 @@ fn a_client_with_anothers_address_port_and_number_is_that_other_one() {
     assert_eq!(connected, [true, false]);
     assert!((2..=10).contains(&handed_over), "{handed_over}");
 }
+
+/// Whether somebody wrote to this worker's eventfd.
+fn is_woken(core: &Core) -> bool {
+    crate::runtime::sys::poll_one(core.seat.sleeper.fd(), Some(0)).unwrap()
+}
+
+#[test]
+fn a_hand_over_wakes_who_sleeps_and_costs_who_is_awake_no_system_call() {
+    let (mut zero, mut one, h) = two_cores();
+    receive(&mut zero, &numbered(1));
+    assert!(!is_woken(&one) && one.exchange.has_work(), "it looks by itself");
+    assert_eq!(take_numbers(&mut one, h), [1]);
+    assert!(!is_woken(&zero) && zero.exchange.has_work(), "the frame that came home");
+    assert!(zero.exchange_turn(&mut Batch::new()));
+    // What a worker does before a sleep: the announcement, then a look.
+    one.seat.sleeper.announce();
+    assert!(!one.exchange.has_work());
+    receive(&mut zero, &numbered(2));
+    assert!(is_woken(&one) && one.exchange.has_work());
+    one.seat.sleeper.awake(true);
+    // Who sends frames home wakes, too.
+    zero.seat.sleeper.announce();
+    assert!(!zero.exchange.has_work());
+    assert_eq!(take_numbers(&mut one, h), [2]);
+    assert!(is_woken(&zero) && zero.exchange.has_work());
+    zero.seat.sleeper.awake(true);
+}
