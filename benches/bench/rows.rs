@@ -271,6 +271,8 @@ pub const BULK_OUT: &str = "ringroad to kernel";
 pub const BULK_IN: &str = "kernel to ringroad";
 pub const BULK_KERNEL: &str = "kernel to kernel";
 pub const BULK_BARE: &str = "kernel to kernel, no offloads";
+/// What any transfer of data does, whatever carries it: the floor above the floor.
+pub const RAW_DATA: &str = "raw AF_XDP, payload written and read";
 
 /// The MTUs of bulk rows.
 pub const MTUS: [u32; 3] = [1500, 3498, 9000];
@@ -289,10 +291,14 @@ fn bulk(scope: &Scope) -> Vec<Job> {
             Work::Transfer { args: args.iter().map(|a| (*a).to_string()).collect() }
         };
         let (ours, lent) = (["-i", "veth0"], ["-i", "veth0", "--lent"]);
-        let raw_sink = ["raw-sink", "-i", "veth0", "--address", SERVER, "--port", "7"];
-        let raw_sink = Server { once: true, ..Server::new(Tool::Own, &raw_sink) };
-        let raw_send = ["raw-send", "-i", "veth0", "--address", super::bed::CLIENT, "--to", "10.77.0.1:7", "--mtu", &text];
-        let raw_send = Work::Transfer { args: raw_send.iter().map(|a| (*a).to_string()).collect() };
+        let raw_sink = |extra: &[&str]| {
+            let args = [&["raw-sink", "-i", "veth0", "--address", SERVER, "--port", "7"], extra].concat();
+            Server { once: true, ..Server::new(Tool::Own, &args) }
+        };
+        let raw_send = |extra: &[&str]| {
+            let args = ["raw-send", "-i", "veth0", "--address", super::bed::CLIENT, "--to", "10.77.0.1:7", "--mtu", &text];
+            Work::Transfer { args: args.iter().chain(extra).map(|a| (*a).to_string()).collect() }
+        };
         let arms = [
             (BULK_OURS, true, sink(&ours), send(&ours)),
             (BULK_LENT, true, sink(&lent), send(&lent)),
@@ -300,7 +306,8 @@ fn bulk(scope: &Scope) -> Vec<Job> {
             (BULK_IN, true, sink(&ours), send(&[])),
             (BULK_KERNEL, true, sink(&[]), send(&[])),
             (BULK_BARE, false, sink(&[]), send(&[])),
-            (RAW, true, raw_sink, raw_send),
+            (RAW, true, raw_sink(&[]), raw_send(&[])),
+            (RAW_DATA, true, raw_sink(&["--payload"]), raw_send(&["--payload"])),
         ];
         jobs.extend(arms.into_iter().map(|(arm, offloads, server, work)| Job {
             row: format!("bulk-{mtu}"),
