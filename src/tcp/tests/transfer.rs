@@ -285,6 +285,30 @@ fn the_send_buffer_is_bounded_and_says_when_there_is_room_again() {
 }
 
 #[test]
+fn the_send_buffer_grows_with_the_path_and_not_with_the_peers_pauses() {
+    let grown = |path: u64, answer: u64| {
+        let mut config = Config::default();
+        config.options.send_buffer = 20_000;
+        let (mut solo, _) = Solo::syn_received(config, PLAIN);
+        solo.host.now += ms(path);
+        solo.get(ACK, b"");
+        for _ in 0..10 {
+            while solo.host.send(&pattern(5000)) > 0 {}
+            let sent: usize = solo.leaving().iter().map(|(_, len)| len).sum();
+            solo.host.now += ms(answer);
+            solo.get_ack(sent as u32);
+        }
+        let size = solo.host.conn().send_buffer();
+        solo.host.finish();
+        size
+    };
+    // The window fills the buffer either way, and until the path is known is believed.
+    // Then 20 kB in 20 ms are 1 kB in the near path's own millisecond.
+    let (far, near) = (grown(20, 20), grown(1, 20));
+    assert!(far >= 60_000 && near <= 40_000, "{far} {near}");
+}
+
+#[test]
 fn without_frames_nothing_is_lost_and_acks_still_leave() {
     let mut solo = Solo::plain();
     let reserve = solo.host.config.frame_reserve;
