@@ -1,7 +1,7 @@
 //! Starting and ending a runtime.
 
 use super::channel;
-use super::config::{Config, Mode};
+use super::config::{Config, Mode, Wait};
 use super::directory::{Book, Directory};
 use super::error::{Error, Result};
 use super::exchange::Exchange;
@@ -383,6 +383,9 @@ fn sockets(
         ..stack::Config::default()
     };
     stack.table.active_ports = active_ports;
+    if config.wait == Wait::Block {
+        stack.table.ack_spacing = crate::time::Duration::ZERO;
+    }
     Sockets::new(Stack::new(stack, pool, seed))
 }
 

@@ -10,6 +10,8 @@ use crate::telemetry::DropReason;
 
 /// Frames that may wait behind a gap however small the receive buffer is.
 const LEAST_AHEAD: usize = 16;
+/// Segments whose ACK waits for no more.
+const BULK: u32 = 16;
 
 impl Connection {
     /// Seventh: the text.
@@ -108,6 +110,25 @@ impl Connection {
             h.quick = h.quick.saturating_sub(1);
             h.bits |= Bits::ACK_NOW;
         }
+    }
+
+    /// True where nothing is to leave but the ACK of bulk data in order, which may wait a
+    /// little for more of it: after the start, with no loss in sight, with less than 16
+    /// segments and at most a quarter of the window to acknowledge. (What else may want an
+    /// ACK then bears a wait of microseconds.)
+    #[inline]
+    pub fn owes_bulk_ack(&self) -> bool {
+        let h = &self.hot;
+        let due = Bits::ACK_PENDING | Bits::ACK_NOW;
+        let urgent = Bits::SLOW | Bits::DSACK | Bits::QUICK_ACK | Bits::KEEP_DUE | Bits::TROUBLE | Bits::FIN_QUEUED;
+        let bytes = h.rcv_nxt.wrapping_sub(h.last_ack);
+        h.bits & (due | urgent) == due
+            && h.state == State::Established
+            && h.quick == 0
+            && !h.send.has_unsent()
+            && bytes >= 2 * u32::from(h.rcv_mss)
+            && bytes < BULK * u32::from(h.rcv_mss)
+            && bytes <= seq::distance(h.last_ack, h.rcv_edge) / 4
     }
 
     /// Keeps what came ahead of a gap, within the bounds; the peer is told at

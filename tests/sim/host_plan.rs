@@ -77,6 +77,10 @@ pub fn draw(n: usize, features: &Features, mtu: usize, frames: u32, d: &mut Draw
         // few hundred kilobytes of data.
         config.tcp.sequence_base = Some((d.spread(20) as u32).wrapping_neg());
     }
+    if has.contains(Has::ODD_TIMES) {
+        let us = Duration::from_micros;
+        config.table.ack_spacing = d.pick(&[us(0), us(1), us(25), us(5000)]);
+    }
     let slow = has.contains(Has::SLOW_ACCEPT);
     let listener = |i: usize, d: &mut Draw| ListenerPlan {
         port: 80 + i as u16,

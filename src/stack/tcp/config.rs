@@ -50,6 +50,11 @@ pub struct TableConfig {
     pub fast_open_keys: Option<FastOpenKeys>,
     /// Data goes in SYNs without a cookie, and none is asked for. Default: no.
     pub fast_open_client_no_cookie: bool,
+    /// After an ACK of bulk data the next ones wait so long for more to acknowledge, 16
+    /// segments or a quarter of the window at most: as where the interface gathers
+    /// packets before it interrupts. Default: 0 here; 25 us on workers that do not sleep
+    /// at once.
+    pub ack_spacing: Duration,
 }
 
 impl Default for TableConfig {
@@ -72,6 +77,7 @@ impl Default for TableConfig {
             max_orphans: 65_536,
             fast_open_keys: None,
             fast_open_client_no_cookie: false,
+            ack_spacing: Duration::ZERO,
         }
     }
 }

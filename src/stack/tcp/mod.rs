@@ -159,9 +159,11 @@ pub struct Table {
     pub ports: Ports,
     waits: Waits,
     touched: Vec<u32>,
-    /// How many of them could not send all they had, for want of room: they are
-    /// not to be flushed again at once.
+    /// How many of them could not send all they had, for want of room, or wait with
+    /// their ACKs: they are not to be flushed again at once.
     stuck: usize,
+    /// Until when the ACKs of bulk data wait.
+    acks_from: Instant,
     /// Connections whose programs found no frame to send with.
     starved: Vec<u32>,
     stalled: pressure::Stalled,
@@ -217,6 +219,7 @@ impl Table {
             waits: Waits::default(),
             touched: Vec::new(),
             stuck: 0,
+            acks_from: Instant::ZERO,
             starved: Vec::new(),
             stalled: pressure::Stalled::default(),
             orphans: 0,

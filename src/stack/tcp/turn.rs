@@ -231,6 +231,17 @@ impl Table {
         let slot = &mut self.slots[id as usize];
         let Some(conn) = &mut slot.conn else { return };
         let looped = slot.marks.contains(Marks::LOOPED);
+        if conn.owes_bulk_ack() && !looped {
+            let next = core.now + core.config.table.ack_spacing;
+            // Those of this turn leave together.
+            if core.now < self.acks_from && self.acks_from != next {
+                slot.marks.insert(Marks::TOUCHED);
+                self.touched.push(id);
+                self.stuck += 1;
+                return;
+            }
+            self.acks_from = next;
+        }
         let done = conn.flush_any(&mut env(core, looped));
         if done != Flush::Done {
             slot.marks.insert(Marks::TOUCHED);
@@ -286,6 +297,9 @@ impl Table {
         if !self.starved.is_empty() || self.stuck > 0 {
             // Frames may come back without a packet: transmissions that complete.
             wheel = wheel.min(now + HUNGER);
+        }
+        if self.stuck > 0 && self.acks_from > now {
+            wheel = wheel.min(self.acks_from);
         }
         wheel.min(self.waits.next_deadline(now).unwrap_or(Instant::NEVER))
     }
