@@ -151,6 +151,10 @@ impl Client {
     }
 
     fn mark(&self) {
+        // A worker whose program has ended has turns without answers until all stop.
+        if DONE.get() {
+            return;
+        }
         if self.answers == self.warm {
             first_turn();
         } else if self.answers == self.warm + self.steps {
