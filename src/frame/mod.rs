@@ -23,7 +23,7 @@ mod pool;
 pub use arena::Arena;
 pub use chain::{MOST_PIECES, Pieces};
 pub use packet::{BATCH, Batch, Packet};
-pub use pool::{Pool, PoolCounts, TxDesc, TxQueue, Unwritten};
+pub use pool::{Pool, PoolCounts, TxDesc, TxQueue};
 
 use core::num::NonZeroU16;
 

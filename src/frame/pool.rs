@@ -44,28 +44,6 @@ impl TxDesc {
     }
 }
 
-/// A descriptor whose frame is still being written.
-#[must_use = "the frame stays pending until the descriptor went out and came back"]
-#[derive(Debug)]
-pub struct Unwritten<'a> {
-    buffer: &'a mut [u8],
-    desc: TxDesc,
-}
-
-impl Unwritten<'_> {
-    /// The whole frame.
-    #[inline(always)]
-    pub fn buffer(&mut self) -> &mut [u8] {
-        self.buffer
-    }
-
-    /// The descriptor, now that all is written.
-    #[inline(always)]
-    pub fn written(self) -> TxDesc {
-        self.desc
-    }
-}
-
 /// What waits for the device, oldest first. The device takes from the front as
 /// much as its ring holds.
 #[derive(Debug)]
@@ -278,10 +256,10 @@ impl Pool {
     #[inline]
     pub fn free(&mut self, frame: Frame) {
         assert!(self.arena.owns(&frame), "a frame of another arena");
-        let Some(slot) = self.slot(frame.index) else {
+        // There are as many states as frames: one comparison tells ours from others'.
+        let Some(state) = self.state.get_mut(frame.index.wrapping_sub(self.first) as usize) else {
             return self.free_foreign(frame);
         };
-        let state = &mut self.state[slot];
         if *state & (TX_PENDING | HEAD) != 0 {
             if *state & HEAD != 0 {
                 return self.free_chain(frame);
@@ -336,28 +314,31 @@ impl Pool {
         TxDesc { index: frame.index, len: len as u16, more: false }
     }
 
-    /// Names the first `len` bytes of a frame for transmission, as [`Pool::transmit`]
-    /// does, and lends the frame for its headers to be written before anybody has
-    /// the descriptor. `None`, and nothing done, where it is pending already or
-    /// foreign.
+    /// Has the front of a frame written, and hands its first `len` bytes to `tx`, which
+    /// has room. The holder keeps the token, as with [`Pool::transmit`]. False, and
+    /// nothing done, where it is pending already or foreign.
     ///
     /// # Panics
-    /// If `len` is zero or too large.
+    /// If `len` is zero or too large, or `tx` is full.
     #[inline(always)]
-    pub fn transmit_and_write<'a>(
-        &'a mut self,
-        frame: &'a mut Frame,
+    pub fn transmit_written(
+        &mut self,
+        frame: &mut Frame,
         len: usize,
-    ) -> Option<Unwritten<'a>> {
+        tx: &mut TxQueue,
+        write: impl FnOnce(&mut [u8]),
+    ) -> bool {
         assert!(len > 0 && len <= self.arena.capacity(), "a transmission of {len} bytes");
-        let slot = self.slot(frame.index)?;
-        let state = &mut self.state[slot];
+        let Some(state) = self.state.get_mut(frame.index.wrapping_sub(self.first) as usize) else {
+            return false;
+        };
         if *state & TX_PENDING != 0 {
-            return None;
+            return false;
         }
         *state |= TX_PENDING;
-        let desc = TxDesc { index: frame.index, len: len as u16, more: false };
-        Some(Unwritten { buffer: self.arena.buffer_mut(frame), desc })
+        write(self.arena.buffer_mut(frame));
+        tx.push(TxDesc { index: frame.index, len: len as u16, more: false });
+        true
     }
 
     /// As [`Pool::transmit`], and gives the frame up at once: it is free when
@@ -505,6 +486,24 @@ mod tests {
         pool.complete(desc.index());
         assert_eq!(pool.available(), 1);
         pool.assert_conserved();
+    }
+
+    #[test]
+    fn what_is_written_on_leaving_leaves_once() {
+        let (arena, mut tx) = (Arena::heap(4, 128), TxQueue::new(4));
+        let mut one = Pool::new(arena.clone(), 0, 2);
+        let mut two = Pool::new(arena, 2, 2);
+        let mut frame = one.alloc().unwrap();
+        assert!(one.transmit_written(&mut frame, 3, &mut tx, |buffer| buffer[..4].copy_from_slice(b"abcd")));
+        assert!(!one.transmit_written(&mut frame, 3, &mut tx, |_| panic!("it is pending")));
+        assert!(!two.transmit_written(&mut frame, 3, &mut tx, |_| panic!("it is another's")));
+        let desc = tx.pop().unwrap();
+        assert!(tx.is_empty() && one.is_pending(&frame));
+        assert_eq!(one.tx_bytes(&desc), b"abc");
+        one.complete(desc.index());
+        one.free(frame);
+        one.assert_conserved();
+        two.assert_conserved();
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::Config;
 use super::connection::{Bits, Connection};
 use super::send_queue::Marks;
-use super::template::Fields;
+use super::template::{Fields, Template};
 use super::timers::{Mode, Timer};
 use super::types::State;
 use crate::frame::{Pool, TxQueue};
@@ -28,22 +28,59 @@ impl Connection {
         counters: &mut Counters,
         config: &Config,
     ) -> Option<Instant> {
-        if tx.room() == 0 || !self.is_lone_ready(config) {
+        if self.hot.bits.contains(Bits::TIMESTAMPS) && self.template.is_plain() {
+            self.flush_lone_as::<true>(now, pool, tx, counters, config)
+        } else {
+            self.flush_lone_other(now, pool, tx, counters, config)
+        }
+    }
+
+    /// Without timestamps, over IPv6, or without Ethernet.
+    #[inline(never)]
+    fn flush_lone_other(
+        &mut self,
+        now: Instant,
+        pool: &mut Pool,
+        tx: &mut TxQueue,
+        counters: &mut Counters,
+        config: &Config,
+    ) -> Option<Instant> {
+        self.flush_lone_as::<false>(now, pool, tx, counters, config)
+    }
+
+    /// `PLAIN`: with timestamps, over IPv4 and Ethernet, whose headers have one length.
+    #[inline(always)]
+    fn flush_lone_as<const PLAIN: bool>(
+        &mut self,
+        now: Instant,
+        pool: &mut Pool,
+        tx: &mut TxQueue,
+        counters: &mut Counters,
+        config: &Config,
+    ) -> Option<Instant> {
+        let room = if PLAIN { Template::PLAIN } else { self.room() };
+        if tx.room() == 0 || !self.is_lone_ready(config, room) {
             return None;
         }
-        let timestamp = self.data_timestamp(now);
         let window = self.window_now();
+        let (value, echo, timestamp) = (self.ts_now(now), self.hot.ts_recent, self.data_timestamp(now));
         let h = &mut self.hot;
         let seg = h.send.front_mut()?;
         let flags = Flags::ACK | Flags::PSH;
-        let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
+        let (seq, ack) = (seg.seq, h.rcv_nxt);
         let (len, sum) = (seg.frame.len(), seg.sum);
-        let end = seg.seq.wrapping_add(len as u32);
+        let stamp = |head: &mut [u8]| {
+            let fields = Fields { seq, ack, flags, window };
+            match PLAIN {
+                true => self.template.stamp_plain(head, fields, (value, echo), len, sum),
+                false => self.template.stamp_data(head, fields, timestamp, len, sum),
+            }
+        };
         // The payload lies right behind the headers.
-        let end_of_frame = seg.frame.offset() + len;
-        let mut out = pool.transmit_and_write(&mut seg.frame, end_of_frame)?;
-        self.template.stamp_data(out.buffer(), fields, timestamp, len, sum);
-        tx.push(out.written());
+        if !pool.transmit_written(&mut seg.frame, room + len, tx, stamp) {
+            return None;
+        }
+        let end = seq.wrapping_add(len as u32);
         seg.sent_at = now;
         h.send.on_first_sent();
         h.snd_nxt = end;
@@ -59,9 +96,9 @@ impl Connection {
         Some(self.hot.timers.get(Timer::Retransmit))
     }
 
-    /// True where there is such a segment, and nothing else.
+    /// True where there is such a segment, and nothing else, behind so much room.
     #[inline(always)]
-    fn is_lone_ready(&self, config: &Config) -> bool {
+    fn is_lone_ready(&self, config: &Config, room: usize) -> bool {
         let h = &self.hot;
         let Some(seg) = h.send.lone_waiting() else { return false };
         let (len, initial) = (seg.frame.len() as u32, u32::from(config.initial_window) * u32::from(h.mss));
@@ -69,7 +106,7 @@ impl Connection {
             && h.bits & !Bits::LONE_MAY == Bits::PATH
             && h.snd_una == h.snd_nxt
             && len <= h.snd_wnd.min(h.mss.into())
-            && seg.frame.offset() == self.room()
+            && seg.frame.offset() == room
             && seg.more == 0
             && seg.marks.contains(Marks::PUSH)
             && h.congestion.window <= initial

@@ -283,11 +283,10 @@ impl Connection {
         flags.set(Flags::FIN, with.fin);
         let fields = Fields { seq: seg.seq, ack: h.rcv_nxt, flags, window };
         let (len, sum, template) = (seg.frame.len(), seg.sum, &self.template);
-        let Some(mut out) = env.pool.transmit_and_write(&mut seg.frame, room + len) else {
+        let stamp = |head: &mut [u8]| template.stamp_data(head, fields, timestamp, len, sum);
+        if !env.pool.transmit_written(&mut seg.frame, room + len, env.tx, stamp) {
             return self.send_segment(env, i, with);
-        };
-        template.stamp_data(out.buffer(), fields, timestamp, len, sum);
-        env.tx.push(out.written());
+        }
         seg.sent_at = env.now;
         seg.marks.set(Marks::TRAIN, with.push);
         h.send.on_first_sent();

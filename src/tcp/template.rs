@@ -320,13 +320,59 @@ impl Template {
         payload_len: usize,
         payload_sum: u16,
     ) {
-        if let Some((value, echo)) = timestamp
-            && self.shape == Shape::EthernetV4
+        if let Some(timestamp) = timestamp
+            && self.is_plain()
         {
-            let options = timestamp_option(value, echo);
-            return self.stamp_at::<34>(buf, fields, &options, payload_len, payload_sum);
+            return self.stamp_plain(buf, fields, timestamp, payload_len, payload_sum);
         }
         self.stamp_any(buf, fields, timestamp, payload_len, payload_sum);
+    }
+
+    /// Bytes of the headers of the commonest shape: Ethernet, IPv4, TCP with a timestamp.
+    pub(super) const PLAIN: usize = 34 + TCP + 12;
+
+    /// True for the commonest shape.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        self.shape == Shape::EthernetV4
+    }
+
+    /// As [`Template::stamp_data`] for the commonest shape: some 55 instructions.
+    #[inline(always)]
+    pub(super) fn stamp_plain(
+        &self,
+        buf: &mut [u8],
+        f: Fields,
+        (value, echo): (u32, u32),
+        payload_len: usize,
+        payload_sum: u16,
+    ) {
+        const AT: usize = 34;
+        let (Some(head), Some(same)) = (buf.first_chunk_mut::<{ Self::PLAIN }>(), self.bytes.first_chunk::<{ AT + 4 }>())
+        else {
+            return;
+        };
+        head[..AT + 4].copy_from_slice(same);
+        let tcp_len = TCP + 12 + payload_len;
+        let total = (20 + tcp_len) as u16;
+        // Two 16-bit words: one carry at most.
+        let sum = u32::from(self.ip_sum) + u32::from(total);
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        head[16..18].copy_from_slice(&total.to_be_bytes());
+        head[24..26].copy_from_slice(&sum.to_be_bytes());
+        // The header's length, the flags, the window; two NOPs, the option's kind and length.
+        let word = ((TCP + 12) as u32) << 26 | u32::from(f.flags.bits()) << 16 | u32::from(f.window);
+        let option = u32::from_be_bytes([1, 1, 8, 10]);
+        let words = [f.seq, f.ack, word, option, value, echo];
+        let sum = words.iter().map(|&w| u64::from(w)).sum::<u64>()
+            + u64::from(self.pseudo)
+            + tcp_len as u64
+            + u64::from(payload_sum);
+        // The urgent pointer behind the checksum is zero.
+        let check = u32::from(!fold(sum)) << 16;
+        for (i, word) in [f.seq, f.ack, word, check, option, value, echo].into_iter().enumerate() {
+            head[AT + 4 + 4 * i..AT + 8 + 4 * i].copy_from_slice(&word.to_be_bytes());
+        }
     }
 
     /// As [`Template::stamp_data`], for every shape.
@@ -551,6 +597,21 @@ mod tests {
                 assert_eq!((seg.src_port, seg.dst_port, seg.window), (1025, 80, 0xffff));
                 assert_eq!(seg.options.timestamp.is_some(), !options.is_empty());
                 assert_eq!(seg.payload_len, payload.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_commonest_shape_is_written_as_all_are() {
+        let mut t = Template::new(link(false), "10.0.0.1:1025".parse().unwrap(), "10.0.0.2:80".parse().unwrap(), 64, 0);
+        t.set_ect(true);
+        for sum in [0, 1, 0x7fff, 0xfffe, 0xffff] {
+            for (seq, ack, time) in [(0, 0, 0), (u32::MAX, u32::MAX, u32::MAX), (0x1234_5678, 0xfedc_ba98, 0xffff_0000)] {
+                let fields = Fields { seq, ack, flags: Flags::ACK | Flags::PSH, window: 0xfffe };
+                let (mut one, mut other) = ([0xaa; 200], [0xaa; 200]);
+                t.stamp_plain(&mut one, fields, (time, seq), 1448, sum);
+                t.stamp_any(&mut other, fields, Some((time, seq)), 1448, sum);
+                assert_eq!(one, other);
             }
         }
     }

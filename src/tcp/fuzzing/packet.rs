@@ -14,8 +14,9 @@ pub(in crate::tcp) struct Out {
     pub tos: u8,
 }
 
-/// Takes a raw IP packet apart and checks its sums.
+/// Takes an IP packet apart, with a link's header or without, and checks its sums.
 pub(in crate::tcp) fn open(packet: &[u8]) -> Out {
+    let packet = if packet[0] >> 4 == 4 { packet } else { &packet[14..] };
     let ip = ipv4::parse(packet).expect("an IPv4 packet");
     let pseudo = checksum::pseudo_v4(ip.header.src, ip.header.dst, 6, ip.payload.len() as u16);
     assert_eq!(pseudo.add(checksum::sum(ip.payload)).finish(), 0, "a wrong checksum");

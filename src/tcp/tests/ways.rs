@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::tcp::input::Plain;
+use crate::wire::ethernet::Mac;
 
 /// A plain segment by the way that `quick` says.
 fn plain(solo: &mut Solo, quick: bool, seq: u32, window: u16, data: &[u8]) -> bool {
@@ -91,9 +92,23 @@ enum Way {
     Long,
 }
 
+/// From now on it sends over Ethernet.
+fn over_ethernet(h: &mut Host) {
+    let (link, capacity) = (Link::Ethernet { src: Mac([2; 6]), dst: Mac([4; 6]) }, h.pool.frame_capacity());
+    let conn = h.conn.as_mut().unwrap();
+    conn.template = Template::new(link, conn.template.local(), conn.template.remote(), 64, 0);
+    conn.set_mss(capacity);
+}
+
+/// Whether it has timestamps and such, and runs over Ethernet.
+type Kind = (bool, bool);
+
 /// All that is seen of a run.
-fn run(way: Way, modern: bool, steps: &[Step]) -> Vec<String> {
+fn run(way: Way, (modern, ethernet): Kind, steps: &[Step]) -> Vec<String> {
     let mut solo = if modern { Solo::modern() } else { Solo::plain() };
+    if ethernet {
+        over_ethernet(&mut solo.host);
+    }
     let mut seen = Vec::new();
     let mut short = 0;
     // The peer's numbers: what was sent, acknowledged at most.
@@ -236,7 +251,7 @@ mod same {
         SHORT.with(|s| s.set(0));
         for _ in 0..200 {
             let steps = steps().new_tree(&mut runner).unwrap().current();
-            run(Way::Short, true, &steps);
+            run(Way::Short, (true, true), &steps);
         }
         let n = SHORT.with(|s| s.get());
         assert!(n > 200, "{n}");
@@ -245,18 +260,18 @@ mod same {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn predicted_and_long_are_one(steps in steps(), modern: bool) {
-            prop_assert_eq!(run(Way::Predicted, modern, &steps), run(Way::Long, modern, &steps));
+        fn predicted_and_long_are_one(steps in steps(), kind: Kind) {
+            prop_assert_eq!(run(Way::Predicted, kind, &steps), run(Way::Long, kind, &steps));
         }
 
         #[test]
-        fn short_and_predicted_are_one(steps in steps(), modern: bool) {
-            prop_assert_eq!(run(Way::Short, modern, &steps), run(Way::Predicted, modern, &steps));
+        fn short_and_predicted_are_one(steps in steps(), kind: Kind) {
+            prop_assert_eq!(run(Way::Short, kind, &steps), run(Way::Predicted, kind, &steps));
         }
 
         #[test]
-        fn short_and_long_are_one(steps in steps(), modern: bool) {
-            prop_assert_eq!(run(Way::Short, modern, &steps), run(Way::Long, modern, &steps));
+        fn short_and_long_are_one(steps in steps(), kind: Kind) {
+            prop_assert_eq!(run(Way::Short, kind, &steps), run(Way::Long, kind, &steps));
         }
     }
 }
