@@ -12,6 +12,7 @@ mod directory;
 mod epoll;
 pub mod error;
 mod exchange;
+mod here;
 mod hub;
 pub mod kernel;
 mod late;
