@@ -152,6 +152,9 @@ pub(super) fn is_ones(bytes: &[u8], plus: u32) -> bool {
 pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
     let (mut acc, mut to, mut from) = (Acc::default(), &mut *dst, src);
     while copy_block::<64>(&mut acc, &mut to, &mut from) {}
+    if from.is_empty() {
+        return acc.fold();
+    }
     copy_block::<32>(&mut acc, &mut to, &mut from);
     copy_block::<16>(&mut acc, &mut to, &mut from);
     copy_block::<8>(&mut acc, &mut to, &mut from);
@@ -164,6 +167,36 @@ pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u16 {
         }
     }
     acc.fold()
+}
+
+/// Copies by the first and the last block, which may overlap: of the sizes the largest
+/// that fits. Both are equally long, and not longer than twice the largest.
+#[inline(always)]
+pub(super) fn copy_short(dst: &mut [u8], src: &[u8]) {
+    let done = dst.len() > 64 && copy_ends::<64>(dst, src)
+        || copy_ends::<32>(dst, src)
+        || copy_ends::<16>(dst, src)
+        || copy_ends::<8>(dst, src)
+        || copy_ends::<4>(dst, src);
+    if !done {
+        for (to, from) in dst.iter_mut().zip(src).take(3) {
+            *to = *from;
+        }
+    }
+}
+
+/// Copies the first and the last `N` bytes, if there are so many.
+#[inline(always)]
+fn copy_ends<const N: usize>(dst: &mut [u8], src: &[u8]) -> bool {
+    match (dst.first_chunk_mut::<N>(), src.first_chunk::<N>()) {
+        (Some(to), Some(first)) => *to = *first,
+        _ => return false,
+    }
+    match (dst.last_chunk_mut::<N>(), src.last_chunk::<N>()) {
+        (Some(to), Some(last)) => *to = *last,
+        _ => return false,
+    }
+    true
 }
 
 /// Takes a block of `N` bytes off both, if they are that long.

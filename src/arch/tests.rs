@@ -28,6 +28,30 @@ fn check(bytes: &[u8], shift: usize) {
     assert!(dst[..shift].iter().chain(&dst[shift + bytes.len()..]).all(|b| *b == 0xa5));
 }
 
+#[test]
+fn a_short_copy_is_one_at_every_length() {
+    let bytes = Bytes::random();
+    for len in 0..=SHORT_COPY {
+        for shift in 0..9 {
+            let mut dst = vec![0xa5; len + shift + 9];
+            copy_short(&mut dst[shift..shift + len], &bytes.0[..len]);
+            assert_eq!(&dst[shift..shift + len], &bytes.0[..len]);
+            assert!(dst[..shift].iter().chain(&dst[shift + len..]).all(|b| *b == 0xa5));
+        }
+    }
+}
+
+#[test]
+fn a_short_copy_sums_as_a_long_one_does() {
+    let bytes = Bytes::random();
+    for len in 0..=SHORT {
+        let (mut one, mut other) = ([0; SHORT], [0; SHORT]);
+        let sum = copy_and_sum_short(&mut one, &bytes.0[..len]);
+        assert_eq!(sum, copy_and_sum(&mut other, &bytes.0[..len]));
+        assert_eq!(one, other);
+    }
+}
+
 /// Random bytes that begin at a line.
 struct Bytes(Vec<u8>);
 

@@ -3,6 +3,7 @@
 use super::arena::Access;
 use super::chain::Link;
 use super::{Arena, Frame};
+use crate::arch;
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 
@@ -240,7 +241,7 @@ impl Pool {
     }
 
     /// A free frame with an empty range at its start, if there is one.
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&mut self) -> Option<Frame> {
         let index = self.free.pop()?;
         let slot = (index - self.first) as usize;
@@ -281,6 +282,30 @@ impl Pool {
     #[inline(never)]
     fn free_foreign(&mut self, frame: Frame) {
         self.foreign.push(frame);
+    }
+
+    /// Copies the frame's bytes, at most [`arch::SHORT_COPY`], to all of `to`, and takes it
+    /// back, as [`Pool::free`] does, but without a call: some 35 instructions for 64 bytes.
+    /// Where there is more to do than to put it on the free list it is given back, and
+    /// nothing done.
+    ///
+    /// # Panics
+    /// If `to` is of another length.
+    #[inline(always)]
+    pub fn free_copied(&mut self, frame: Frame, to: &mut [u8]) -> Option<Frame> {
+        let slot = frame.index.wrapping_sub(self.first) as usize;
+        let Some(state) = self.state.get_mut(slot) else { return Some(frame) };
+        if *state & (TX_PENDING | HEAD) != 0 || !self.arena.owns(&frame) || self.free.len() >= self.free.capacity() {
+            return Some(frame);
+        }
+        *state = FREE;
+        self.held -= 1;
+        assert!(self.free.len() < self.free.capacity(), "there is room");
+        self.free.push(frame.index);
+        // The books first, since then nothing is read twice that these writes might have
+        // changed. Nobody takes it before this returns.
+        arch::copy_short(to, self.arena.bytes(&frame));
+        None
     }
 
     /// Frames of other pools that ended here since the last call.
@@ -528,6 +553,35 @@ mod tests {
         let frame = pool.alloc().unwrap();
         let _desc = pool.transmit(&frame, 60);
         let _again = pool.transmit(&frame, 60);
+    }
+
+    #[test]
+    fn a_frame_is_copied_and_freed_at_once_where_nothing_else_is_to_be_done() {
+        let arena = Arena::heap(4, 128);
+        let (mut one, mut two) = (Pool::new(arena.clone(), 0, 2), Pool::new(arena, 2, 2));
+        let frame = |pool: &mut Pool| {
+            let mut frame = pool.alloc().unwrap();
+            frame.set_range(1, 3);
+            pool.bytes_mut(&mut frame).copy_from_slice(b"abc");
+            frame
+        };
+        let mut to = [0; 3];
+        let plain = frame(&mut one);
+        assert_eq!((one.free_copied(plain, &mut to), &to), (None, b"abc"));
+        assert_eq!(one.available(), 2);
+        // Being transmitted, and another pool's.
+        let mut to = [0; 3];
+        let pending = frame(&mut one);
+        let desc = one.transmit(&pending, 4);
+        let pending = one.free_copied(pending, &mut to).unwrap();
+        let foreign = frame(&mut two);
+        let foreign = one.free_copied(foreign, &mut to).unwrap();
+        assert_eq!(to, [0; 3]);
+        one.complete(desc.index());
+        assert_eq!((one.free_copied(pending, &mut to), two.free_copied(foreign, &mut to)), (None, None));
+        one.assert_conserved();
+        two.assert_conserved();
+        assert_eq!((one.available(), two.available()), (2, 2));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) struct Socket<T> {
 }
 
 impl<T> Socket<T> {
+    #[inline(always)]
     fn readiness(&self) -> Readiness {
         let mut r = Readiness::empty();
         r.set(Readiness::IN, !self.queue.is_empty() || self.shut_read);
@@ -116,6 +117,7 @@ impl<T> Sockets<T> {
         self.get_mut(id).token = token;
     }
 
+    #[inline(always)]
     pub fn readiness(&self, id: u32) -> Readiness {
         self.get(id).readiness()
     }

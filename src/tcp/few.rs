@@ -97,6 +97,13 @@ impl<T> Few<T> {
         if self.first.is_none() { Some(&mut self.first) } else { None }
     }
 
+    /// Puts the first element into an empty queue.
+    #[inline(always)]
+    pub fn put_lone(&mut self, value: T) {
+        debug_assert!(self.is_empty());
+        self.first = Some(value);
+    }
+
     /// As [`push_back`](Self::push_back), where there is no vacancy.
     #[inline(never)]
     pub fn push_behind(&mut self, value: T) {

@@ -6,6 +6,7 @@ use super::send_queue::Marks;
 use super::seq;
 use super::timers::{Timer, Timers};
 use super::types::{Disposition, Env, Events, State};
+use crate::arch;
 use crate::errno::Errno;
 use crate::frame::{Frame, Pool};
 use crate::telemetry::Counters;
@@ -25,10 +26,36 @@ impl Connection {
         }
     }
 
+    /// The shortest way of [`send`](Self::send), without a call: a few bytes that become a
+    /// segment of their own, with none before them that is not acknowledged. False, and
+    /// nothing done, where it is not so.
+    #[inline(always)]
+    pub fn send_lone(
+        &mut self,
+        pool: &mut Pool,
+        counters: &mut Counters,
+        config: &Config,
+        data: &[u8],
+    ) -> bool {
+        let fits = data.len() <= self.hot.send.piece.into() && data.len() <= self.send_space();
+        let few = !data.is_empty() && data.len() <= arch::SHORT;
+        let reserve = 2 * u64::from(config.frame_reserve);
+        if !few || !fits || !self.hot.send.is_empty() || u64::from(pool.available()) <= reserve {
+            return false;
+        }
+        let Some(frame) = pool.alloc() else { return false };
+        let room = self.room();
+        self.hot.send.push_lone(pool, frame, self.hot.snd_end, data, room);
+        self.hot.bits -= Bits::STARVED;
+        self.hot.snd_end = self.hot.snd_end.wrapping_add(data.len() as u32);
+        counters.tx_copied_bytes += data.len() as u64;
+        true
+    }
+
     /// The short way of [`send`](Self::send): a write that becomes a segment of
     /// its own. False, and nothing done, where it does not.
     #[inline(always)]
-    pub fn send_whole(
+    fn send_whole(
         &mut self,
         pool: &mut Pool,
         counters: &mut Counters,
@@ -141,6 +168,23 @@ impl Connection {
         n
     }
 
+    /// The shortest way of [`recv`](Self::recv), without a call: little data, in one frame,
+    /// of which `buf` takes all. 0, and nothing done, where it is not so, and where more
+    /// is to be done: about an urgent byte, or the window.
+    #[inline(always)]
+    pub fn recv_lone(&mut self, pool: &mut Pool, counters: &mut Counters, buf: &mut [u8]) -> usize {
+        if self.hot.bits.contains(Bits::URGENT) || self.may_announce() {
+            return 0;
+        }
+        let n = self.recv.read_lone(pool, buf);
+        if n == 0 {
+            return 0;
+        }
+        self.hot.rcv_used = self.hot.rcv_used.saturating_sub(n as u32);
+        counters.rx_copied_bytes += n as u64;
+        n
+    }
+
     /// Lends the first frame of received data; its range is the data. The window
     /// opens when [`Connection::recv_release`] is told its length.
     pub fn recv_frame(&mut self, pool: &mut Pool) -> Option<Frame> {
@@ -162,12 +206,11 @@ impl Connection {
     /// half the buffer (MUST-39, RFC 9293, 3.8.6.2.2), and to twice what is left.
     #[inline]
     pub(super) fn after_release(&mut self) -> Disposition {
-        let h = &mut self.hot;
-        let left = seq::distance(h.rcv_nxt, h.rcv_edge);
-        // Twice that is more than can ever be free: nothing to be worked out.
-        if left > h.rcv_buf / 2 {
+        if !self.may_announce() {
             return Disposition::NONE;
         }
+        let h = &mut self.hot;
+        let left = seq::distance(h.rcv_nxt, h.rcv_edge);
         // Not more than the header can say.
         let free = h.rcv_buf.saturating_sub(h.rcv_used).min(65_535 << h.rcv_scale);
         let step = u32::from(self.cold.adv_mss).min(h.rcv_buf / 2);
@@ -176,6 +219,13 @@ impl Connection {
             h.bits |= Bits::ACK_NOW;
         }
         Disposition { events: Events::empty(), flush: due }
+    }
+
+    /// True where so little is left of the window that a larger one may be worth
+    /// announcing: twice more than half the buffer can never be free.
+    #[inline(always)]
+    fn may_announce(&self) -> bool {
+        seq::distance(self.hot.rcv_nxt, self.hot.rcv_edge) <= self.hot.rcv_buf / 2
     }
 
     /// The window to announce, as it stands in the header. Its right edge never

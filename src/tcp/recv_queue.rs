@@ -4,6 +4,7 @@ use super::Config;
 use super::assembler::Assembler;
 use super::few::Few;
 use super::types::Env;
+use crate::arch;
 use crate::frame::{Frame, Pool};
 use crate::telemetry::Counters;
 
@@ -67,6 +68,24 @@ impl RecvQueue {
             }
         }
         self.frames.push_back(frame);
+    }
+
+    /// The short way of [`read`](Self::read), without a call: takes the one frame that
+    /// is there, all of it, where that is little. 0, and nothing done, where it is not so.
+    #[inline(always)]
+    pub fn read_lone(&mut self, pool: &mut Pool, buf: &mut [u8]) -> usize {
+        let n = self.len as usize;
+        if !(1..=arch::SHORT_COPY).contains(&n) {
+            return 0;
+        }
+        let Some(to) = buf.get_mut(..n) else { return 0 };
+        let Some(frame) = self.frames.take_only() else { return 0 };
+        if let Some(frame) = pool.free_copied(frame, to) {
+            self.frames.put_lone(frame);
+            return 0;
+        }
+        self.len = 0;
+        n
     }
 
     /// Copies to `buf` from the front; takes what it copies unless `peek`.

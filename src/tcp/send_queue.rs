@@ -142,6 +142,12 @@ impl SendQueue {
         self.segments.back_mut()
     }
 
+    /// Everything that was written is acknowledged.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
     #[inline]
     pub fn has_unsent(&self) -> bool {
         (self.sent as usize) < self.segments.len()
@@ -229,6 +235,17 @@ impl SendQueue {
         let sum = checksum::copy_and_sum(&mut buf[room..room + data.len()], data).fold();
         frame.set_range(room, data.len());
         self.push(frame, seq, sum, marks);
+    }
+
+    /// Adds a segment of a few bytes of `data` to an empty queue, without a call.
+    #[inline(always)]
+    pub fn push_lone(&mut self, pool: &Pool, mut frame: Frame, seq: u32, data: &[u8], room: usize) {
+        debug_assert!(self.is_empty());
+        let buf = pool.buffer_mut(&mut frame);
+        let sum = checksum::copy_and_sum_short(&mut buf[room..room + data.len()], data).fold();
+        frame.set_range(room, data.len());
+        let segment = Segment { frame, seq, more: 0, sum, marks: Marks::PUSH, sent_at: Instant::ZERO };
+        self.segments.put_lone(segment);
     }
 
     /// Adds a segment of the payload in this frame's range.

@@ -135,15 +135,21 @@ impl Connection {
     /// What a program can do at once, in epoll's bits, as Linux reports it.
     #[inline(always)]
     pub fn readiness(&self) -> Readiness {
+        self.plain_readiness().unwrap_or_else(|| self.any_readiness())
+    }
+
+    /// The same, without a call, of a connection that is open and in no trouble.
+    #[inline(always)]
+    pub fn plain_readiness(&self) -> Option<Readiness> {
         let h = &self.hot;
         let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED | Bits::STARVED | Bits::URGENT;
         if h.state != State::Established || h.bits.intersects(over) || self.cold.error.is_some() {
-            return self.any_readiness();
+            return None;
         }
         let mut ready = Readiness::empty();
         ready.set(Readiness::IN, self.has_enough());
         ready.set(Readiness::OUT, self.writable());
-        ready
+        Some(ready)
     }
 
     #[inline(never)]

@@ -98,6 +98,15 @@ pub fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> Sum {
     Sum(arch::copy_and_sum(dst, src).swap_bytes().into())
 }
 
+/// As [`copy_and_sum`], for at most [`arch::SHORT`] bytes and without a call.
+///
+/// # Panics
+/// If `dst` is shorter than `src`.
+#[inline(always)]
+pub fn copy_and_sum_short(dst: &mut [u8], src: &[u8]) -> Sum {
+    Sum(arch::copy_and_sum_short(dst, src).swap_bytes().into())
+}
+
 /// The sum of the pseudo-header of IPv4 (RFC 9293, 3.1).
 #[inline]
 pub fn pseudo_v4(src: [u8; 4], dst: [u8; 4], protocol: u8, len: u16) -> Sum {

@@ -5,7 +5,7 @@ use super::{Marks, NONE, Slot, Table, env};
 use crate::arch;
 use crate::frame::Frame;
 use crate::stack::core::Core;
-use crate::tcp::{Connection, Disposition, Env};
+use crate::tcp::{Connection, Disposition, Env, Readiness};
 use core::net::SocketAddr;
 
 impl Table {
@@ -27,6 +27,12 @@ impl Table {
         self.slots[id as usize].conn.as_mut().expect("a socket's connection lives until its close")
     }
 
+    /// What it is ready for now, where nothing is unusual about it.
+    #[inline(always)]
+    pub fn plain_readiness(&self, id: u32) -> Option<Readiness> {
+        self.slots.get(id as usize)?.conn.as_ref()?.plain_readiness()
+    }
+
     #[inline]
     fn with<T>(&mut self, core: &mut Core, id: u32, f: impl FnOnce(&mut Connection, &mut Env) -> T) -> T {
         let looped = self.slots[id as usize].marks.contains(Marks::LOOPED);
@@ -43,29 +49,47 @@ impl Table {
         self.slots[id as usize].key.remote()
     }
 
-    /// Puts bytes into the send queue; how many fitted.
-    #[inline]
-    pub fn send(&mut self, core: &mut Core, id: u32, data: &[u8]) -> usize {
+    /// The short way of [`send`](Self::send), without a call: a few bytes that are a
+    /// segment of their own. False, and nothing done, where it is not so, or there is no
+    /// such connection.
+    #[inline(always)]
+    pub fn send_lone(&mut self, core: &mut Core, id: u32, data: &[u8]) -> bool {
         let spread = self.is_spread();
-        let slot = &mut self.slots[id as usize];
+        let Some(slot) = self.slots.get_mut(id as usize) else { return false };
         if spread {
             // What sends and was quiet: its other lines are needed soon, too.
             arch::prefetch_front(slot, Slot::WARM);
         }
-        if let Some(conn) = &mut slot.conn
-            && conn.send_whole(&mut core.pool, &mut core.counters, &core.config.tcp, data)
-        {
-            if !slot.marks.contains(Marks::TOUCHED) {
-                slot.marks.insert(Marks::TOUCHED);
-                self.touched.push(id);
-            }
-            return data.len();
+        let Slot { conn: Some(conn), marks, .. } = slot else { return false };
+        let listed = marks.contains(Marks::TOUCHED);
+        if !listed && self.touched.len() == self.touched.capacity() {
+            return false;
         }
-        self.send_any(core, id, data)
+        let sent = conn.send_lone(&mut core.pool, &mut core.counters, &core.config.tcp, data);
+        if sent && !listed {
+            marks.insert(Marks::TOUCHED);
+            assert!(self.touched.len() < self.touched.capacity(), "there was room");
+            self.touched.push(id);
+        }
+        sent
     }
 
-    #[inline(never)]
-    fn send_any(&mut self, core: &mut Core, id: u32, data: &[u8]) -> usize {
+    /// The short way of [`recv`](Self::recv), likewise: little data, in one frame, of
+    /// which `buf` takes all. 0 where it is not so.
+    #[inline(always)]
+    pub fn recv_lone(&mut self, core: &mut Core, id: u32, buf: &mut [u8]) -> usize {
+        let Some(Slot { conn: Some(conn), marks, .. }) = self.slots.get_mut(id as usize) else {
+            return 0;
+        };
+        // What came in has touched it, but where the program comes a turn late.
+        if !marks.contains(Marks::TOUCHED) {
+            return 0;
+        }
+        conn.recv_lone(&mut core.pool, &mut core.counters, buf)
+    }
+
+    /// Puts bytes into the send queue; how many fitted.
+    pub fn send(&mut self, core: &mut Core, id: u32, data: &[u8]) -> usize {
         let n = self.with(core, id, |conn, env| conn.send(env, data));
         self.touch(id);
         if n < data.len() {

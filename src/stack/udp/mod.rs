@@ -153,6 +153,7 @@ impl Table {
     }
 
     /// What it is ready for.
+    #[inline(always)]
     pub fn readiness(&self, id: u32) -> Readiness {
         self.sockets.readiness(id)
     }
