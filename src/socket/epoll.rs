@@ -35,20 +35,64 @@ struct Item {
     next: u32,
 }
 
-#[derive(Debug, Default)]
-struct Set {
-    ready: VecDeque<u32>,
-    members: u32,
+/// A ready list. Most hold one pair or none: the first needs no ring.
+#[derive(Debug)]
+struct Ready {
+    /// `NONE`: the list is empty.
+    first: u32,
+    rest: VecDeque<u32>,
 }
 
-impl Set {
-    /// Takes a pair off the ready list, if it is the first or the last.
-    fn remove_end(&mut self, id: u32) -> bool {
-        if self.ready.back() == Some(&id) {
-            return self.ready.pop_back().is_some();
-        }
-        self.ready.front() == Some(&id) && self.ready.pop_front().is_some()
+impl Default for Ready {
+    fn default() -> Self {
+        Self { first: NONE, rest: VecDeque::new() }
     }
+}
+
+impl Ready {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.first == NONE
+    }
+
+    fn len(&self) -> usize {
+        if self.is_empty() { 0 } else { 1 + self.rest.len() }
+    }
+
+    /// The only pair; `NONE` where there is none, or another.
+    #[inline(always)]
+    fn only(&self) -> u32 {
+        if self.rest.is_empty() { self.first } else { NONE }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        Some(self.first).filter(|id| *id != NONE).into_iter().chain(self.rest.iter().copied())
+    }
+
+    #[inline]
+    fn push_back(&mut self, id: u32) {
+        if self.is_empty() { self.first = id } else { self.rest.push_back(id) }
+    }
+
+    fn pop_front(&mut self) -> Option<u32> {
+        let next = self.rest.pop_front().unwrap_or(NONE);
+        Some(core::mem::replace(&mut self.first, next)).filter(|id| *id != NONE)
+    }
+
+    /// Takes a pair off, if it is the first or the last.
+    fn remove_end(&mut self, id: u32) -> bool {
+        if self.rest.back() == Some(&id) {
+            return self.rest.pop_back().is_some();
+        }
+        self.first == id && self.pop_front().is_some()
+    }
+}
+
+/// A set; one that is closed has neither members nor anything listed.
+#[derive(Debug, Default)]
+struct Set {
+    ready: Ready,
+    members: u32,
 }
 
 /// All epoll sets of one core. Members are places in the handle table; each
@@ -57,7 +101,7 @@ impl Set {
 pub(super) struct Sets {
     items: Vec<Item>,
     free_items: Vec<u32>,
-    sets: Vec<Option<Set>>,
+    sets: Vec<Set>,
     free_sets: Vec<u32>,
     /// A set was a member of a set once. Until then an event reaches no further
     /// sets.
@@ -80,10 +124,9 @@ impl Sets {
     /// A new, empty set.
     pub fn create(&mut self) -> u32 {
         if let Some(id) = self.free_sets.pop() {
-            self.sets[id as usize] = Some(Set::default());
             return id;
         }
-        self.sets.push(Some(Set::default()));
+        self.sets.push(Set::default());
         self.sets.len() as u32 - 1
     }
 
@@ -95,11 +138,10 @@ impl Sets {
 
     /// Takes an emptied set away.
     pub fn destroy(&mut self, set: u32) {
-        if let Some(s) = self.sets[set as usize].take() {
-            debug_assert_eq!(s.members, 0, "members are removed first");
-            self.free_items.extend(s.ready);
-            self.free_sets.push(set);
-        }
+        let gone = core::mem::take(&mut self.sets[set as usize]);
+        debug_assert_eq!(gone.members, 0, "members are removed first");
+        self.free_items.extend(gone.ready.iter());
+        self.free_sets.push(set);
     }
 
     /// The sets of the member with this list, what they ask for, and whether it is on
@@ -145,9 +187,7 @@ impl Sets {
         }
         self.nested |= is_set;
         let item = Item { set, socket, events: events | ALWAYS, queued: false, data, next: head };
-        if let Some(s) = &mut self.sets[set as usize] {
-            s.members += 1;
-        }
+        self.sets[set as usize].members += 1;
         if let Some(id) = self.free_items.pop() {
             self.items[id as usize] = item;
             return Ok(id);
@@ -206,14 +246,11 @@ impl Sets {
     fn discard(&mut self, id: u32) {
         let item = &mut self.items[id as usize];
         item.socket = NONE;
-        let mut gone = !item.queued;
-        if let Some(s) = &mut self.sets[item.set as usize] {
-            s.members -= 1;
-            // What was just reported is at an end of the ready list.
-            gone = gone || s.remove_end(id);
-        }
-        // Elsewhere on it its place is freed when the list lets go of it.
-        if gone {
+        let s = &mut self.sets[item.set as usize];
+        s.members -= 1;
+        // What was just reported is at an end of the ready list. Elsewhere on it its
+        // place is freed when the list lets go of it.
+        if !item.queued || s.ready.remove_end(id) {
             self.free_items.push(id);
         }
     }
@@ -256,9 +293,7 @@ impl Sets {
         let asked = wanted(item.events, edges) != 0;
         if asked && !item.queued {
             item.queued = true;
-            if let Some(s) = &mut self.sets[item.set as usize] {
-                s.ready.push_back(id);
-            }
+            self.sets[item.set as usize].ready.push_back(id);
         }
         asked
     }
@@ -275,7 +310,7 @@ impl Sets {
     /// True where something is on the set's ready list.
     #[inline]
     pub fn has_ready(&self, set: u32) -> bool {
-        self.sets[set as usize].as_ref().is_some_and(|s| !s.ready.is_empty())
+        !self.sets[set as usize].ready.is_empty()
     }
 
     fn notify_at(&mut self, mut head: u32, edges: u32, members: &impl Members, depth: u32) {
@@ -291,52 +326,40 @@ impl Sets {
         }
     }
 
-    /// Reports up to `max` ready members, at least one if there are any; returns
-    /// how many.
+    /// The place of the one member on the set's ready list ([`NONE`]: it is gone), and
+    /// what is asked of it with the bits that say how, where it is level-triggered: found
+    /// ready, it stays there as it is.
     #[inline(always)]
-    pub fn wait(
-        &mut self,
-        set: u32,
-        members: &impl Members,
-        max: usize,
-        mut out: impl FnMut(EpollEvent),
-    ) -> usize {
-        match self.wait_one(set, members) {
-            Some(event) => {
-                out(event);
-                1
-            }
-            None if self.has_ready(set) => self.wait_any(set, members, max, &mut out),
-            None => 0,
-        }
-    }
-
-    /// The short way: the one member on the list is level-triggered and ready, so
-    /// that it stays there as it is.
-    #[inline(always)]
-    fn wait_one(&self, set: u32, members: &impl Members) -> Option<EpollEvent> {
-        let s = self.sets[set as usize].as_ref()?;
-        let (1, Some(&id)) = (s.ready.len(), s.ready.front()) else { return None };
-        let item = &self.items[id as usize];
-        if item.socket == NONE || item.events & (EPOLLET | EPOLLONESHOT) != 0 {
+    pub fn lone(&self, set: u32) -> Option<(u32, EpollEvent)> {
+        let id = self.sets.get(set as usize)?.ready.only();
+        let item = self.items.get(id as usize)?;
+        if item.events & (EPOLLET | EPOLLONESHOT) != 0 {
             return None;
         }
-        let events = wanted(item.events, members.poll(self, item.socket));
-        (events != 0).then_some(EpollEvent { events, data: item.data })
+        Some((item.socket, EpollEvent { events: item.events, data: item.data }))
     }
 
+    /// Reports up to `max` ready members, at least one if there are any; returns
+    /// how many.
     #[inline(never)]
-    fn wait_any(
+    pub fn wait(
         &mut self,
         set: u32,
         members: &impl Members,
         max: usize,
         out: &mut impl FnMut(EpollEvent),
     ) -> usize {
+        // The only one, if it is level-triggered and ready, stays on the list as it is.
+        if let Some((place, asked)) = self.lone(set).filter(|(place, _)| *place != NONE) {
+            let events = wanted(asked.events, members.poll(self, place));
+            if events != 0 {
+                out(EpollEvent { events, data: asked.data });
+                return 1;
+            }
+        }
         let mut found = 0;
-        let Some(s) = &mut self.sets[set as usize] else { return 0 };
         // No member asks for this set's own list: sets do not go in circles.
-        let mut ready = core::mem::take(&mut s.ready);
+        let mut ready = core::mem::take(&mut self.sets[set as usize].ready);
         for _ in 0..ready.len() {
             if found == max {
                 break;
@@ -362,17 +385,14 @@ impl Sets {
                 ready.push_back(id);
             }
         }
-        if let Some(s) = &mut self.sets[set as usize] {
-            s.ready = ready;
-        }
+        self.sets[set as usize].ready = ready;
         found
     }
 
     /// Readiness of a set as a member of another: EPOLLIN where a wait on it
     /// would report something.
     pub fn set_readiness(&self, set: u32, members: &impl Members) -> u32 {
-        let Some(s) = &self.sets[set as usize] else { return 0 };
-        let ready = s.ready.iter().any(|&id| {
+        let ready = self.sets[set as usize].ready.iter().any(|id| {
             let item = &self.items[id as usize];
             item.socket != NONE && wanted(item.events, members.poll(self, item.socket)) != 0
         });

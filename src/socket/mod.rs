@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod fast_open;
 mod info;
 pub mod linux;
+mod now;
 mod options;
 mod sets;
 mod sockopt;
@@ -99,7 +100,9 @@ impl Sockets {
     #[inline]
     pub fn receive(&mut self, now: Instant, batch: &mut Batch) {
         self.stack.receive(now, batch);
-        self.deliver();
+        if !self.deliver_known() {
+            self.deliver();
+        }
     }
 
     /// Does what is due at `now`, and queues everything that waits to be sent.
@@ -248,6 +251,15 @@ impl Sockets {
     /// `EOPNOTSUPP` (MSG_OOB on a datagram socket).
     #[inline]
     pub fn send(&mut self, h: Handle, data: &[u8], flags: i32) -> Result<usize> {
+        match self.send_now(h, data, flags) {
+            0 => self.send_any(h, data, flags),
+            n => Ok(n),
+        }
+    }
+
+    /// As [`Sockets::send`], of any size.
+    #[inline(never)]
+    fn send_any(&mut self, h: Handle, data: &[u8], flags: i32) -> Result<usize> {
         let socket = self.table.get(h)?;
         if let Kind::Stream(conn) = socket.kind
             && flags & !QUIET == 0
@@ -347,6 +359,15 @@ impl Sockets {
     /// `EAGAIN`, `ENOTCONN`, `ECONNRESET` and whatever else ended the connection.
     #[inline]
     pub fn recv(&mut self, h: Handle, buf: &mut [u8], flags: i32) -> Result<usize> {
+        match self.recv_now(h, buf, flags) {
+            0 => self.recv_any(h, buf, flags),
+            n => Ok(n),
+        }
+    }
+
+    /// As [`Sockets::recv`], of any size.
+    #[inline(never)]
+    fn recv_any(&mut self, h: Handle, buf: &mut [u8], flags: i32) -> Result<usize> {
         if let Kind::Stream(conn) = self.table.get(h)?.kind
             && flags & !QUIET == 0
         {

@@ -87,14 +87,21 @@ impl Sockets {
     /// # Errors
     /// As [`Sockets::epoll_wait`].
     #[inline(always)]
-    pub fn epoll_take(&mut self, ep: Handle, max: usize, out: impl FnMut(EpollEvent)) -> Result<usize> {
+    pub fn epoll_take(&mut self, ep: Handle, max: usize, mut out: impl FnMut(EpollEvent)) -> Result<usize> {
         let Kind::Set(set) = self.table.get(ep)?.kind else { return Err(Errno::EINVAL) };
         if max == 0 {
             return Err(Errno::EINVAL);
         }
+        if let Some(event) = self.epoll_now(ep) {
+            out(event);
+            return Ok(1);
+        }
         self.deliver();
+        if !self.sets.has_ready(set) {
+            return Ok(0);
+        }
         let view = View { table: &self.table, stack: &self.stack, places: &self.places };
-        Ok(self.sets.wait(set, &view, max, out))
+        Ok(self.sets.wait(set, &view, max, &mut out))
     }
 
     /// True where the set's ready list is not empty: a cheap look that may be

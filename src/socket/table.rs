@@ -155,6 +155,31 @@ impl Sockets {
         }
     }
 
+    /// The connection behind a handle, if it is a stream's with one, and its socket's
+    /// flags. (What is free is no stream.)
+    #[inline(always)]
+    pub fn stream(&self, h: Handle) -> Option<(u32, Flags)> {
+        match self.slots.get(h.index() as usize) {
+            Some(&Socket { generation, kind: Kind::Stream(conn), flags, .. }) if generation == h.generation() => Some((conn, flags)),
+            _ => None,
+        }
+    }
+
+    /// The epoll set behind a handle, if it is one's.
+    #[inline(always)]
+    pub fn set(&self, h: Handle) -> Option<u32> {
+        match self.slots.get(h.index() as usize) {
+            Some(&Socket { generation, kind: Kind::Set(set), .. }) if generation == h.generation() => Some(set),
+            _ => None,
+        }
+    }
+
+    /// The socket at a place, if there is such a place; free ones included.
+    #[inline(always)]
+    pub fn look(&self, index: u32) -> Option<&Socket> {
+        self.slots.get(index as usize)
+    }
+
     /// The socket at a place; free ones included.
     #[inline]
     pub fn at(&self, index: u32) -> &Socket {

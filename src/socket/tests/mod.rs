@@ -6,6 +6,7 @@ mod ecn;
 mod epoll;
 mod guard;
 mod merge;
+mod now;
 mod spacing;
 mod spread;
 mod stream;
