@@ -50,17 +50,21 @@ fn broken_pipe(target: Target, fd: c_int) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rr_write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
     // SAFETY: the caller's promise.
-    if let Some(sent) = unsafe { own::send::<0>(fd, buf, len, 0) } {
-        return sent;
+    match unsafe { own::send_now::<0>(fd, buf, len, 0) } {
+        // SAFETY: the caller's promise.
+        0 => unsafe { write_any(fd, buf, len) },
+        sent => sent,
     }
-    // SAFETY: the caller's promise.
-    unsafe { write_elsewhere(fd, buf, len) }
 }
 
 /// # Safety
 /// `buf` is null or `len` readable bytes.
 #[inline(never)]
-unsafe fn write_elsewhere(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
+unsafe extern "C" fn write_any(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(sent) = unsafe { own::send(fd, buf, len, 0) } {
+        return sent;
+    }
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::write(fd, buf, len) };
@@ -81,17 +85,21 @@ pub unsafe extern "C" fn rr_send(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller's promise.
-    if let Some(sent) = unsafe { own::send::<1>(fd, buf, len, flags) } {
-        return sent;
+    match unsafe { own::send_now::<1>(fd, buf, len, flags) } {
+        // SAFETY: the caller's promise.
+        0 => unsafe { send_any(fd, buf, len, flags) },
+        sent => sent,
     }
-    // SAFETY: the caller's promise.
-    unsafe { send_elsewhere(fd, buf, len, flags) }
 }
 
 /// # Safety
 /// `buf` is null or `len` readable bytes.
 #[inline(never)]
-unsafe fn send_elsewhere(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+unsafe extern "C" fn send_any(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(sent) = unsafe { own::send(fd, buf, len, flags) } {
+        return sent;
+    }
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::send(fd, buf, len, flags) };
@@ -279,17 +287,21 @@ pub unsafe extern "C" fn rr_sendmmsg(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rr_read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
     // SAFETY: the caller's promise.
-    if let Some(got) = unsafe { own::recv::<0>(fd, buf, len, 0) } {
-        return got;
+    match unsafe { own::recv_now::<0>(fd, buf, len, 0) } {
+        // SAFETY: the caller's promise.
+        0 => unsafe { read_any(fd, buf, len) },
+        got => got,
     }
-    // SAFETY: the caller's promise.
-    unsafe { read_elsewhere(fd, buf, len) }
 }
 
 /// # Safety
 /// `buf` is null or `len` writable bytes.
 #[inline(never)]
-unsafe fn read_elsewhere(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+unsafe extern "C" fn read_any(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(got) = unsafe { own::recv(fd, buf, len, 0) } {
+        return got;
+    }
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::read(fd, buf, len) };
@@ -310,17 +322,21 @@ pub unsafe extern "C" fn rr_recv(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller's promise.
-    if let Some(got) = unsafe { own::recv::<1>(fd, buf, len, flags) } {
-        return got;
+    match unsafe { own::recv_now::<1>(fd, buf, len, flags) } {
+        // SAFETY: the caller's promise.
+        0 => unsafe { recv_any(fd, buf, len, flags) },
+        got => got,
     }
-    // SAFETY: the caller's promise.
-    unsafe { recv_elsewhere(fd, buf, len, flags) }
 }
 
 /// # Safety
 /// `buf` is null or `len` writable bytes.
 #[inline(never)]
-unsafe fn recv_elsewhere(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+unsafe extern "C" fn recv_any(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if let Some(got) = unsafe { own::recv(fd, buf, len, flags) } {
+        return got;
+    }
     let Some(target) = Target::of(fd) else {
         // SAFETY: the caller's promise, handed on.
         return unsafe { libc::recv(fd, buf, len, flags) };

@@ -96,6 +96,13 @@ pub(super) fn attempt<T: Failed>(body: impl FnOnce() -> Option<Result<T>>) -> Op
     }
 }
 
+/// As [`guard`], for a short way, which either does what the call is to do or nothing:
+/// 0 where that.
+#[inline(always)]
+pub(super) fn quick<T: Failed>(body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(panicked)
+}
+
 #[cold]
 fn panicked<T: Failed>(panic: Box<dyn core::any::Any + Send>) -> T {
     // Not dropped: a payload whose drop panics would cross into C.

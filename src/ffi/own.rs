@@ -4,26 +4,62 @@
 
 use super::address::{self, Given};
 use super::data::{signal_broken_pipe, told};
-use super::errno::attempt;
+use super::errno::{attempt, quick};
 use super::message;
 use super::target::Target;
 use crate::runtime::posix;
 use core::ffi::{c_int, c_void};
 use libc::{sockaddr, socklen_t, ssize_t};
 
-/// `send`. Each `CALL` has one of its own, so that the compiler puts it into the call.
+/// `send` of a few bytes that a stream takes at once; 0 where it is not so. Each `CALL`
+/// has one of its own, so that the compiler puts it into the call.
 ///
 /// # Safety
 /// `buf` is null or `len` readable bytes.
 #[inline(always)]
-pub(super) unsafe fn send<const CALL: usize>(
+pub(super) unsafe fn send_now<const CALL: usize>(
+    fd: c_int,
+    buf: *const c_void,
+    len: usize,
+    flags: c_int,
+) -> ssize_t {
+    quick(move || {
+        // SAFETY: the caller's promise.
+        let Ok(data) = (unsafe { message::bytes(buf, len) }) else { return 0 };
+        posix::own_send_now::<CALL>(fd, data, flags) as ssize_t
+    })
+}
+
+/// `recv` of little data that is there; 0 where it is not so. `CALL` as in [`send_now`].
+///
+/// # Safety
+/// `buf` is null or `len` writable bytes.
+#[inline(always)]
+pub(super) unsafe fn recv_now<const CALL: usize>(
+    fd: c_int,
+    buf: *mut c_void,
+    len: usize,
+    flags: c_int,
+) -> ssize_t {
+    quick(move || {
+        // SAFETY: the caller's promise.
+        let Ok(out) = (unsafe { message::bytes_mut(buf, len) }) else { return 0 };
+        posix::own_recv_now::<CALL>(fd, out, flags) as ssize_t
+    })
+}
+
+/// `send`.
+///
+/// # Safety
+/// `buf` is null or `len` readable bytes.
+#[inline(always)]
+pub(super) unsafe fn send(
     fd: c_int,
     buf: *const c_void,
     len: usize,
     flags: c_int,
 ) -> Option<ssize_t> {
     let sent = attempt(move || {
-        let _own = CALL;
         // SAFETY: the caller's promise.
         let data = unsafe { message::bytes(buf, len) }.ok()?;
         Some(posix::own_send(fd, data, flags)?.map(|n| n as ssize_t))
@@ -32,19 +68,18 @@ pub(super) unsafe fn send<const CALL: usize>(
     Some(sent)
 }
 
-/// `recv`; `CALL` as in [`send`].
+/// `recv`.
 ///
 /// # Safety
 /// `buf` is null or `len` writable bytes.
 #[inline(always)]
-pub(super) unsafe fn recv<const CALL: usize>(
+pub(super) unsafe fn recv(
     fd: c_int,
     buf: *mut c_void,
     len: usize,
     flags: c_int,
 ) -> Option<ssize_t> {
     attempt(move || {
-        let _own = CALL;
         // SAFETY: the caller's promise.
         let out = unsafe { message::bytes_mut(buf, len) }.ok()?;
         Some(posix::own_recv(fd, out, flags)?.map(|n| n as ssize_t))

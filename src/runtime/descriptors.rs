@@ -199,11 +199,20 @@ impl<T: Send + Sync> Table<T> {
     /// another, and where [`Table::lookup`] has more to say. Some 15 instructions.
     #[inline(always)]
     pub fn local(&self, fd: RawFd, state: u64) -> Option<(u64, u32)> {
-        let slot = self.slot(fd)?;
-        if slot.state.load(Ordering::Acquire) != state || self.forked() {
-            return None;
-        }
+        let slot = self.local_slot(fd, state)?;
         Some((slot.word.load(Ordering::Relaxed), slot.status.load(Ordering::Relaxed)))
+    }
+
+    /// As [`Table::local`], the word alone.
+    #[inline(always)]
+    pub fn local_word(&self, fd: RawFd, state: u64) -> Option<u64> {
+        Some(self.local_slot(fd, state)?.word.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    fn local_slot(&self, fd: RawFd, state: u64) -> Option<&Slot> {
+        let slot = self.slot(fd)?;
+        (slot.state.load(Ordering::Acquire) == state && !self.forked()).then_some(slot)
     }
 
     /// What the descriptor stands for; `None` where it is not one of this

@@ -16,7 +16,7 @@ pub use figures::{
     bytes_readable, close_on_exec, figure, nonblocking, set_close_on_exec, set_nonblocking,
 };
 pub(super) use own::on_own;
-pub use own::{own_ready, own_recv, own_recv_from, own_send, own_send_to};
+pub use own::{own_ready, own_ready_now, own_recv, own_recv_from, own_recv_now, own_send, own_send_now, own_send_to};
 pub use poll::poll;
 pub(super) use share::open_members;
 

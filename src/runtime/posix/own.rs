@@ -32,6 +32,41 @@ pub(in crate::runtime) fn on_own<R>(
     result
 }
 
+/// As [`send`](super::send), of a few bytes that a worker's own stream takes at once: how
+/// many; 0 where it is not so. What is done at once asks not whether it may wait. Each
+/// `CALL` has one of its own, so that the compiler puts it into the call.
+#[inline(always)]
+pub fn own_send_now<const CALL: usize>(fd: RawFd, data: &[u8], flags: i32) -> usize {
+    let send = |s: &mut Sockets, h| {
+        let _own = CALL;
+        s.send_now(h, data, flags)
+    };
+    worker::on_own(|state| own_handle(fd, state), send).unwrap_or(0)
+}
+
+/// As [`recv`](super::recv), of little data that a worker's own stream has: how much; 0
+/// where it is not so. `CALL` as in [`own_send_now`].
+#[inline(always)]
+pub fn own_recv_now<const CALL: usize>(fd: RawFd, out: &mut [u8], flags: i32) -> usize {
+    let recv = |s: &mut Sockets, h| {
+        let _own = CALL;
+        s.recv_now(h, out, flags)
+    };
+    worker::on_own(|state| own_handle(fd, state), recv).unwrap_or(0)
+}
+
+/// The one event of a worker's own set; `None` where there is none, or not so simply.
+#[inline(always)]
+pub fn own_ready_now(set: RawFd) -> Option<EpollEvent> {
+    worker::look_on_own(|state| own_handle(set, state | KERNEL), |s, h| s.epoll_now(h))
+}
+
+/// The handle behind a descriptor of exactly this state.
+#[inline(always)]
+fn own_handle(fd: RawFd, state: u64) -> Option<Handle> {
+    TABLE.local_word(fd, state).map(Handle::from_raw)
+}
+
 /// [`send`](super::send) by the short way, where there is one.
 #[inline(always)]
 pub fn own_send(fd: RawFd, data: &[u8], flags: i32) -> Option<Result<usize>> {
@@ -66,6 +101,5 @@ pub fn own_recv_from(fd: RawFd, out: &mut [u8], flags: i32) -> Option<Result<(us
 /// turn that is due.
 #[inline(always)]
 pub fn own_ready(set: RawFd, max: usize, out: impl FnMut(EpollEvent)) -> usize {
-    let find = |state| TABLE.local(set, state | KERNEL).map(|(word, _)| Handle::from_raw(word));
-    worker::wait_on_own(find, |s, h| s.epoll_take(h, max, out).unwrap_or(0)).unwrap_or(0)
+    worker::wait_on_own(|state| own_handle(set, state | KERNEL), |s, h| s.epoll_take(h, max, out).unwrap_or(0)).unwrap_or(0)
 }

@@ -3,7 +3,7 @@
 use super::threads::Bed;
 use super::*;
 use crate::errno::Errno;
-use crate::runtime::posix::{self, own_ready, own_recv, own_send};
+use crate::runtime::posix::{self, own_ready, own_ready_now, own_recv, own_recv_now, own_send, own_send_now};
 use crate::runtime::worker::{current_owner, run_blocked_turn, set_in_simulation, with_sockets};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,6 +77,46 @@ fn the_short_way_is_the_workers_own_and_does_not_wait() {
         [far, near, set, inner].into_iter().for_each(|fd| posix::close(fd).unwrap());
         assert_eq!((own_recv(near, &mut buf, 0), ready(set)), (None, vec![]));
         assert_eq!(wait(set, 0), Err(Errno::EBADF));
+        false
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_shortest_way_leaves_what_is_not_the_workers_own_and_what_is_due_a_turn() {
+    let bed = Bed::new(Wait::Block);
+    bed.a().run_loop(|| {
+        let [far, near] = connection(9);
+        let set = posix::epoll_create(true).unwrap();
+        posix::epoll_ctl(set, ADD, near, IN, 5).unwrap();
+        let tried = move || {
+            let (got, sent) = (own_recv_now::<0>(near, &mut [0; 2], 0), own_send_now::<0>(near, b"", 0));
+            (got, sent, own_ready_now(set).map(|event| event.data))
+        };
+        assert_eq!(tried(), (0, 0, None));
+        posix::send(far, b"ping", 0).unwrap();
+        assert_eq!(wait(set, 5000), Ok(vec![5]));
+        assert_eq!(tried(), (0, 0, Some(5)));
+        let mine = move || {
+            let (got, sent) = (own_recv_now::<0>(near, &mut [0; 8], 0), own_send_now::<0>(near, b"pong", 0));
+            (got, sent, own_ready_now(set).map(|event| event.data))
+        };
+        set_in_simulation(true);
+        assert_eq!(mine(), (0, 0, None));
+        set_in_simulation(false);
+        std::thread::scope(|scope| {
+            assert_eq!(scope.spawn(mine).join().unwrap(), (0, 0, None), "another thread");
+        });
+        // Who always finds something gets his turns, too.
+        let found = (0..1000).take_while(|_| own_ready_now(set).is_some()).count();
+        assert!((1..1000).contains(&found), "{found}");
+        assert_eq!((wait(set, 0), tried()), (Ok(vec![5]), (0, 0, Some(5))));
+        assert_eq!((own_recv_now::<0>(set, &mut [0; 8], 0), own_ready_now(near)), (0, None), "no socket, no set");
+        assert_eq!(own_recv(near, &mut [0; 8], 0), Some(Ok(4)));
+        assert_eq!(own_send_now::<0>(near, b"pong", 0), 4);
+        assert_eq!(posix::recv(far, &mut [0; 8], 0), Ok(4));
+        [far, near, set].into_iter().for_each(|fd| posix::close(fd).unwrap());
+        assert_eq!(mine(), (0, 0, None), "closed");
         false
     })
     .unwrap();
