@@ -6,24 +6,28 @@
 //! hundred million look-ups), and a table can be full (then a stray flow is
 //! reset instead of handed over).
 //!
-//! Memory ordering: Relaxed throughout. The entry is a hint; what is true is the
-//! owner's own table, which it asks on its own thread.
+//! Memory ordering: Relaxed, but for the pages, which a `OnceLock` publishes. The entry is
+//! a hint; what is true is the owner's own table, which it asks on its own thread.
 
 use crate::stack::FlowBook;
 use core::hash::{Hash, Hasher};
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use siphasher::sip::SipHasher13;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const LINE: usize = 16;
-/// Lines of each worker: room for a million flows in 8 MiB of address space, of
-/// which only what is used is ever touched.
+/// Lines of each worker: room for a million flows in 8 MiB, which are taken a page at a
+/// time when a flow falls into it.
 const LINES: usize = 1 << 17;
+/// Lines of a page.
+const PAGE: usize = 64;
 
 #[repr(align(64))]
 #[derive(Default)]
 struct Line([AtomicU32; LINE]);
+
+type Page = Box<[Line]>;
 
 /// Counts of ports, in lines of their own as well: tables of two workers may lie side by
 /// side.
@@ -36,7 +40,7 @@ const _: () = assert!(size_of::<Line>() == 64 && size_of::<Ports>() == 64);
 
 /// What one worker owns: written by it alone.
 struct Share {
-    lines: Box<[Line]>,
+    pages: Box<[OnceLock<Page>]>,
     /// Sockets bound to each port: TCP's, then UDP's.
     ports: Box<[Ports]>,
 }
@@ -51,7 +55,7 @@ impl Directory {
     /// An empty directory.
     pub fn new(workers: usize, key: (u64, u64)) -> Arc<Self> {
         let share = || Share {
-            lines: (0..LINES).map(|_| Line::default()).collect(),
+            pages: (0..LINES / PAGE).map(|_| OnceLock::new()).collect(),
             ports: (0..(2 << 16) / PORTS).map(|_| Ports::default()).collect(),
         };
         Arc::new(Self { shares: (0..workers).map(|_| share()).collect(), key })
@@ -68,16 +72,23 @@ impl Directory {
 }
 
 impl Share {
-    fn put(&self, old: u32, new: u32, lines: [usize; 2]) {
-        let places = lines.iter().flat_map(|line| &self.lines[*line].0);
-        if let Some(place) = { places }.find(|p| p.load(Ordering::Relaxed) == old) {
-            place.store(new, Ordering::Relaxed);
+    fn open(&self, fingerprint: u32, lines: [usize; 2]) {
+        let page = || (0..PAGE).map(|_| Line::default()).collect();
+        let mut places = lines.iter().flat_map(|n| &self.pages[n / PAGE].get_or_init(page)[n % PAGE].0);
+        if let Some(free) = places.find(|p| p.load(Ordering::Relaxed) == 0) {
+            free.store(fingerprint, Ordering::Relaxed);
         }
     }
 
-    fn has(&self, fingerprint: u32, lines: [usize; 2]) -> bool {
-        let mut places = lines.iter().flat_map(|line| &self.lines[*line].0);
-        places.any(|p| p.load(Ordering::Relaxed) == fingerprint)
+    fn close(&self, fingerprint: u32, lines: [usize; 2]) {
+        if let Some(place) = self.find(fingerprint, lines) {
+            place.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn find(&self, fingerprint: u32, lines: [usize; 2]) -> Option<&AtomicU32> {
+        let taken = lines.iter().filter_map(|n| Some(&self.pages[n / PAGE].get()?[n % PAGE]));
+        taken.flat_map(|line| &line.0).find(|p| p.load(Ordering::Relaxed) == fingerprint)
     }
 
     fn port(&self, protocol: u8, port: u16) -> &AtomicU16 {
@@ -116,12 +127,12 @@ impl Book {
 impl FlowBook for Book {
     fn opened(&mut self, local: SocketAddr, remote: SocketAddr) {
         let (fingerprint, lines) = self.directory.place(local, remote);
-        self.mine().put(0, fingerprint, lines);
+        self.mine().open(fingerprint, lines);
     }
 
     fn closed(&mut self, local: SocketAddr, remote: SocketAddr) {
         let (fingerprint, lines) = self.directory.place(local, remote);
-        self.mine().put(fingerprint, 0, lines);
+        self.mine().close(fingerprint, lines);
     }
 
     fn owner(&self, protocol: u8, local: SocketAddr, remote: SocketAddr) -> Option<usize> {
@@ -129,7 +140,7 @@ impl FlowBook for Book {
         let shares = &self.directory.shares;
         let others = || (0..shares.len()).filter(|w| *w != self.worker);
         let tcp = i32::from(protocol) == libc::IPPROTO_TCP;
-        if tcp && let Some(owner) = others().find(|w| shares[*w].has(fingerprint, lines)) {
+        if tcp && let Some(owner) = others().find(|w| shares[*w].find(fingerprint, lines).is_some()) {
             return Some(owner);
         }
         // Nobody's flow: a port that another worker holds, and this one does not.
@@ -161,6 +172,17 @@ mod tests {
             one.closed(at(80), at(port));
         }
         assert!((1..2000).all(|port| two.owner(6, at(80), at(port)).is_none()));
+    }
+
+    #[test]
+    fn memory_is_taken_for_the_flows_there_are() {
+        let directory = Directory::new(2, (1, 2));
+        let taken = |worker: usize| directory.shares[worker].pages.iter().filter(|p| p.get().is_some()).count();
+        let mut one = Book { directory: directory.clone(), worker: 1 };
+        one.closed(at(80), at(1));
+        assert_eq!((taken(0), taken(1)), (0, 0));
+        one.opened(at(80), at(1));
+        assert!(taken(0) == 0 && (1..=2).contains(&taken(1)));
     }
 
     #[test]
