@@ -111,7 +111,10 @@ fn read(from: impl BufRead) -> Result<Seen, String> {
 fn watch(name: &str) -> Result<Vec<String>, String> {
     let me = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut command = Command::new("valgrind");
-    command.args(["--tool=lackey", "--trace-mem=yes", "--trace-sched=yes"]).arg(me).args(["shared", name]);
+    // The same environment everywhere (one of malloc's might join the threads' arenas);
+    // and no files for a debugger, which would stay when it is killed.
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.args(["--tool=lackey", "--vgdb=no", "--trace-mem=yes", "--trace-sched=yes"]).arg(me).args(["shared", name]);
     // Memory is cleared by wide stores, not byte by byte, each of which would be told of.
     command.env("GLIBC_TUNABLES", format!("glibc.cpu.x86_rep_stosb_threshold={}", 1 << 30));
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| format!("valgrind: {e}"))?;

@@ -127,7 +127,9 @@ pub struct Config {
 /// ACKs of bulk data are so far apart, where workers do not sleep at once: some ten
 /// segments at 5 Gbit/s. An ACK of its own for every second segment costs the sender's
 /// core, over veth, a tenth of its time.
-const ACK_SPACING: Duration = Duration::from_micros(25);
+pub(super) const ACK_SPACING: Duration = Duration::from_micros(25);
+/// More than that is no gathering but a delay: an ACK's own is the connection's.
+pub(super) const MOST_ACK_SPACING: Duration = Duration::from_millis(1);
 
 impl Default for Config {
     fn default() -> Self {

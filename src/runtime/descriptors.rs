@@ -32,8 +32,8 @@ const REFS: u64 = 0xffff_ffff;
 const LIVE: u64 = 1 << 32;
 const SHARED: u64 = 1 << 33;
 const FREEING: u64 = 1 << 34;
-/// The number is no dup of the anchor but an epoll set of the kernel's: closed with
-/// its object, not kept.
+/// The number is closed with its object, not kept: an epoll set of the kernel's, or one
+/// that was asked for (F_DUPFD).
 pub const KERNEL: u64 = 1 << 35;
 const OWNER_SHIFT: u32 = 40;
 
@@ -274,8 +274,12 @@ impl<T: Send + Sync> Table<T> {
     /// # Errors
     /// `EINVAL` where `from` is below 0 or beyond RLIMIT_NOFILE; `EMFILE`.
     pub fn insert_shared_from(&self, object: T, from: RawFd) -> Result<RawFd> {
-        let fd = if from == 0 { self.take_fd()? } else { self.number_from(from)? };
-        self.publish_object(fd, object, LIVE | SHARED, 0)?;
+        if from == 0 {
+            return self.insert_shared(object, 0);
+        }
+        let fd = self.number_from(from)?;
+        // Not kept when it is closed: the next socket's number would be as high.
+        self.publish_object(fd, object, LIVE | SHARED | KERNEL, 0)?;
         Ok(fd)
     }
 

@@ -20,8 +20,8 @@ const LINE: usize = 16;
 /// Lines of each worker: room for a million flows in 8 MiB, which are taken a page at a
 /// time when a flow falls into it.
 const LINES: usize = 1 << 17;
-/// Lines of a page.
-const PAGE: usize = 64;
+/// Lines of a page: few, as flows are spread over all.
+const PAGE: usize = 8;
 
 #[repr(align(64))]
 #[derive(Default)]

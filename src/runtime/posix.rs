@@ -482,12 +482,17 @@ pub fn close(fd: RawFd) -> Result<()> {
     }
 }
 
-/// F_DUPFD: another descriptor of the same socket, numbered `from` or higher.
+/// F_DUPFD: another descriptor of the same socket, numbered `from` or higher. (Numbers
+/// that threads keep for their next sockets count as taken.)
 ///
 /// # Errors
 /// `EBADF`, `EMFILE`; `EINVAL` for an epoll set, and as the system has it where `from`
 /// is no number that a descriptor may have.
 pub fn dup(fd: RawFd, from: RawFd, cloexec: bool) -> Result<RawFd> {
+    if from < 0 || from as u64 >= sys::most_descriptors() {
+        find(fd)?;
+        return Err(Errno::EINVAL);
+    }
     if let Some(Entry::Local(owner, raw)) = TABLE.lookup(fd)?
         && worker::current_owner() == Some(owner)
     {

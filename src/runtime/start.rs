@@ -1,7 +1,7 @@
 //! Starting and ending a runtime.
 
 use super::channel;
-use super::config::{Config, Mode, Wait};
+use super::config::{ACK_SPACING, Config, MOST_ACK_SPACING, Mode, Wait};
 use super::directory::{Book, Directory};
 use super::error::{Error, Result};
 use super::exchange::Exchange;
@@ -383,9 +383,11 @@ fn sockets(
         ..stack::Config::default()
     };
     stack.table.active_ports = active_ports;
-    if config.wait == Wait::Block {
+    // One that sleeps at once would sleep over its ACKs.
+    if config.wait == Wait::Block && stack.table.ack_spacing == ACK_SPACING {
         stack.table.ack_spacing = crate::time::Duration::ZERO;
     }
+    stack.table.ack_spacing = stack.table.ack_spacing.min(MOST_ACK_SPACING);
     Sockets::new(Stack::new(stack, pool, seed))
 }
 

@@ -10,6 +10,16 @@ pub fn last_errno() -> Errno {
     Errno::from_raw(raw).unwrap_or(Errno::EIO)
 }
 
+/// Numbers of descriptors are below this (RLIMIT_NOFILE).
+pub fn most_descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for the call.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
+        0 => limit.rlim_cur,
+        _ => 0,
+    }
+}
+
 /// A kernel event counter: non-blocking, closed on exec.
 #[derive(Debug)]
 pub struct EventFd(OwnedFd);

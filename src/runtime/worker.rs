@@ -264,7 +264,11 @@ impl<D: Device + 'static> Worker<D> {
             Wait::Spin => false,
             // What came in during this turn is looked at before a sleep.
             _ if self.unsent || self.busy_at >= self.core.now => false,
-            Wait::Adaptive => self.patience.is_over(self.core.now.since(self.busy_at)),
+            // What is due as soon as that is not worth a sleep: an ACK that waits for more.
+            Wait::Adaptive => {
+                self.patience.is_over(self.core.now.since(self.busy_at))
+                    && self.core.sockets.next_deadline().is_none_or(|at| at > self.core.now + config.spin)
+            }
             Wait::Block => true,
         };
         if quiet {

@@ -17,8 +17,8 @@ impl Sockets {
     /// how many, which is all; 0 where it is not so. Some 130 instructions.
     #[inline(always)]
     pub fn send_now(&mut self, h: Handle, data: &[u8], flags: i32) -> usize {
-        let Some((conn, marks)) = self.table.stream(h) else { return 0 };
-        if flags & !NOW != 0 || marks.contains(Flags::MORE) {
+        let Some((conn, socket)) = self.table.stream(h) else { return 0 };
+        if flags & !NOW != 0 || socket.flags.contains(Flags::MORE) {
             return 0;
         }
         if self.stack.tcp.send_lone(&mut self.stack.core, conn, data) { data.len() } else { 0 }
@@ -28,10 +28,12 @@ impl Sockets {
     /// all: how much; 0 where it is not so. Some 100 instructions.
     #[inline(always)]
     pub fn recv_now(&mut self, h: Handle, buf: &mut [u8], flags: i32) -> usize {
-        match self.table.stream(h) {
-            Some((conn, _)) if flags & !NOW == 0 => self.stack.tcp.recv_lone(&mut self.stack.core, conn, buf),
-            _ => 0,
+        let Some((conn, socket)) = self.table.stream(h) else { return 0 };
+        // A call that may block waits for as many bytes as SO_RCVLOWAT says.
+        if flags & !NOW != 0 || socket.options.rcvlowat > 1 {
+            return 0;
         }
+        self.stack.tcp.recv_lone(&mut self.stack.core, conn, buf)
     }
 
     /// [`Sockets::epoll_wait`] where one level-triggered member is listed, and ready: it

@@ -155,12 +155,14 @@ impl Sockets {
         }
     }
 
-    /// The connection behind a handle, if it is a stream's with one, and its socket's
-    /// flags. (What is free is no stream.)
+    /// The connection behind a handle, if it is a stream's with one, and its socket.
+    /// (What is free is no stream.)
     #[inline(always)]
-    pub fn stream(&self, h: Handle) -> Option<(u32, Flags)> {
+    pub fn stream(&self, h: Handle) -> Option<(u32, &Socket)> {
         match self.slots.get(h.index() as usize) {
-            Some(&Socket { generation, kind: Kind::Stream(conn), flags, .. }) if generation == h.generation() => Some((conn, flags)),
+            Some(socket @ &Socket { generation, kind: Kind::Stream(conn), .. }) if generation == h.generation() => {
+                Some((conn, socket))
+            }
             _ => None,
         }
     }

@@ -3,10 +3,10 @@
 //! Receiving: what the program read in a round trip is what the sender had under
 //! way; twice that is offered, and more while it still rises, so that the window
 //! stays ahead of slow start (dynamic right-sizing, Fisk and Feng 2001). Sending:
-//! two congestion windows, one under way and one that waits; with BBR three; but no
-//! more than a path of that rate and least round trip has use for: on a short one the
-//! window also opens, when the peer pauses, and what is written long before it leaves
-//! has to come from memory again. One
+//! two congestion windows, one under way and one that waits; with BBR three; but on a
+//! short path, where growing brought nothing, no more than one of that rate and least
+//! round trip has use for: there the window also opens when the peer pauses, and what
+//! is written long before it leaves has to come from memory again. One
 //! connection gets no more than a part of the pool (`Config::tune_share`), and
 //! nothing while under a quarter of it is free; then receive buffers go back towards
 //! what they began with. A window that was announced stays (SHLD-14): it just is not
@@ -33,16 +33,19 @@ pub(super) struct Tuning {
     rtt: u32,
     /// The program's bound of the window (TCP_WINDOW_CLAMP); 0: none.
     pub clamp: u32,
-    /// Sending: when the path was looked at last, what was acknowledged until then, and
-    /// what of it came in the least round trip.
+    /// Sending: when the path was looked at last, what was acknowledged until then, the
+    /// rate that the last rise led to (bytes in a millisecond), and what of a window the
+    /// path has use for.
     looked: Option<Instant>,
     acked: u64,
-    holds: u32,
+    rate: u64,
+    of_use: u32,
 }
 
-/// A path's queues may hold so many times what it holds without them: as deep as that
-/// a window is not held back by the buffer.
-const QUEUES: u32 = 4;
+/// A path's queues may hold so many times what it holds without them.
+const QUEUES: u64 = 4;
+/// Usual round trips, in microseconds, from which on the path may be as long as it looks.
+const LONG: u32 = 2000;
 
 impl Connection {
     /// Looks at the receive buffer next after so many bytes.
@@ -125,28 +128,37 @@ impl Connection {
         // What arrived behind a gap stays in the buffer, and a congestion control that
         // goes on in recovery as before has a third window of that.
         let windows = if self.hot.congestion.owns_recovery() { 3 } else { 2 };
-        let window = self.hot.congestion.window.min(self.path_holds(env.now).saturating_mul(QUEUES));
+        let window = self.hot.congestion.window.min(self.window_of_use(env.now));
         let wanted = window.saturating_mul(windows).min(most);
         self.hot.snd_buf = self.hot.snd_buf.max(wanted);
     }
 
-    /// Bytes that were acknowledged in the least round trip, by the rate over the last
-    /// usual one or longer; no bound before that is known. A pause of the peer lengthens the usual
-    /// round trip, not the least one.
-    fn path_holds(&mut self, now: Instant) -> u32 {
+    /// What of the window the path has use for: on a long one all, as where the rate still
+    /// rises with it (by a quarter), and before that is known; else, by the rate over the
+    /// last usual round trip or longer, what is acknowledged in some of the least ones,
+    /// which a pause of the peer does not lengthen.
+    fn window_of_use(&mut self, now: Instant) -> u32 {
         let (least, usual) = (u64::from(self.cold.min_rtt.least()), self.hot.rtt.smoothed());
         let acked = self.cold.bytes_acked;
         let t = &mut self.extra().tuning;
         let Some(looked) = t.looked else {
-            (t.looked, t.acked, t.holds) = (Some(now), acked, NEVER);
+            (t.looked, t.acked, t.of_use) = (Some(now), acked, NEVER);
             return NEVER;
         };
         let elapsed = now.since(looked).as_micros();
-        if elapsed >= u64::from(usual).max(1) {
-            t.holds = ((acked - t.acked) * least.max(1) / elapsed).min(NEVER.into()) as u32;
-            (t.looked, t.acked) = (Some(now), acked);
+        if elapsed < u64::from(usual).max(1) {
+            return t.of_use;
         }
-        t.holds
+        let (bytes, before) = (acked - t.acked, t.rate);
+        let rate = bytes * 1000 / elapsed;
+        (t.looked, t.acked) = (Some(now), acked);
+        t.of_use = NEVER;
+        if rate > before + before / 4 {
+            t.rate = rate;
+        } else if usual < LONG && least > 0 {
+            t.of_use = (QUEUES * bytes * least / elapsed).min(NEVER.into()) as u32;
+        }
+        t.of_use
     }
 
     /// The receiver's round trip time in microseconds; 0: not measured.

@@ -79,7 +79,8 @@ impl Deferral {
         let directory = directory(places, interface)?;
         let note = open_note(places, interface.index)?;
         let _turn = Turn::take(&places.notes)?;
-        let mut this = Self { directory, notes: places.notes.clone(), note, process: std::process::id() };
+        // Nobody's, until it is begun: its end takes the directory's lock, too.
+        let mut this = Self { directory, notes: places.notes.clone(), note, process: 0 };
         for _ in 0..TRIES {
             if this.note.try_lock().is_ok() {
                 if let Err(why) = this.set(values) {
@@ -89,11 +90,11 @@ impl Deferral {
                 }
                 // Before others may come in, the note tells all.
                 if this.note.try_lock_shared().is_ok() {
-                    return Ok(this);
+                    return Ok(this.begun());
                 }
             } else if this.note.try_lock_shared().is_ok() {
                 if !this.read_note()?.is_empty() {
-                    return Ok(this);
+                    return Ok(this.begun());
                 }
                 // The last one went in between.
                 this.note.unlock()?;
@@ -101,6 +102,12 @@ impl Deferral {
             std::thread::sleep(PAUSE);
         }
         Err(io::Error::from(io::ErrorKind::WouldBlock))
+    }
+
+    /// From now on its end puts things back.
+    fn begun(mut self) -> Self {
+        self.process = std::process::id();
+        self
     }
 
     /// What a killed process left behind on the interface, in words; `None` where

@@ -46,6 +46,10 @@ fn a_small_message_is_read_by_the_short_way_and_nothing_else_is() {
     net.a.send(client, &[8; 128], 0).unwrap();
     arrive(&mut net);
     assert_eq!((net.b.recv_now(server, &mut buf, 0), &buf[..128]), (128, &[8; 128][..]));
+    set(&mut net.b, server, SOL_SOCKET, SO_RCVLOWAT, 10).unwrap();
+    net.a.send(client, b"few", 0).unwrap();
+    arrive(&mut net);
+    assert_eq!((net.b.recv_now(server, &mut buf, 0), recv(&mut net.b, server)), (0, Ok(b"few".to_vec())), "one may wait for more");
     net.run();
     net.b.stack.assert_conserved();
     net.b.close(server).unwrap();

@@ -52,8 +52,8 @@ pub struct TableConfig {
     pub fast_open_client_no_cookie: bool,
     /// After an ACK of bulk data the next ones wait so long for more to acknowledge, 16
     /// segments or a quarter of the window at most: as where the interface gathers
-    /// packets before it interrupts. Default: 0 here; 25 us on workers that do not sleep
-    /// at once.
+    /// packets before it interrupts. Default: 0 here; 25 us on a runtime's workers, which
+    /// take 1 ms at most, but for those that always sleep (`Wait::Block`).
     pub ack_spacing: Duration,
 }
 

@@ -284,28 +284,40 @@ fn the_send_buffer_is_bounded_and_says_when_there_is_room_again() {
     solo.host.finish();
 }
 
+/// How large the send buffer of 20 kB becomes where the handshake took `path`
+/// microseconds and each answer takes `answer`, `n` of them.
+fn grown(path: u64, answer: impl Fn(u32) -> u64, n: u32) -> u32 {
+    let mut config = Config::default();
+    config.options.send_buffer = 20_000;
+    let (mut solo, _) = Solo::syn_received(config, PLAIN);
+    solo.host.now += Duration::from_micros(path);
+    solo.get(ACK, b"");
+    for i in 0..n {
+        while solo.host.send(&pattern(5000)) > 0 {}
+        let sent: usize = solo.leaving().iter().map(|(_, len)| len).sum();
+        solo.host.now += Duration::from_micros(answer(i));
+        solo.get_ack(sent as u32);
+    }
+    let size = solo.host.conn().send_buffer();
+    solo.host.finish();
+    size
+}
+
 #[test]
-fn the_send_buffer_grows_with_the_path_and_not_with_the_peers_pauses() {
-    let grown = |path: u64, answer: u64| {
-        let mut config = Config::default();
-        config.options.send_buffer = 20_000;
-        let (mut solo, _) = Solo::syn_received(config, PLAIN);
-        solo.host.now += ms(path);
-        solo.get(ACK, b"");
-        for _ in 0..10 {
-            while solo.host.send(&pattern(5000)) > 0 {}
-            let sent: usize = solo.leaving().iter().map(|(_, len)| len).sum();
-            solo.host.now += ms(answer);
-            solo.get_ack(sent as u32);
-        }
-        let size = solo.host.conn().send_buffer();
-        solo.host.finish();
-        size
-    };
-    // The window fills the buffer either way, and until the path is known is believed.
-    // Then 20 kB in 20 ms are 1 kB in the near path's own millisecond.
-    let (far, near) = (grown(20, 20), grown(1, 20));
-    assert!(far >= 60_000 && near <= 40_000, "{far} {near}");
+fn the_send_buffer_does_not_grow_with_the_pauses_of_a_near_peer() {
+    // The slower, the more: by the window alone it would go on growing, but a path of
+    // 50 us has no use for that.
+    let paused = grown(50, |i| 100 * u64::from(i + 1), 15);
+    assert!(paused <= 40_000, "{paused}");
+    // As much for each answer in the same time is more in less.
+    let near = grown(50, |_| 1500, 15);
+    assert!(near >= 2 * paused, "{near} {paused}: the rate rose");
+}
+
+#[test]
+fn the_send_buffer_grows_on_a_path_that_became_long() {
+    let long = grown(50, |i| if i < 10 { 100 * u64::from(i + 1) } else { 20_000 }, 20);
+    assert!(long >= 80_000, "{long}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::any::Any;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 const SO_INCOMING_NAPI_ID: libc::c_int = 56;
@@ -45,6 +46,16 @@ pub(super) struct Polling {
     since: Option<Instant>,
     /// There was a carrier after the last `STALLED`.
     carrier: bool,
+    /// Lets go of what was kept.
+    letting_go: Option<JoinHandle<()>>,
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        if let Some(thread) = self.letting_go.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Polling {
@@ -54,12 +65,17 @@ impl Polling {
         self.kept.is_some()
     }
 
-    /// It is over if `switch_off` says so: what was kept for it is let go then. Where the
-    /// kernel does not take it back, all stays as it is.
-    fn give_up(&mut self, switch_off: impl FnOnce() -> io::Result<()>) {
-        if switch_off().is_ok() {
-            self.kept = None;
+    /// It is over if `switch_off` says so: what was kept for it is let go then, by a
+    /// thread, as that may take a second (the last one of an interface puts its interrupts
+    /// back). Where the kernel does not take it back, all stays as it is, and it is false.
+    fn give_up(&mut self, switch_off: impl FnOnce() -> io::Result<()>) -> bool {
+        if switch_off().is_err() {
+            return false;
         }
+        let kept = self.kept.take();
+        // Where there can be no thread, it goes here.
+        self.letting_go = Builder::new().name("ringroad-deferral".into()).spawn(move || drop(kept)).ok();
+        true
     }
 
     /// After a poll that left so many in the ring: true where nothing has left for
@@ -147,11 +163,10 @@ impl XdpDevice {
         if !self.polling.is_over(carrier.unwrap_or(true)) {
             return;
         }
-        self.figures.polling_given_up += 1;
-        // The last one of the interface puts its interrupts back here, which may wait a
-        // second for another process that is just starting on it.
         let fd = self.as_raw_fd();
-        self.polling.give_up(|| set_polling(fd, false));
+        if self.polling.give_up(|| set_polling(fd, false)) {
+            self.figures.polling_given_up += 1;
+        }
     }
 }
 
@@ -187,7 +202,10 @@ mod tests {
     }
 
     fn bed(put: u32) -> Bed {
-        Bed { polling: Polling { kept: Some(Arc::new(())), put, ..Polling::default() }, now: Instant::now() }
+        let mut polling = Polling::default();
+        polling.kept = Some(Arc::new(()));
+        polling.put = put;
+        Bed { polling, now: Instant::now() }
     }
 
     const LONG: u32 = 499_000;
@@ -209,15 +227,20 @@ mod tests {
         let kept: Kept = Arc::new("interrupts are put off");
         let still = Arc::downgrade(&kept);
         let beds = [bed(1), bed(1)];
-        let [mut one, mut two] = beds.map(|bed| Polling { kept: Some(kept.clone()), ..bed.polling });
+        let [mut one, mut two] = beds.map(|mut bed| {
+            bed.polling.kept = Some(kept.clone());
+            bed.polling
+        });
         drop(kept);
-        one.give_up(|| Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(!one.give_up(|| Err(io::ErrorKind::PermissionDenied.into())));
         assert!(one.is_on(), "the kernel polls on");
-        one.give_up(|| Ok(()));
+        assert!(one.give_up(|| Ok(())));
         assert!(!one.is_on() && two.is_on());
+        drop(one);
         assert!(still.upgrade().is_some(), "the other queue is polled");
-        two.give_up(|| Ok(()));
-        assert!(still.upgrade().is_none());
+        assert!(two.give_up(|| Ok(())));
+        drop(two);
+        assert!(still.upgrade().is_none(), "at the end at the latest");
     }
 
     #[test]
