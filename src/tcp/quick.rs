@@ -85,6 +85,24 @@ impl Connection {
         }
     }
 
+    /// True where `len` bytes from `seq` on go on where the stream ends now, behind a
+    /// segment that took the short way just before and said the same: they can be taken
+    /// by [`input_more`](Self::input_more).
+    #[inline(always)]
+    pub fn goes_on(&self, seq: u32, len: u32) -> bool {
+        let left = self.hot.rcv_edge.wrapping_sub(seq) as i32;
+        seq == self.hot.rcv_nxt && left >= len as i32 && seq::lt(seq.wrapping_add(len), self.cold.tune_at)
+    }
+
+    /// Takes the payload of a segment that [`goes_on`](Self::goes_on). Its acknowledgment,
+    /// its window and its timestamp were taken with the one before.
+    #[inline(always)]
+    pub fn input_more(&mut self, pool: &mut Pool, counters: &mut Counters, config: &Config, seq: u32, payload: Frame) {
+        self.hot.snd_wl1 = seq;
+        self.note_in_order(payload.len() as u32);
+        self.recv.push(pool, counters, config, payload);
+    }
+
     /// The only segment was acknowledged, and so is everything.
     #[inline(always)]
     fn lone_acknowledged(&mut self, now: Instant, pool: &mut Pool, ack: u32) {

@@ -78,6 +78,9 @@ pub struct Counters {
     pub tcp_deferred: u64,
     /// ACKs of a batch that a later one of the same batch stood for.
     pub tcp_acks_merged: u64,
+    /// Data segments that went on in a run: their headers said what those of the one
+    /// before them in the batch did.
+    pub tcp_segments_merged: u64,
     /// Connections ended for their memory: their peers took nothing for long.
     pub tcp_stalled_ended: u64,
     /// Closed connections reset because there were too many of them.
@@ -122,6 +125,7 @@ impl Default for Counters {
             tcp_fast_open_full: 0,
             tcp_deferred: 0,
             tcp_acks_merged: 0,
+            tcp_segments_merged: 0,
             tcp_stalled_ended: 0,
             tcp_orphans_reset: 0,
         }

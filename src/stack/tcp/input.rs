@@ -149,6 +149,12 @@ impl Table {
         None
     }
 
+    /// The connection of a slot, to which more of a run may come.
+    #[inline(always)]
+    pub(in crate::stack) fn conn_of(&mut self, id: u32) -> Option<&mut Connection> {
+        self.slots[id as usize].conn.as_mut()
+    }
+
     /// True where the second of two ACKs without data says all that the first does:
     /// of one connection that expects both, with the same timestamp, and for more.
     pub(in crate::stack) fn stands_for(&self, first: &Quick, second: &Quick) -> bool {
