@@ -5,7 +5,7 @@
 //! Each step has a budget, so that no flow, queue or thread starves another.
 
 use super::clock::Clock;
-use super::config::Wait;
+use super::config::{MOST_ACK_SPACING, Wait};
 use super::desk::Desk;
 use super::descriptors::Owner;
 use super::exchange::Exchange;
@@ -267,7 +267,7 @@ impl<D: Device + 'static> Worker<D> {
             // What is due as soon as that is not worth a sleep: an ACK that waits for more.
             Wait::Adaptive => {
                 self.patience.is_over(self.core.now.since(self.busy_at))
-                    && self.core.sockets.next_deadline().is_none_or(|at| at > self.core.now + config.spin)
+                    && self.core.sockets.next_deadline().is_none_or(|at| at > self.core.now + config.spin.min(MOST_ACK_SPACING))
             }
             Wait::Block => true,
         };

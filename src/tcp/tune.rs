@@ -40,7 +40,17 @@ pub(super) struct Tuning {
     acked: u64,
     rate: u64,
     of_use: u32,
+    /// When more is tried, though the rate did not rise; and the buffer before that, while
+    /// it is tried (0: it is not).
+    try_at: Option<Instant>,
+    tried_from: u32,
+    /// The last trial brought nothing.
+    in_vain: bool,
 }
+
+/// A larger send buffer is tried so often, and for so many usual round trips.
+const AGAIN: Duration = Duration::from_secs(10);
+const TRIAL: u64 = 4;
 
 /// A path's queues may hold so many times what it holds without them.
 const QUEUES: u64 = 4;
@@ -134,29 +144,41 @@ impl Connection {
     }
 
     /// What of the window the path has use for: on a long one all, as where the rate still
-    /// rises with it (by a quarter), and before that is known; else, by the rate over the
+    /// rises with it (by a quarter), before that is known, and now and then for a trial; else, by the rate over the
     /// last usual round trip or longer, what is acknowledged in some of the least ones,
     /// which a pause of the peer does not lengthen.
     fn window_of_use(&mut self, now: Instant) -> u32 {
         let (least, usual) = (u64::from(self.cold.min_rtt.least()), self.hot.rtt.smoothed());
-        let acked = self.cold.bytes_acked;
+        let (acked, buffer) = (self.cold.bytes_acked, self.hot.snd_buf);
         let t = &mut self.extra().tuning;
         let Some(looked) = t.looked else {
-            (t.looked, t.acked, t.of_use) = (Some(now), acked, NEVER);
+            (t.looked, t.acked, t.of_use, t.try_at) = (Some(now), acked, NEVER, Some(now + AGAIN));
             return NEVER;
         };
         let elapsed = now.since(looked).as_micros();
-        if elapsed < u64::from(usual).max(1) {
+        let trips = if t.tried_from > 0 { TRIAL } else { 1 };
+        if elapsed < trips * u64::from(usual).max(1) {
             return t.of_use;
         }
         let (bytes, before) = (acked - t.acked, t.rate);
+        let again = t.try_at.is_none_or(|at| now >= at);
         let rate = bytes * 1000 / elapsed;
         (t.looked, t.acked) = (Some(now), acked);
-        t.of_use = NEVER;
+        t.of_use = (QUEUES * bytes * least / elapsed).min(NEVER.into()) as u32;
         if rate > before + before / 4 {
-            t.rate = rate;
-        } else if usual < LONG && least > 0 {
-            t.of_use = (QUEUES * bytes * least / elapsed).min(NEVER.into()) as u32;
+            (t.rate, t.tried_from, t.in_vain, t.of_use) = (rate, 0, false, NEVER);
+        } else if t.tried_from > 0 {
+            // In vain. (It may have made the path look long.)
+            let (back, of_use) = (core::mem::take(&mut t.tried_from), t.of_use);
+            t.in_vain = true;
+            self.hot.snd_buf = back;
+            return of_use;
+        } else if least == 0 || usual >= LONG && (again || !t.in_vain) {
+            t.of_use = NEVER;
+        } else if again {
+            // What the last rise led to may have been another path.
+            (t.rate, t.tried_from, t.of_use) = (rate, buffer, NEVER);
+            t.try_at = Some(now + AGAIN);
         }
         t.of_use
     }

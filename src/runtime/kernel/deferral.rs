@@ -81,33 +81,38 @@ impl Deferral {
         let _turn = Turn::take(&places.notes)?;
         // Nobody's, until it is begun: its end takes the directory's lock, too.
         let mut this = Self { directory, notes: places.notes.clone(), note, process: 0 };
-        for _ in 0..TRIES {
-            if this.note.try_lock().is_ok() {
-                if let Err(why) = this.set(values) {
+        let held = this.hold(values);
+        match held {
+            Ok(()) => this.process = std::process::id(),
+            Err(_) => {
+                if this.note.try_lock().is_ok() {
                     this.put_back();
-                    let _ = this.note.unlock();
-                    return Err(why);
                 }
+                let _ = this.note.unlock();
+            }
+        }
+        held.map(|()| this)
+    }
+
+    /// Comes to share the note with all who use the values, which are set by the first.
+    fn hold(&mut self, values: Values) -> io::Result<()> {
+        for _ in 0..TRIES {
+            if self.note.try_lock().is_ok() {
+                self.set(values)?;
                 // Before others may come in, the note tells all.
-                if this.note.try_lock_shared().is_ok() {
-                    return Ok(this.begun());
+                if self.note.try_lock_shared().is_ok() {
+                    return Ok(());
                 }
-            } else if this.note.try_lock_shared().is_ok() {
-                if !this.read_note()?.is_empty() {
-                    return Ok(this.begun());
+            } else if self.note.try_lock_shared().is_ok() {
+                if !self.read_note()?.is_empty() {
+                    return Ok(());
                 }
                 // The last one went in between.
-                this.note.unlock()?;
+                self.note.unlock()?;
             }
             std::thread::sleep(PAUSE);
         }
         Err(io::Error::from(io::ErrorKind::WouldBlock))
-    }
-
-    /// From now on its end puts things back.
-    fn begun(mut self) -> Self {
-        self.process = std::process::id();
-        self
     }
 
     /// What a killed process left behind on the interface, in words; `None` where

@@ -201,7 +201,7 @@ fn befall(row: &mut Vec<Vec<u8>>, at: usize, what: u8, how: u8) {
         6 => {}
         // A field says something else, and the sums are right.
         _ => {
-            let fields = [15, 20, 22, 45, 46, 47, 47, 48, 49, 53, 54, 61, 65, 43, 41];
+            let fields = [15, 18, 19, 20, 22, 29, 33, 35, 37, 45, 46, 47, 47, 48, 49, 53, 54, 61, 65, 43, 41];
             bytes[fields[usize::from(what) % fields.len()]] ^= how;
             mend(bytes);
         }

@@ -286,7 +286,7 @@ fn the_send_buffer_is_bounded_and_says_when_there_is_room_again() {
 
 /// How large the send buffer of 20 kB becomes where the handshake took `path`
 /// microseconds and each answer takes `answer`, `n` of them.
-fn grown(path: u64, answer: impl Fn(u32) -> u64, n: u32) -> u32 {
+fn grown(path: u64, answer: impl Fn(u32, usize) -> u64, n: u32) -> u32 {
     let mut config = Config::default();
     config.options.send_buffer = 20_000;
     let (mut solo, _) = Solo::syn_received(config, PLAIN);
@@ -295,7 +295,7 @@ fn grown(path: u64, answer: impl Fn(u32) -> u64, n: u32) -> u32 {
     for i in 0..n {
         while solo.host.send(&pattern(5000)) > 0 {}
         let sent: usize = solo.leaving().iter().map(|(_, len)| len).sum();
-        solo.host.now += Duration::from_micros(answer(i));
+        solo.host.now += Duration::from_micros(answer(i, sent));
         solo.get_ack(sent as u32);
     }
     let size = solo.host.conn().send_buffer();
@@ -307,16 +307,28 @@ fn grown(path: u64, answer: impl Fn(u32) -> u64, n: u32) -> u32 {
 fn the_send_buffer_does_not_grow_with_the_pauses_of_a_near_peer() {
     // The slower, the more: by the window alone it would go on growing, but a path of
     // 50 us has no use for that.
-    let paused = grown(50, |i| 100 * u64::from(i + 1), 15);
+    let paused = grown(50, |i, _| 100 * u64::from(i + 1), 15);
     assert!(paused <= 40_000, "{paused}");
     // As much for each answer in the same time is more in less.
-    let near = grown(50, |_| 1500, 15);
+    let near = grown(50, |_, _| 1500, 15);
     assert!(near >= 2 * paused, "{near} {paused}: the rate rose");
 }
 
 #[test]
+fn a_larger_send_buffer_is_tried_now_and_then_and_kept_where_the_rate_rises() {
+    // 50 us became 1,500, by the buffer alone: in 10 s there is a trial.
+    let longer = |i: u32, _: usize| if i < 10 { 100 * u64::from(i + 1) } else { 1500 };
+    let (before, after) = (grown(50, longer, 6000), grown(50, longer, 6800));
+    assert!(before <= 40_000 && after >= 80_000, "{before} {after}");
+    // 20 bytes in a microsecond, whatever the buffer.
+    let fixed = |_: u32, sent: usize| 50.max(sent as u64 / 20);
+    let (before, after) = (grown(50, fixed, 5000), grown(50, fixed, 12_000));
+    assert!(before <= 60_000 && after <= before, "{before} {after}");
+}
+
+#[test]
 fn the_send_buffer_grows_on_a_path_that_became_long() {
-    let long = grown(50, |i| if i < 10 { 100 * u64::from(i + 1) } else { 20_000 }, 20);
+    let long = grown(50, |i, _| if i < 10 { 100 * u64::from(i + 1) } else { 20_000 }, 20);
     assert!(long >= 80_000, "{long}");
 }
 

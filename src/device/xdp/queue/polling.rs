@@ -74,7 +74,11 @@ impl Polling {
         }
         let kept = self.kept.take();
         // Where there can be no thread, it goes here.
-        self.letting_go = Builder::new().name("ringroad-deferral".into()).spawn(move || drop(kept)).ok();
+        let let_go = move || {
+            stand_aside();
+            drop(kept);
+        };
+        self.letting_go = Builder::new().name("ringroad-deferral".into()).spawn(let_go).ok();
         true
     }
 
@@ -167,6 +171,20 @@ impl XdpDevice {
         if self.polling.give_up(|| set_polling(fd, false)) {
             self.figures.polling_given_up += 1;
         }
+    }
+}
+
+/// A thread of a worker's is on its core, and open to the program's signals: this one is
+/// for any core, and takes none. (Where the system refuses, it is as it was.)
+fn stand_aside() {
+    // SAFETY: a zeroed set is a valid value of both types, and each lives through its calls.
+    unsafe {
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut signals);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &signals, std::ptr::null_mut());
+        let mut cores: libc::cpu_set_t = std::mem::zeroed();
+        (0..libc::CPU_SETSIZE as usize).for_each(|core| libc::CPU_SET(core, &mut cores));
+        libc::sched_setaffinity(0, size_of_val(&cores), &cores);
     }
 }
 
