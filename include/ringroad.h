@@ -59,8 +59,8 @@ int rr_ioctl(int fd, unsigned long request, ...);
 // Workers never sleep: lowest latency, a busy core each.
 #define RR_WAIT_SPIN 1
 
-// Workers spin for a while (spin_us), then sleep; at once where waits of late were
-// longer than that. The default.
+// Workers spin for spin_us, then sleep; where recent waits were longer than that, they
+// sleep at once. The default.
 #define RR_WAIT_ADAPTIVE 2
 
 // Workers sleep as soon as there is nothing to do.
@@ -105,9 +105,9 @@ struct rr_config {
     uint32_t xdp_mode;
     // RR_ON: bind zero-copy or fail; RR_OFF: never; 0: where the driver can.
     uint32_t zero_copy;
-    // Each turn of a worker polls the driver, and interrupts are put off. RR_ON: of
-    // workers that spin or are adaptive, or fail; RR_OFF: never; 0: of those that spin,
-    // where the driver can (zero-copy, one NAPI for both ways).
+    // Busy polling: workers poll the driver, and its interrupts are delayed. RR_ON:
+    // workers that spin or are adaptive do, or the start fails; RR_OFF: never; 0: those
+    // that spin do, where the driver can (zero-copy, one NAPI for both directions).
     uint32_t busy_poll;
     // Seed of every random choice, for tests. 0: from the kernel's random numbers.
     uint64_t seed;
@@ -552,8 +552,9 @@ int rr_epoll_pwait(int epfd,
                    const sigset_t *mask);
 
 // Lends up to `count` received frames, oldest first, without copying: how many,
-// 0 at the end of the stream. The bytes are the program's to read until
-// rr_zc_release; the receive window opens with that. Flags: MSG_DONTWAIT.
+// 0 at the end of the stream. The bytes are the program's, to read and to change,
+// until rr_zc_release, which opens the receive window, or rr_zc_send, which does
+// as well. Flags: MSG_DONTWAIT.
 // As recv(2) in blocking and errors; ENOTSOCK for a descriptor of the system's;
 // ENOBUFS where an urgent mark is within the next frame and none is free for the
 // part before it (rr_recv needs none). Frames are lent in rr_run's loop, by that
@@ -574,10 +575,12 @@ ptrdiff_t rr_zc_release(int fd, struct rr_zc_frame *frames, size_t count);
 ptrdiff_t rr_zc_alloc(int fd, struct rr_zc_frame *frames, size_t count);
 
 // Sends the first `len` bytes of frames that rr_zc_alloc handed out on this
-// socket: how many frames were taken. Those are the program's no longer; the
-// others still are. EINVAL for a frame that is not out, and for a `len` that is
-// 0 or beyond its room. As send(2) in other errors, SIGPIPE included. Flags:
-// MSG_DONTWAIT, MSG_NOSIGNAL.
+// socket, or, on a stream, that rr_zc_recv lent there: a server that answers in
+// the frame of the request needs no other, and does not release it. How many
+// frames were taken: those are the program's no longer, the others still are.
+// EINVAL for a frame that is not out, and for a `len` that is 0 or beyond its
+// room; EMSGSIZE for a received one that is longer than a segment may be here.
+// As send(2) in other errors, SIGPIPE included. Flags: MSG_DONTWAIT, MSG_NOSIGNAL.
 //
 ptrdiff_t rr_zc_send(int fd, struct rr_zc_frame *frames, size_t count, int flags);
 

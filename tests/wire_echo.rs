@@ -279,6 +279,27 @@ fn small_mtu_and_partial_checksums() {
 }
 
 #[test]
+fn these_capabilities_are_enough() {
+    let bed = Bed::new();
+    // Root's number, with no more than what is left in the bounding set.
+    let with = |capabilities: &str| {
+        let mut command = bed.command(Side::Server, "setpriv");
+        let set = format!("-all,{capabilities}");
+        command.args(["--bounding-set", &set, "--inh-caps", &set, RINGROAD, "echo", "-i", "veth0", "--tcp", "7"]);
+        command
+    };
+    let needed = "+net_raw,+net_admin,+bpf,+perfmon";
+    let mut server = Program::start(with(&format!("{needed},+ipc_lock,+net_bind_service")));
+    server.wait_for("ready");
+    exchange(&mut connect(&bed, &at(Mode::Shared, 7)), b"not all of root");
+    server.stop();
+    let refused = run_failing(&mut with(&format!("{needed},+ipc_lock")));
+    assert!(refused.contains("need root or CAP_NET_BIND_SERVICE"), "{refused}");
+    let refused = run_failing(&mut with("+net_raw,+net_admin,+bpf,+ipc_lock,+net_bind_service"));
+    assert!(refused.contains("missing: CAP_PERFMON") && !refused.contains("libbpf"), "{refused}");
+}
+
+#[test]
 fn the_neighbour_is_left_alone() {
     let bed = Bed::new();
     let _server = bed.serve("echo", Mode::Owned, &ECHO);

@@ -135,6 +135,7 @@ fn lent(set: c_int) {
         assert_eq!(wait(set, 5000), Some(far as u64));
         let mut buf = [0; 16];
         assert_eq!((recv(far, &mut buf), &buf[..4]), (4, &b"ping"[..]));
+        lent_back(set, far, near);
         assert_eq!(rr_shutdown(far, libc::SHUT_WR), 0);
         assert_eq!(wait(set, 5000), Some(near as u64));
         assert_eq!(rr_zc_recv(near, at, 1, 0), 0, "the end of the stream");
@@ -143,6 +144,43 @@ fn lent(set: c_int) {
         assert_eq!(failed(rr_zc_alloc(near, at, 1)), libc::EPIPE);
     }
     assert_eq!((rr_close(far), rr_close(near)), (0, 0));
+}
+
+/// What comes in goes out in the frame that it came in: once, by its own socket; and of
+/// several frames of a call each by itself.
+unsafe fn lent_back(set: c_int, far: c_int, near: c_int) {
+    let mut frames = [const { MaybeUninit::<rr_zc_frame>::zeroed() }; 3];
+    let at: *mut rr_zc_frame = frames.as_mut_ptr().cast();
+    let mut buf = [0; 16];
+    // SAFETY: `at` has room for three frames, and what is written is in one of `near`'s.
+    unsafe {
+        for text in [b"ping", b"pong"] {
+            send(far, text, 0);
+            assert_eq!(wait(set, 5000), Some(near as u64));
+            assert_eq!((rr_zc_recv(near, at, 1, libc::MSG_DONTWAIT), (*at).len), (1, 4));
+            let copy = &mut { *at };
+            assert_eq!(failed(rr_zc_send(far, copy, 1, 0)), libc::EINVAL, "another socket's");
+            (*at).len = 5;
+            assert_eq!(failed(rr_zc_send(near, at, 1, 0)), libc::EINVAL, "more than came");
+            (*at).len = 4;
+            (*at).data.cast::<u8>().write(b'P');
+            assert_eq!((rr_zc_send(near, at, 1, 0), (*at).id), (1, 0));
+            assert_eq!(failed(rr_zc_send(near, &mut { *copy }, 1, 0)), libc::EINVAL, "sent already");
+            assert_eq!(failed(rr_zc_release(near, copy, 1)), libc::EINVAL, "given away with that");
+            assert_eq!(wait(set, 5000), Some(far as u64));
+            assert_eq!((recv(far, &mut buf), &buf[..4]), (4, &[b'P', text[1], text[2], text[3]][..]));
+        }
+        assert_eq!(rr_zc_alloc(near, at, 3), 3);
+        for (i, frame) in [at, at.add(1), at.add(2)].into_iter().enumerate() {
+            (*frame).data.cast::<u8>().write(b'a' + i as u8);
+            (*frame).len = 1;
+        }
+        let (unsent, id) = (&mut { *at.add(2) }, std::mem::replace(&mut (*at.add(2)).id, 0));
+        assert_eq!((rr_zc_send(near, at, 3, 0), unsent.id), (2, id), "the third is none");
+        assert_eq!((rr_zc_release(near, unsent, 1), unsent.id), (1, 0));
+        assert_eq!(wait(set, 5000), Some(far as u64));
+        assert_eq!((recv(far, &mut buf), &buf[..2]), (2, &b"ab"[..]));
+    }
 }
 
 fn datagrams(set: c_int) {
@@ -162,9 +200,19 @@ fn datagrams(set: c_int) {
         assert_eq!(failed(recv_from(libc::MSG_PEEK, null_mut())), libc::EFAULT);
         assert_eq!(recv_from(libc::MSG_PEEK, &mut len), 4);
         assert_eq!(recv_from(libc::MSG_TRUNC, &mut len), 5, "its whole length");
-        let from = from.assume_init();
-        assert_eq!((len, u16::from_be(from.sin_port)), (16, 7));
-        assert_eq!((u32::from_be(from.sin_addr.s_addr), &buf[..4]), (u32::from(OWN), &b"ping"[..]));
+        let told = from.assume_init();
+        assert_eq!((len, u16::from_be(told.sin_port)), (16, 7));
+        assert_eq!((u32::from_be(told.sin_addr.s_addr), &buf[..4]), (u32::from(OWN), &b"ping"[..]));
+        // One that fits, to whom wants the address, a part of it, and none.
+        for (room, port) in [(16, 7), (28, 7), (3, 0), (0, 0)] {
+            assert_eq!(rr_sendto(one, b"pong".as_ptr().cast(), 4, 0, at, size_of_val(&to) as u32), 4);
+            assert_eq!(wait(set, 5000), Some(two as u64));
+            (from, len) = (MaybeUninit::zeroed(), room);
+            let name = if room == 0 { null_mut() } else { from.as_mut_ptr().cast() };
+            assert_eq!(rr_recvfrom(two, data, 16, 0, name, if room == 0 { null_mut() } else { &mut len }), 4);
+            assert_eq!((u16::from_be(from.assume_init().sin_port), &buf[..4]), (port, &b"pong"[..]));
+            assert_eq!(len, if room == 0 { 0 } else { 16 });
+        }
         let nowhere = rr_sendto(one, data, 4, 0, null(), 0);
         assert_eq!(failed(nowhere), libc::EDESTADDRREQ);
         let short = rr_sendto(one, data, 4, 0, at, 8);

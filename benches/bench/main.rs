@@ -25,6 +25,7 @@ mod rows;
 mod runner;
 mod smol;
 mod sums;
+mod summary;
 mod table;
 mod worker;
 
@@ -325,7 +326,7 @@ fn write(args: &RunArgs, root: &Path, results: &Results, runner: &Runner) -> Res
     at(&path, fs::write(&path, &text))?;
     println!("\n{text}");
     if args.readme {
-        publish(args, root, results, &table::readme(results, &verdicts))?;
+        publish(args, root, results, &summary::readme(results, &verdicts))?;
     }
     println!("{}: results.json, table.md, {plots} plots and the histograms.", args.out.display());
     check(results)

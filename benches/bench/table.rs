@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use ringroad::telemetry::latency::{thousands, time};
 
+use super::RESULTS;
 use super::budget::Verdict;
 use super::result::{
     BYTES_ALL, BYTES_EACH, COPIED, Cell, CPU, GBIT, IDLE_CPU, P50, P99, P999, RATE, Results, Row, SUM, Spread, TRIP,
@@ -18,37 +19,8 @@ pub const END: &str = "<!-- scripts/bench: end -->";
 pub const DOCS: &str = "docs/bench";
 pub const PLOTS: [&str; 4] = ["tcp-64-x1-stack.svg", "rates-stack.svg", "open-75-kernel.svg", "instructions.svg"];
 
-/// Rows that the README shows, by name.
-const SHOWN: [&str; 25] = [
-    "tcp-64-x1-stack",
-    "tcp-64-x16-stack",
-    "tcp-64-x256-stack",
-    "tcp-64-x4096-stack",
-    "tcp-64-x1-kernel",
-    "tcp-64-x256-kernel",
-    "tcp-1400-x256-kernel",
-    "udp-64-x16-kernel",
-    "udp-64-x256-kernel",
-    "pauses",
-    "open-50-kernel",
-    "open-75-kernel",
-    "open-75-stack",
-    "churn-stack",
-    "http-wrk",
-    "http-wrk-pipelined",
-    "thread-x1",
-    "workers",
-    "bulk-1500",
-    "bulk-3498",
-    "bulk-9000",
-    "memory-echo-x1",
-    "memory-idle",
-    "memory-time-wait",
-    "checksum-1448",
-];
-
 /// How a figure is written.
-fn written(figure: &str, value: f64) -> String {
+pub fn written(figure: &str, value: f64) -> String {
     match figure {
         P50 | P99 | P999 | CPU | TRIP => time(value as u64),
         GBIT => format!("{value:.2}"),
@@ -122,7 +94,7 @@ fn escape(text: &str) -> String {
 }
 
 /// Where and how it was measured.
-fn head(out: &mut String, results: &Results) {
+pub fn head(out: &mut String, results: &Results) {
     let (m, s) = (&results.machine, &results.settings);
     let cores = format!("{} cores, server on core {}, client on core {}", m.cores, m.server_core, m.client_core);
     let shared = if m.thread_core == m.server_core {
@@ -140,7 +112,8 @@ fn head(out: &mut String, results: &Results) {
         (s.took / 60.0).ceil()
     );
     if !s.cut.is_empty() {
-        let _ = writeln!(out, "There was no time left for: {}.", s.cut.join("; "));
+        let left_out = "runs of the last round were left out for want of time; their rows are medians of fewer rounds";
+        let _ = writeln!(out, "{} {left_out} ({RESULTS} names them).", s.cut.len());
     }
 }
 
@@ -169,47 +142,10 @@ pub fn whole(results: &Results, verdicts: &[Verdict]) -> String {
         let rows: Vec<&Row> = results.rows.iter().filter(|r| r.group == group).collect();
         table(&mut out, &rows, true);
     }
+    out.push_str("## Where another was ahead\n\n");
+    ahead(&mut out, results);
     out.push_str("## Budgets\n\n");
     budgets(&mut out, verdicts);
-    out
-}
-
-/// What the README says of it.
-pub fn readme(results: &Results, verdicts: &[Verdict]) -> String {
-    let mut out = String::new();
-    head(&mut out, results);
-    out.push_str("Look at the ratios, not at the absolute figures.\n\n");
-    // Rows with the same columns together.
-    let apart = ["bulk", "memory", "sums"];
-    for alone in [None].into_iter().chain(apart.map(Some)) {
-        let of = |row: &&Row| match alone {
-            Some(group) => row.group == group,
-            None => !apart.contains(&row.group.as_str()),
-        };
-        let rows: Vec<&Row> = SHOWN.iter().filter_map(|id| results.row(id)).filter(of).collect();
-        if !rows.is_empty() {
-            table(&mut out, &rows, false);
-        }
-    }
-    budgets(&mut out, verdicts);
-    let _ = writeln!(out, "All rows, with ranges: [{DOCS}/table.md]({DOCS}/table.md), and");
-    let _ = writeln!(out, "[{DOCS}/results.json]({DOCS}/results.json) for programs.\n");
-    // A picture is there where its row was measured.
-    let pictures: [(&str, &str, bool); 4] = [
-        ("Latency percentiles of one echo connection", PLOTS[0], has_curve(results, "tcp-64-x1-stack")),
-        ("Requests per second by connections", PLOTS[1], results.row("tcp-64-x256-stack").is_some()),
-        ("Latency percentiles at 75 % of the kernel's capacity", PLOTS[2], has_curve(results, "open-75-kernel")),
-        ("Instructions of operations", PLOTS[3], !results.instructions.is_empty()),
-    ];
-    for (title, file, _) in pictures.iter().filter(|(_, _, there)| *there) {
-        let _ = writeln!(out, "![{title}]({DOCS}/{file})\n");
-    }
-    ahead(&mut out, results);
-    out.push_str(
-        "Where the kernel wins: bulk data over veth with its offloads on, where its \"packets\" are\n\
-         64 KB without a checksum. Attaching XDP on one side switches the other's segmentation\n\
-         offload off, so that this is the kernel's figure only where no arm of ours runs.\n",
-    );
     out
 }
 
@@ -230,28 +166,26 @@ fn ahead(out: &mut String, results: &Results) {
             list.push(format!("{} ({})", row.title, in_what.join(", ")));
         }
     }
-    let list = if list.is_empty() { "nowhere".to_string() } else { list.join("; ") };
-    let _ = writeln!(out, "Where another was ahead of \"{SPIN}\" in this run: {list}.\n");
-}
-
-fn has_curve(results: &Results, row: &str) -> bool {
-    results.row(row).is_some_and(|r| r.cells.iter().any(|c| !c.curve.is_empty()))
+    if list.is_empty() {
+        list.push("nowhere".to_string());
+    }
+    let _ = writeln!(out, "Of \"{SPIN}\", by medians of this run:\n\n- {}\n", list.join("\n- "));
 }
 
 /// Each budget beside what was measured.
 pub fn budgets(out: &mut String, verdicts: &[Verdict]) {
-    out.push_str("| budget | bound | measured | |\n| --- | ---: | ---: | --- |\n");
+    out.push_str("| | goal | acceptable | measured | |\n| --- | ---: | ---: | ---: | --- |\n");
     for v in verdicts {
-        let floor = v.floor.map_or(String::new(), |f| format!(" (at the least {f})"));
+        let floor = v.floor.map_or(String::new(), |f| format!("{} {f}", v.bound));
         let figure = v.figure.map_or("not measured".to_string(), |f| format!("{f:.3}"));
         let met = match (v.met, v.floor_met) {
             (Some(true), _) => "met",
-            (Some(false), Some(true)) => "not met (the least is)",
-            (Some(false), _) => "not met",
+            (Some(false), Some(true)) => "acceptable",
+            (Some(false), _) => "missed",
             (None, _) => "",
         };
         let row = v.row.as_ref().map_or(String::new(), |row| format!(" ({row})"));
-        let _ = writeln!(out, "| {} | {} {}{floor} | {figure}{row} | {met} |", v.what, v.bound, v.budget);
+        let _ = writeln!(out, "| {} | {} {} | {floor} | {figure}{row} | {met} |", v.what, v.bound, v.budget);
     }
     out.push('\n');
 }
@@ -299,21 +233,12 @@ mod tests {
         let mut text = String::new();
         budgets(&mut text, &verdicts(&results));
         let line = text.lines().find(|l| l.contains("to the raw reflector's")).unwrap();
-        assert!(line.ends_with("| at most 1.2 (at the least 1.3) | 1.250 | not met (the least is) |"), "{line}");
+        assert!(line.ends_with("| at most 1.2 | at most 1.3 | 1.250 | acceptable |"), "{line}");
         assert!(text.contains("| not measured |"));
     }
 
     #[test]
-    fn the_readme_shows_the_pictures_that_there_are() {
-        let mut results = results(&[("tcp-64-x1-stack", SPIN, RATE, &[1.0])]);
-        assert!(!readme(&results, &[]).contains(PLOTS[0]));
-        results.cell_mut("tcp-64-x1-stack", "echo", "", SPIN).curve = vec![(50.0, 1)];
-        let text = readme(&results, &[]);
-        assert!(text.contains("(docs/bench/tcp-64-x1-stack.svg)") && !text.contains(PLOTS[3]));
-    }
-
-    #[test]
-    fn the_readme_says_where_another_was_ahead() {
+    fn the_table_says_where_another_was_ahead() {
         let mut results = results(&[
             ("one", SPIN, RATE, &[100.0]),
             ("one", KERNEL_SPIN, RATE, &[90.0]),
@@ -322,9 +247,9 @@ mod tests {
             ("two", SPIN, P99, &[1000.0]),
             ("two", RAW, P99, &[10.0]),
         ]);
-        assert!(readme(&results, &[]).contains("in this run: one (p50).\n"), "{}", readme(&results, &[]));
+        assert!(whole(&results, &[]).contains("of this run:\n\n- one (p50)\n\n"), "{}", whole(&results, &[]));
         results.rows.retain(|row| row.id == "two");
-        assert!(readme(&results, &[]).contains("in this run: nowhere.\n"));
+        assert!(whole(&results, &[]).contains("of this run:\n\n- nowhere\n\n"));
     }
 
     #[test]

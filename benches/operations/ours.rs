@@ -1,7 +1,7 @@
 //! Two of our cores, joined directly: no device, no clock. The near one is what
 //! is counted; packets cross, and the far one works, beside the meter.
 
-use ringroad::frame::{Batch, Packet, Pool};
+use ringroad::frame::{Batch, Frame, Packet, Pool, TxDesc};
 use ringroad::socket::linux::*;
 use ringroad::socket::{EpollEvent, Handle, SendMeta, Sockets};
 use ringroad::stack::{Config, Mode, Stack};
@@ -21,9 +21,31 @@ pub const SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10
 /// Frames of a core.
 pub const FRAMES: u32 = 4096;
 
+/// What packets and frames there are, and what a burst is.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    mtu: usize,
+    /// Bytes of a packet in a frame.
+    frame: u16,
+    /// Bytes of a full segment.
+    pub segment: usize,
+    /// Segments of a burst.
+    pub burst: usize,
+}
+
+pub const PLAIN: Shape = Shape { mtu: 1500, frame: 2048, segment: SEGMENT, burst: BURST };
+/// Packets of three buffers each, as AF_XDP hands them over.
+pub const JUMBO: Shape = Shape { mtu: 9000, frame: 3840, segment: 8948, burst: 8 };
+
 /// A core over these frames.
 pub fn core(host: u8, pool: Pool) -> Sockets {
+    shaped(host, pool, PLAIN)
+}
+
+fn shaped(host: u8, pool: Pool, shape: Shape) -> Sockets {
     let config = Config {
+        mtu: shape.mtu,
+        multi_buffer: shape.mtu > usize::from(shape.frame),
         mode: Mode::Owned,
         addresses: vec![(IpAddr::from([10, 0, 0, host]), 24)],
         mac: Mac([2, 0, 0, 0, 0, host]),
@@ -42,14 +64,10 @@ pub struct End {
 }
 
 impl End {
-    pub fn new(host: u8) -> Self {
-        Self::with_frames(host, FRAMES)
-    }
-
-    pub fn with_frames(host: u8, frames: u32) -> Self {
-        let mut sockets = core(host, Pool::heap(frames, 2048));
+    pub fn with_frames(host: u8, frames: u32, shape: Shape) -> Self {
+        let mut sockets = shaped(host, Pool::heap(frames, shape.frame), shape);
         let set = sockets.epoll_create().expect("room");
-        let buffer = vec![7; BURST * SEGMENT];
+        let buffer = vec![7; shape.burst * shape.segment];
         Self { sockets, set, listener: None, events: Vec::with_capacity(64), buffer }
     }
 
@@ -157,32 +175,49 @@ pub struct Pair {
     pub far: End,
     pub now: Instant,
     pub batch: Batch,
+    pub shape: Shape,
 }
 
 /// Moves up to `most` packets by copying them, as a NIC would.
 pub fn carry(from: &mut Sockets, to: &mut Sockets, batch: &mut Batch, most: usize) {
     let (pool, queue) = from.tx();
     for _ in 0..most.min(batch.remaining_capacity()) {
-        let Some(desc) = queue.pop() else { return };
-        let bytes = pool.tx_bytes(&desc);
-        let mut frame = to.tx().0.alloc().expect("frames enough");
-        to.tx().0.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(bytes);
-        frame.set_range(0, bytes.len());
-        batch.push(Packet::single(frame));
-        pool.complete(desc.index());
+        let Some(mut desc) = queue.pop() else { return };
+        let mut packet = Packet::single(arrived(pool, &desc, to));
+        while desc.more {
+            desc = queue.pop().expect("the rest of a packet");
+            let frame = arrived(pool, &desc, to);
+            packet.push(frame, to.tx().0);
+        }
+        batch.push(packet);
     }
+}
+
+/// A buffer that has left has arrived, as a copy.
+fn arrived(pool: &mut Pool, desc: &TxDesc, to: &mut Sockets) -> Frame {
+    let bytes = pool.tx_bytes(desc);
+    let mut frame = to.tx().0.alloc().expect("frames enough");
+    to.tx().0.buffer_mut(&mut frame)[..bytes.len()].copy_from_slice(bytes);
+    frame.set_range(0, bytes.len());
+    pool.complete(desc.index());
+    frame
 }
 
 impl Pair {
     pub fn new() -> Self {
+        Self::shaped(PLAIN)
+    }
+
+    fn shaped(shape: Shape) -> Self {
         let now = Instant::ZERO + Duration::from_secs(1);
-        Self { near: End::new(1), far: End::new(2), now, batch: Batch::new() }
+        let end = |host| End::with_frames(host, FRAMES, shape);
+        Self { near: end(1), far: end(2), now, batch: Batch::new(), shape }
     }
 
     /// A near listener, and a connection of the far end's to it: the far handle,
     /// and the near one.
-    pub fn connected() -> (Self, Handle, Handle) {
-        let mut pair = Self::new();
+    pub fn connected(shape: Shape) -> (Self, Handle, Handle) {
+        let mut pair = Self::shaped(shape);
         pair.near.listen();
         let far = pair.far.connect(SERVER);
         while pair.near.sockets.stack.tcp.connections() == 0 || !pair.far.sockets.is_delivered(far) {

@@ -1,7 +1,7 @@
 //! Operations of our stack, on the near end of a pair.
 
 use crate::meter::{Meter, Operation};
-use crate::ours::{BURST, MESSAGE, Pair, SEGMENT, SERVER};
+use crate::ours::{MESSAGE, PLAIN, Pair, SERVER, Shape};
 use ringroad::socket::Handle;
 use ringroad::socket::linux::*;
 use ringroad::time::Duration;
@@ -14,7 +14,7 @@ pub struct Echo {
 
 impl Echo {
     pub fn new(both: bool) -> Self {
-        let (mut pair, far, _) = Pair::connected();
+        let (mut pair, far, _) = Pair::connected(PLAIN);
         pair.far.begin(far);
         Self { pair, both }
     }
@@ -56,8 +56,8 @@ pub struct Bulk {
 }
 
 impl Bulk {
-    pub fn new(part: Part) -> Self {
-        let (mut pair, far, near) = Pair::connected();
+    pub fn new(part: Part, shape: Shape) -> Self {
+        let (mut pair, far, near) = Pair::connected(shape);
         if part == Part::In {
             for _ in 0..50 {
                 pair.far.send_burst(far);
@@ -74,9 +74,10 @@ impl Bulk {
 
     fn step_in(&mut self, meter: &mut Meter) -> u64 {
         let pair = &mut self.pair;
+        let Shape { burst, segment, .. } = pair.shape;
         pair.far.send_burst(self.from);
         pair.far_turn();
-        pair.carry_near(BURST);
+        pair.carry_near(burst);
         let segments = pair.batch.len();
         let mut read = 0;
         meter.count(|| {
@@ -84,7 +85,7 @@ impl Bulk {
             read = pair.near.drain();
             pair.near.sockets.turn(pair.now);
         });
-        assert_eq!((segments, read), (BURST, BURST * SEGMENT), "a burst is one batch");
+        assert_eq!((segments, read), (burst, burst * segment), "a burst is one batch");
         pair.carry_far(64);
         pair.far_turn();
         segments as u64
@@ -92,16 +93,17 @@ impl Bulk {
 
     fn step_out(&mut self, meter: &mut Meter) -> u64 {
         let pair = &mut self.pair;
+        let Shape { burst, segment, .. } = pair.shape;
         meter.count_if(self.part == Part::Out, || {
             pair.near.send_burst(self.from);
             pair.near.sockets.turn(pair.now);
         });
         let segments = pair.near.sockets.tx().1.len();
-        assert_eq!(segments, BURST, "a burst leaves at once");
-        for _ in 0..BURST / 2 {
+        assert_eq!(segments, burst, "a burst leaves at once");
+        for _ in 0..burst / 2 {
             pair.carry_far(2);
             pair.far_receive();
-            assert_eq!(pair.far.drain(), 2 * SEGMENT);
+            assert_eq!(pair.far.drain(), 2 * segment);
             pair.far.sockets.turn(pair.now);
         }
         pair.carry_near(64);
@@ -113,8 +115,9 @@ impl Bulk {
 
 /// Carries a burst to its end, two segments at a time: the windows grow.
 fn open_window(pair: &mut Pair, inwards: bool) {
+    let Shape { burst, segment, .. } = pair.shape;
     let mut read = 0;
-    while read < BURST * SEGMENT {
+    while read < burst * segment {
         pair.far_turn();
         pair.carry_near(2);
         pair.near_receive();
@@ -124,7 +127,7 @@ fn open_window(pair: &mut Pair, inwards: bool) {
         pair.far_receive();
         read += if inwards { 0 } else { pair.far.drain() };
     }
-    for _ in 0..BURST {
+    for _ in 0..burst {
         pair.far_turn();
         pair.carry_near(64);
         pair.near_turn();
@@ -146,7 +149,7 @@ pub struct Life(Pair);
 impl Life {
     pub fn new() -> Self {
         // The address is resolved by a connection before.
-        Self(Pair::connected().0)
+        Self(Pair::connected(PLAIN).0)
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Serves {
     Streams,
     /// rr_zc_recv, and into a frame of rr_zc_alloc; rr_zc_send.
     Lent,
+    /// rr_zc_recv, and the same frame back by rr_zc_send.
+    Back,
     /// rr_recvfrom, rr_sendto.
     Datagrams,
 }
@@ -129,7 +131,7 @@ impl Client {
         // An address each. Of two that have the same one, with the same seed, the second's
         // SYN is the first one's over again to any server, and so goes to the worker that
         // has that connection; the second client is never answered.
-        let mut end = End::with_frames(2 + worker as u8, job.frames);
+        let mut end = End::with_frames(2 + worker as u8, job.frames, ours::PLAIN);
         let h = if job.serves == Serves::Datagrams { end.connect_datagrams(SERVER) } else { end.connect(SERVER) };
         end.watch(h);
         let now = Instant::ZERO + Duration::from_secs(1);
@@ -358,6 +360,19 @@ fn echo_lent(fd: c_int, calls: &Calls) {
     }
 }
 
+fn echo_back(fd: c_int, calls: &Calls) {
+    let mut frame = MaybeUninit::<rr_zc_frame>::uninit();
+    let frame = frame.as_mut_ptr();
+    // SAFETY: room for a frame, whose bytes are ours until it is sent.
+    unsafe {
+        assert_eq!((calls.zc_recv)(fd, frame, 1, 0), 1);
+        assert_eq!((*frame).len, ours::MESSAGE);
+        let first = (*frame).data.cast::<u8>();
+        first.write(first.read().wrapping_add(1));
+        assert_eq!((calls.zc_send)(fd, frame, 1, libc::MSG_NOSIGNAL), 1);
+    }
+}
+
 fn answer(fd: c_int, calls: &Calls) {
     let mut buffer = [const { MaybeUninit::<u8>::uninit() }; 2 * ours::MESSAGE];
     let mut from = MaybeUninit::<libc::sockaddr_in>::uninit();
@@ -400,6 +415,7 @@ pub fn run(job: Job) {
     let ran = match serves {
         Serves::Streams => runtime.run_loop(move || turn(echo, open, &calls)),
         Serves::Lent => runtime.run_loop(move || turn(echo_lent, open, &calls)),
+        Serves::Back => runtime.run_loop(move || turn(echo_back, open, &calls)),
         Serves::Datagrams => runtime.run_loop(move || turn(answer, open, &calls)),
     };
     ran.expect("it runs to its end");

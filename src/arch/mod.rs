@@ -35,6 +35,16 @@ pub fn sum(bytes: &[u8]) -> u16 {
     if bytes.len() < WIDE { portable::sum(bytes) } else { unit::sum(bytes) }
 }
 
+/// As [`sum`], for at most [`SHORT`] bytes: put into the caller, and without a call.
+///
+/// # Panics
+/// If there are more.
+#[inline(always)]
+pub fn sum_short(bytes: &[u8]) -> u16 {
+    assert!(bytes.len() <= SHORT, "not a short sum");
+    portable::sum(bytes)
+}
+
 /// True where the sum of `bytes` and `plus` is all ones, as it is where a
 /// checksum among them is right.
 #[inline(always)]

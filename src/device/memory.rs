@@ -297,20 +297,19 @@ impl MemoryDevice {
         if self.fill.len() < needed {
             return None;
         }
-        let mut frames = (0..needed).map(|i| {
-            let part = &bytes[i * room..bytes.len().min((i + 1) * room)];
+        let mut packet = None::<Packet>;
+        for part in bytes.chunks(room).chain(bytes.is_empty().then_some(bytes)) {
             let index = self.fill.pop_front().expect("counted above");
             let mut frame = pool
                 .filled(index, self.config.headroom, part.len())
                 .expect("a frame that the pool gave to be filled");
             pool.bytes_mut(&mut frame).copy_from_slice(part);
-            frame
-        });
-        let mut packet = Packet::single(frames.next().expect("at least one"));
-        if needed > 1 {
-            packet.rest = Some(Box::new(frames.collect()));
+            match &mut packet {
+                None => packet = Some(Packet::single(frame)),
+                Some(packet) => packet.push(frame, pool),
+            }
         }
-        Some(packet)
+        packet
     }
 }
 
@@ -430,7 +429,7 @@ fn cross_chain(from: &mut Pool, queue: &mut TxQueue, to: &mut Pool, batch: &mut 
     while let Some(desc) = more {
         match (carry(from, to, &desc), &mut packet) {
             (Some(frame), None) => packet = Some(Packet::single(frame)),
-            (Some(frame), Some(packet)) => packet.rest.get_or_insert_default().push(frame),
+            (Some(frame), Some(packet)) => packet.push(frame, to),
             (None, _) => {} // counted above
         }
         from.complete(desc.index());

@@ -129,6 +129,63 @@ pub(super) unsafe fn write(
     Ok(())
 }
 
+/// The address of an IPv4 socket, where a program passed a whole one; `None` where
+/// [`read`] has to look.
+///
+/// # Safety
+/// `addr` is null or points to `len` readable bytes.
+#[inline(always)]
+pub(super) unsafe fn read_v4(addr: *const sockaddr, len: socklen_t) -> Option<SocketAddrV4> {
+    if addr.is_null() || !(V4..=size_of::<sockaddr_storage>()).contains(&(len as usize)) {
+        return None;
+    }
+    // SAFETY: not null, and as many bytes by the caller's promise.
+    let addr = unsafe { addr.cast::<sockaddr_in>().read_unaligned() };
+    let ip = Ipv4Addr::from_bits(u32::from_be(addr.sin_addr.s_addr));
+    (c_int::from(addr.sin_family) == libc::AF_INET).then(|| SocketAddrV4::new(ip, u16::from_be(addr.sin_port)))
+}
+
+/// Where a program wants an address, and has room for one of an IPv4 socket; or wants
+/// none.
+pub(super) struct PlaceV4 {
+    /// Null: it wants none.
+    out: *mut sockaddr,
+    len: *mut socklen_t,
+}
+
+impl PlaceV4 {
+    /// `None` where [`write()`] has to look.
+    ///
+    /// # Safety
+    /// `out` is null, or `len` is null or valid and `out` has `*len` writable bytes.
+    #[inline(always)]
+    pub unsafe fn of(out: *mut sockaddr, len: *mut socklen_t) -> Option<Self> {
+        // SAFETY: not null, so valid by the caller's promise.
+        let fits = || !len.is_null() && unsafe { len.read_unaligned() } as c_int >= V4 as c_int;
+        (out.is_null() || fits()).then_some(Self { out, len })
+    }
+
+    /// Writes the address there.
+    #[inline(always)]
+    pub fn put(self, addr: SocketAddrV4) {
+        if self.out.is_null() {
+            return;
+        }
+        let name = sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: addr.port().to_be(),
+            sin_addr: libc::in_addr { s_addr: addr.ip().to_bits().to_be() },
+            sin_zero: [0; 8],
+        };
+        // SAFETY: there is room for it, and the length is valid, as `of` found and was
+        // promised.
+        unsafe {
+            self.out.cast::<sockaddr_in>().write_unaligned(name);
+            self.len.write_unaligned(V4 as socklen_t);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,5 +259,45 @@ mod tests {
         // SAFETY: refused before anything is written.
         let refused = unsafe { write(Some(&addr), out.as_mut_ptr().cast(), &raw mut len) };
         assert_eq!(refused, Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn a_whole_address_of_ipv4_is_read_at_once_and_anything_else_is_not() {
+        let SocketAddr::V4(addr) = "10.0.0.7:4711".parse().unwrap() else { unreachable!("it is one") };
+        let (name, len) = bytes(&addr.into());
+        let read = |name: &[u8], len: c_int| {
+            assert!(name.len() >= len.clamp(0, 28) as usize);
+            // SAFETY: so many bytes are there.
+            unsafe { read_v4(name.as_ptr().cast(), len as socklen_t) }
+        };
+        assert_eq!((read(&name, len as c_int), read(&name, 28)), (Some(addr), Some(addr)));
+        assert_eq!([15, 0, -1].map(|len| read(&name, len)), [None; 3]);
+        let (other, len) = bytes(&"[::1]:53".parse().unwrap());
+        assert_eq!(read(&other, len as c_int), None);
+        // SAFETY: null is allowed.
+        assert_eq!(unsafe { read_v4(core::ptr::null(), 16) }, None);
+    }
+
+    #[test]
+    fn an_address_of_ipv4_is_put_where_there_is_room_for_it() {
+        let SocketAddr::V4(addr) = "10.0.0.7:4711".parse().unwrap() else { unreachable!("it is one") };
+        let put = |room: socklen_t| {
+            let (mut out, mut len) = ([0xa5; 20], room);
+            // SAFETY: there is as much room, or none is used.
+            let place = unsafe { PlaceV4::of(out.as_mut_ptr().cast(), &mut len) };
+            place.map(|place| place.put(addr)).map(|()| (out, len))
+        };
+        let (name, _) = bytes(&addr.into());
+        for room in [16, 20] {
+            let (out, len) = put(room).unwrap();
+            assert_eq!((&out[..16], &out[16..], len), (&name[..16], &[0xa5; 4][..], 16));
+        }
+        assert_eq!((put(15), put(0), put(u32::MAX)), (None, None, None));
+        let nowhere = core::ptr::null_mut();
+        // SAFETY: null is allowed.
+        assert!(unsafe { PlaceV4::of([0; 16].as_mut_ptr().cast(), nowhere) }.is_none());
+        // SAFETY: likewise.
+        let none = unsafe { PlaceV4::of(core::ptr::null_mut(), nowhere) };
+        none.unwrap().put(addr);
     }
 }

@@ -78,12 +78,7 @@ unsafe extern "C" fn write_any(fd: c_int, buf: *const c_void, len: size_t) -> ss
 /// # Safety
 /// `buf` is null or `len` readable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rr_send(
-    fd: c_int,
-    buf: *const c_void,
-    len: size_t,
-    flags: c_int,
-) -> ssize_t {
+pub unsafe extern "C" fn rr_send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller's promise.
     match unsafe { own::send_now::<1>(fd, buf, len, flags) } {
         // SAFETY: the caller's promise.
@@ -111,13 +106,7 @@ unsafe extern "C" fn send_any(fd: c_int, buf: *const c_void, len: size_t, flags:
 /// # Safety
 /// `buf` is null or `len` readable bytes.
 #[inline(never)]
-unsafe fn send(
-    target: Target,
-    fd: c_int,
-    buf: *const c_void,
-    len: usize,
-    flags: c_int,
-) -> Result<usize> {
+unsafe fn send(target: Target, fd: c_int, buf: *const c_void, len: usize, flags: c_int) -> Result<usize> {
     // SAFETY: the caller's promise.
     let data = unsafe { message::bytes(buf, len) }.map_err(|e| target.blame(fd, e))?;
     target.send(fd, data, flags)
@@ -129,6 +118,25 @@ unsafe fn send(
 /// `buf` is null or `len` readable bytes, `addr` likewise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rr_sendto(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *const sockaddr,
+    addr_len: socklen_t,
+) -> ssize_t {
+    // SAFETY: the caller's promise.
+    match unsafe { own::send_to_now(fd, buf, len, flags, addr, addr_len) } {
+        // SAFETY: the caller's promise.
+        0 => unsafe { sendto_any(fd, buf, len, flags, addr, addr_len) },
+        sent => sent,
+    }
+}
+
+/// # Safety
+/// As [`rr_sendto`].
+#[inline(never)]
+unsafe extern "C" fn sendto_any(
     fd: c_int,
     buf: *const c_void,
     len: size_t,
@@ -272,7 +280,13 @@ pub unsafe extern "C" fn rr_sendmmsg(
                 // SAFETY: the caller's promise.
                 Ok(n) => unsafe { (*msg).msg_len = n as c_uint },
                 Err(error) if i == 0 => return Err(error),
-                Err(_) => return Ok(i),
+                Err(error) => {
+                    // What is the datagram's own comes again with it.
+                    if target.is_stream(fd) {
+                        let _ = target.leave_error(fd, error);
+                    }
+                    return Ok(i);
+                }
             }
         }
         Ok(count)
@@ -315,12 +329,7 @@ unsafe extern "C" fn read_any(fd: c_int, buf: *mut c_void, len: size_t) -> ssize
 /// # Safety
 /// `buf` is null or `len` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rr_recv(
-    fd: c_int,
-    buf: *mut c_void,
-    len: size_t,
-    flags: c_int,
-) -> ssize_t {
+pub unsafe extern "C" fn rr_recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller's promise.
     match unsafe { own::recv_now::<1>(fd, buf, len, flags) } {
         // SAFETY: the caller's promise.
@@ -363,6 +372,25 @@ unsafe fn recv(target: Target, fd: c_int, buf: *mut c_void, len: usize, flags: c
 /// or valid and `addr` has `*addr_len` writable bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rr_recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    addr_len: *mut socklen_t,
+) -> ssize_t {
+    // SAFETY: the caller's promise.
+    match unsafe { own::recv_from_now(fd, buf, len, flags, addr, addr_len) } {
+        // SAFETY: the caller's promise.
+        0 => unsafe { recvfrom_any(fd, buf, len, flags, addr, addr_len) },
+        got => got,
+    }
+}
+
+/// # Safety
+/// As [`rr_recvfrom`].
+#[inline(never)]
+unsafe extern "C" fn recvfrom_any(
     fd: c_int,
     buf: *mut c_void,
     len: size_t,
@@ -545,7 +573,10 @@ pub unsafe extern "C" fn rr_recvmmsg(
                 // SAFETY: the caller's promise.
                 Ok(n) => unsafe { (*msg).msg_len = n as c_uint },
                 Err(error) if i == 0 => return Err(error),
-                Err(_) => return Ok(i as c_int),
+                Err(error) => {
+                    let _ = target.leave_error(fd, error);
+                    return Ok(i as c_int);
+                }
             }
             if flags & libc::MSG_WAITFORONE != 0 {
                 flags |= libc::MSG_DONTWAIT;

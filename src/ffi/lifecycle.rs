@@ -13,8 +13,8 @@ use std::time::Duration;
 
 /// Workers never sleep: lowest latency, a busy core each.
 pub const RR_WAIT_SPIN: u32 = 1;
-/// Workers spin for a while (spin_us), then sleep; at once where waits of late were
-/// longer than that. The default.
+/// Workers spin for spin_us, then sleep; where recent waits were longer than that, they
+/// sleep at once. The default.
 pub const RR_WAIT_ADAPTIVE: u32 = 2;
 /// Workers sleep as soon as there is nothing to do.
 pub const RR_WAIT_BLOCK: u32 = 3;
@@ -59,9 +59,9 @@ pub struct rr_config {
     pub xdp_mode: u32,
     /// RR_ON: bind zero-copy or fail; RR_OFF: never; 0: where the driver can.
     pub zero_copy: u32,
-    /// Each turn of a worker polls the driver, and interrupts are put off. RR_ON: of
-    /// workers that spin or are adaptive, or fail; RR_OFF: never; 0: of those that spin,
-    /// where the driver can (zero-copy, one NAPI for both ways).
+    /// Busy polling: workers poll the driver, and its interrupts are delayed. RR_ON:
+    /// workers that spin or are adaptive do, or the start fails; RR_OFF: never; 0: those
+    /// that spin do, where the driver can (zero-copy, one NAPI for both directions).
     pub busy_poll: u32,
     /// Seed of every random choice, for tests. 0: from the kernel's random numbers.
     pub seed: u64,

@@ -2,7 +2,7 @@
 //! none (`None`), nothing was done: the long way looks at everything, and says what is
 //! wrong with arguments that are.
 
-use super::address::{self, Given};
+use super::address::{self, Given, PlaceV4};
 use super::data::{signal_broken_pipe, told};
 use super::errno::{attempt, quick};
 use super::message;
@@ -45,6 +45,53 @@ pub(super) unsafe fn recv_now<const CALL: usize>(
         // SAFETY: the caller's promise.
         let Ok(out) = (unsafe { message::bytes_mut(buf, len) }) else { return 0 };
         posix::own_recv_now::<CALL>(fd, out, flags) as ssize_t
+    })
+}
+
+/// `sendto` of a few bytes by UDP; 0 where it is not so simple.
+///
+/// # Safety
+/// `buf` is null or `len` readable bytes, `addr` likewise.
+#[inline(always)]
+pub(super) unsafe fn send_to_now(
+    fd: c_int,
+    buf: *const c_void,
+    len: usize,
+    flags: c_int,
+    addr: *const sockaddr,
+    addr_len: socklen_t,
+) -> ssize_t {
+    quick(move || {
+        // SAFETY: the caller's promise.
+        let Ok(data) = (unsafe { message::bytes(buf, len) }) else { return 0 };
+        // SAFETY: likewise.
+        let Some(to) = (unsafe { address::read_v4(addr, addr_len) }) else { return 0 };
+        posix::own_send_to_now(fd, data, flags, to) as ssize_t
+    })
+}
+
+/// `recvfrom` of a small datagram that is there; 0 where it is not so simple.
+///
+/// # Safety
+/// `buf` is null or `len` writable bytes; `addr` is null, or `addr_len` is null
+/// or valid and `addr` has `*addr_len` writable bytes.
+#[inline(always)]
+pub(super) unsafe fn recv_from_now(
+    fd: c_int,
+    buf: *mut c_void,
+    len: usize,
+    flags: c_int,
+    addr: *mut sockaddr,
+    addr_len: *mut socklen_t,
+) -> ssize_t {
+    quick(move || {
+        // SAFETY: the caller's promise.
+        let Ok(out) = (unsafe { message::bytes_mut(buf, len) }) else { return 0 };
+        // SAFETY: likewise.
+        let Some(place) = (unsafe { PlaceV4::of(addr, addr_len) }) else { return 0 };
+        let Some((n, from)) = posix::own_recv_from_now(fd, out, flags) else { return 0 };
+        place.put(from);
+        n as ssize_t
     })
 }
 

@@ -54,6 +54,8 @@ calls! {
     recv(out: &mut [u8], flags: c_int) -> usize;
     /// recvmsg(2).
     recv_message(parts: &mut [IoSliceMut<'_>], flags: c_int) -> (usize, RecvMeta);
+    /// An error that is the next call's.
+    leave_error(error: Errno) -> ();
     /// shutdown(2).
     shutdown(how: c_int) -> ();
     /// close(2).

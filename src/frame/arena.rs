@@ -184,6 +184,17 @@ impl Region {
     }
 
     #[inline(always)]
+    fn front<'a>(&'a self, frame: &'a Frame, len: u16) -> Option<&'a [u8]> {
+        let inside = u32::from(frame.offset) + u32::from(len) <= u32::from(self.capacity);
+        if frame.arena != self.id || !inside {
+            return None;
+        }
+        // SAFETY: inside the frame (checked), which is one of these; the token is borrowed,
+        // so nobody writes to it meanwhile.
+        Some(unsafe { core::slice::from_raw_parts(self.start(frame).add(frame.offset.into()), len.into()) })
+    }
+
+    #[inline(always)]
     fn bytes_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
         // SAFETY: inside the frame (checked); the token is exclusively borrowed.
         unsafe { core::slice::from_raw_parts_mut(self.range(frame), frame.len.into()) }
@@ -253,6 +264,13 @@ impl Access {
     #[inline(always)]
     pub fn bytes<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
         self.region.bytes(frame)
+    }
+
+    /// The first `len` bytes from the beginning of the frame's range; `None` where they do
+    /// not lie in it, or it belongs to another arena.
+    #[inline(always)]
+    pub fn front<'a>(&'a self, frame: &'a Frame, len: u16) -> Option<&'a [u8]> {
+        self.region.front(frame, len)
     }
 
     /// As [`Arena::bytes_mut`].

@@ -42,6 +42,13 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// The same token in another place: what a seldom call is given by its address lies
+    /// in memory only there, and not on the way of all.
+    #[inline(always)]
+    pub(crate) fn anew(self) -> Self {
+        Self { index: self.index, offset: self.offset, len: self.len, arena: self.arena }
+    }
+
     /// The frame's number in its arena.
     pub fn index(&self) -> u32 {
         self.index

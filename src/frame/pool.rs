@@ -2,7 +2,8 @@
 
 use super::arena::Access;
 use super::chain::Link;
-use super::{Arena, Frame};
+use super::packet::Rest;
+use super::{Arena, BATCH, Frame, MOST_PIECES};
 use crate::arch;
 use arrayvec::ArrayVec;
 use std::sync::Arc;
@@ -157,6 +158,8 @@ pub struct Pool {
     tx: u32,
     /// Frames of other pools that ended here, to be carried home.
     foreign: Vec<Frame>,
+    /// Empty lists for packets of several frames, [`BATCH`] at most.
+    lists: Vec<Rest>,
 }
 
 impl Pool {
@@ -179,6 +182,7 @@ impl Pool {
             linked: 0,
             tx: 0,
             foreign: Vec::new(),
+            lists: Vec::new(),
         }
     }
 
@@ -278,6 +282,30 @@ impl Pool {
         }
     }
 
+    /// As [`Pool::free`], without a call where there is no more to do than to put it on the
+    /// free list: some 15 instructions.
+    #[inline(always)]
+    pub fn free_at_once(&mut self, frame: Frame) {
+        if !self.put_back(&frame) {
+            self.free(frame.anew());
+        }
+    }
+
+    /// Puts a frame on the free list; false, and nothing done, where there is more to do.
+    #[inline(always)]
+    fn put_back(&mut self, frame: &Frame) -> bool {
+        let Some(state) = self.state.get_mut(frame.index.wrapping_sub(self.first) as usize) else { return false };
+        let more = *state & (TX_PENDING | HEAD) != 0 || !self.arena.owns(frame);
+        if more || self.free.len() >= self.free.capacity() {
+            return false;
+        }
+        // At once, so that no call to grow it is compiled into the way of every frame.
+        self.free.push(frame.index);
+        *state = FREE;
+        self.held -= 1;
+        true
+    }
+
     #[cold]
     #[inline(never)]
     fn free_foreign(&mut self, frame: Frame) {
@@ -293,19 +321,51 @@ impl Pool {
     /// If `to` is of another length.
     #[inline(always)]
     pub fn free_copied(&mut self, frame: Frame, to: &mut [u8]) -> Option<Frame> {
-        let slot = frame.index.wrapping_sub(self.first) as usize;
-        let Some(state) = self.state.get_mut(slot) else { return Some(frame) };
-        if *state & (TX_PENDING | HEAD) != 0 || !self.arena.owns(&frame) || self.free.len() >= self.free.capacity() {
+        if !self.put_back(&frame) {
             return Some(frame);
         }
-        *state = FREE;
-        self.held -= 1;
-        assert!(self.free.len() < self.free.capacity(), "there is room");
-        self.free.push(frame.index);
         // The books first, since then nothing is read twice that these writes might have
         // changed. Nobody takes it before this returns.
         arch::copy_short(to, self.arena.bytes(&frame));
         None
+    }
+
+    /// As [`Pool::free`], without a call. Where there is more to do than to put it on the
+    /// free list it is left, and nothing done.
+    #[inline(always)]
+    pub fn free_idle(&mut self, frame: &mut Option<Frame>) {
+        // The token ends, as its pieces are all plain data.
+        if frame.as_ref().is_some_and(|frame| self.put_back(frame)) {
+            *frame = None;
+        }
+    }
+
+    /// The first `len` bytes from the beginning of a frame's range, where it is one of this
+    /// pool's, no transmission of it is pending, nothing is linked behind it, and they lie
+    /// in it.
+    #[inline(always)]
+    pub fn idle_bytes<'a>(&'a self, frame: &'a Frame, len: u16) -> Option<&'a [u8]> {
+        let state = self.state.get(frame.index.wrapping_sub(self.first) as usize)?;
+        if state & (TX_PENDING | HEAD) != 0 { None } else { self.arena.front(frame, len) }
+    }
+
+    /// An empty list for the frames of a packet.
+    pub(super) fn take_list(&mut self) -> Rest {
+        self.lists.pop().unwrap_or_else(|| Box::new(Vec::with_capacity(MOST_PIECES)))
+    }
+
+    /// Takes an empty list back, unless a packet of very many made it large.
+    pub fn keep_list(&mut self, list: Rest) {
+        debug_assert!(list.is_empty(), "frames are lost with it");
+        if self.lists.len() < BATCH && list.capacity() <= 2 * MOST_PIECES {
+            self.lists.push(list);
+        }
+    }
+
+    /// Lists that are kept.
+    #[cfg(test)]
+    pub(super) fn lists(&self) -> usize {
+        self.lists.len()
     }
 
     /// Frames of other pools that ended here since the last call.

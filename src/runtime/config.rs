@@ -163,7 +163,7 @@ pub fn parse_addresses(s: &str) -> Result<Vec<(IpAddr, u8)>> {
     let one = |part: &str| {
         let bad = || {
             Error::config(
-                format!("address `{part}` cannot be"),
+                format!("`{part}` cannot be an address of ours"),
                 "use ADDRESS/PREFIX, such as 10.0.0.2/24, several with commas between them",
             )
         };
@@ -205,6 +205,12 @@ fn number<T: FromStr>(name: &str, value: &str) -> Result<T> {
         Error::config(format!("{name}: `{value}` is no number that fits"), "use a plain number")
     })
 }
+
+/// What [`Config::set`] knows.
+const NAMES: [&str; 17] = [
+    "INTERFACE", "ADDRESS", "GATEWAY", "WORKERS", "CPUS", "WAIT", "SPIN_US", "THREAD_SPIN_US", "FRAMES", "THREAD_FRAMES",
+    "ACTIVE_PORTS", "MODE", "ZERO_COPY", "BUSY_POLL", "SYN_COOKIES", "FAST_OPEN", "SEED",
+];
 
 impl Config {
     /// The defaults, on this interface.
@@ -281,8 +287,8 @@ impl Config {
             "SEED" => self.seed = Some(number(key, value)?),
             _ => {
                 return Err(Error::config(
-                    format!("there is no setting of the name {key}"),
-                    "see the documentation for the names",
+                    format!("there is no setting RINGROAD_{key}"),
+                    format!("use one of {}, with RINGROAD_ before it", NAMES.join(", ")),
                 ));
             }
         }
@@ -308,7 +314,7 @@ impl Config {
             );
         }
         if !(1..=64).contains(&self.workers) {
-            return no(format!("{} workers cannot be", self.workers), "use 1 to 64");
+            return no(format!("{} workers are too few or too many", self.workers), "use 1 to 64");
         }
         if !self.cpus.is_empty() && self.cpus.len() < self.workers {
             return no(
@@ -318,25 +324,25 @@ impl Config {
         }
         if !(512..=1 << 20).contains(&self.frames) || !self.frames.is_power_of_two() {
             return no(
-                format!("{} frames cannot be", self.frames),
+                format!("{} frames for each worker do not work", self.frames),
                 "use a power of two from 512 to 1048576",
             );
         }
         if !(4..=256).contains(&self.thread_frames) {
             return no(
-                format!("{} frames for each thread cannot be", self.thread_frames),
+                format!("{} frames for each thread are too few or too many", self.thread_frames),
                 "use 4 to 256",
             );
         }
         if self.active_ports > 16_384 {
             return no(
-                format!("{} reserved ports cannot be", self.active_ports),
+                format!("{} reserved ports are too many", self.active_ports),
                 "use at most 16384",
             );
         }
         if self.busy_poll == Some(true) && self.wait == Wait::Block {
             return no(
-                "busy polling cannot be with wait mode block: who sleeps does not poll".into(),
+                "busy polling does not go with wait mode block: a worker that sleeps does not poll".into(),
                 "wait by spin or adaptive, or leave busy polling",
             );
         }
@@ -410,6 +416,15 @@ mod tests {
         ] {
             let message = vars(&[(name, value)]).unwrap_err().to_string();
             assert!(message.starts_with(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_setting_is_told_the_known_ones() {
+        let message = |name| Config::default().set(name, "?").err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(message("QUEUES").contains("INTERFACE, ADDRESS,"), "{}", message("QUEUES"));
+        for name in NAMES {
+            assert!(!message(name).contains("no setting"), "{name}");
         }
     }
 

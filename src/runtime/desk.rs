@@ -340,7 +340,7 @@ impl Core {
                 }
                 returns.release();
                 while let Some(frame) = tx.peek() {
-                    match self.sockets.send(h, arena.bytes(frame), libc::MSG_NOSIGNAL) {
+                    match self.sockets.send_on(h, arena.bytes(frame), libc::MSG_NOSIGNAL) {
                         Ok(n) => frame.trim_front(n),
                         Err(Errno::EAGAIN) => break,
                         // The connection is over; the next call says how.

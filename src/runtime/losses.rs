@@ -10,6 +10,11 @@ use std::collections::BTreeMap;
 pub struct Losses(pub BTreeMap<&'static str, u64>);
 
 impl Losses {
+    /// Busy polling's end could not put the interface's interrupts back, as privileges
+    /// were dropped: the next one to start on it with privileges does, or whoever writes
+    /// the values that `ringroad doctor` tells of to `/sys/class/net/`.
+    pub const INTERRUPTS_LEFT: &'static str = "interrupts_left_put_off";
+
     /// Those of one worker.
     pub(super) fn of(device: &impl Device, counters: &Counters) -> Self {
         let mut all = Self::default();

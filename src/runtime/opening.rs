@@ -1,7 +1,7 @@
 //! Opening: `connect`, and `sendmsg` with MSG_FASTOPEN (RFC 7413), which opens and
 //! sends.
 
-use super::posix::{self, may_wait, on_local, on_shared};
+use super::posix::{self, Call, may_wait, on_local};
 use crate::errno::{Errno, Result};
 use crate::socket::SendMeta;
 use core::net::SocketAddr;
@@ -33,21 +33,19 @@ pub(super) fn send(
             0
         }
     };
-    let mut rest: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p)).collect();
-    let mut rest = &mut rest[..];
-    IoSlice::advance_slices(&mut rest, sent);
     if waits && sent > 0 {
-        // As Linux: the call ends with the handshake, well or not.
-        connect(fd, to)?;
+        // As Linux: the call ends with the handshake, well or not, or in time.
+        match connect(fd, to) {
+            Err(Errno::EINPROGRESS) => return Ok(sent),
+            result => result?,
+        }
     }
-    if rest.is_empty() {
+    if sent == parts.iter().map(|p| p.len()).sum::<usize>() {
         return Ok(sent);
     }
-    match posix::send_message(fd, rest, later, None, meta) {
-        Ok(n) => Ok(sent + n),
-        Err(_) if sent > 0 => Ok(sent),
+    match posix::send_rest(fd, parts, later, None, meta, sent) {
         Err(Errno::EAGAIN) => Err(Errno::EINPROGRESS),
-        Err(error) => Err(error),
+        result => result,
     }
 }
 
@@ -58,7 +56,8 @@ pub(super) fn send(
 pub fn connect(fd: RawFd, addr: SocketAddr) -> Result<()> {
     let mut begun = false;
     let blocking = may_wait(fd);
-    let local = on_local(fd, 0, libc::SO_SNDTIMEO, |s, h| match s.connect(h, addr) {
+    let mut call = Call::new(fd, 0, libc::SO_SNDTIMEO);
+    let local = call.on_local(|s, h, _| match s.connect(h, addr) {
         Err(Errno::EINPROGRESS | Errno::EALREADY) if blocking => {
             begun = true;
             Err(Errno::EAGAIN)
@@ -72,6 +71,6 @@ pub fn connect(fd: RawFd, addr: SocketAddr) -> Result<()> {
         // SO_SNDTIMEO is over: it goes on by itself.
         Some(Err(Errno::EAGAIN)) => Err(Errno::EINPROGRESS),
         Some(result) => result,
-        None => on_shared(fd, |t, s| s.connect(t, addr)),
+        None => call.on_shared(|t, s, so_far| s.connect(t, addr, begun, so_far)),
     }
 }

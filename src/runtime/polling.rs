@@ -11,6 +11,7 @@ use super::kernel::napi::{Napis, Way};
 use crate::device::xdp::{Interface, Kept, XdpDevice};
 use crate::time::Duration;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What the kernel's documentation of AF_XDP takes.
 const POLLS: u32 = 2;
@@ -23,8 +24,8 @@ pub(super) enum Polling {
     /// The wait mode has no use for it, or it is switched off.
     Unwanted,
     /// Every turn polls. The devices keep the interrupts put off: the last one that
-    /// ends, or gives up, puts them back.
-    On,
+    /// ends, or gives up, puts them back; true here where it could not.
+    On(Arc<AtomicBool>),
     /// Interrupts it is, because of this.
     Off(String),
 }
@@ -63,7 +64,7 @@ pub(super) fn begin<'a>(
 ) -> Result<Polling> {
     let Some(values) = wanted(config) else { return Ok(Polling::Unwanted) };
     match try_begin(interface, values, devices.collect()) {
-        Ok(()) => Ok(Polling::On),
+        Ok(left) => Ok(Polling::On(left)),
         Err(why) if config.busy_poll.is_none() => Ok(Polling::Off(why)),
         Err(why) => Err(Error::new(
             format!("{}: busy polling", interface.name),
@@ -77,7 +78,7 @@ fn try_begin(
     interface: &Interface,
     values: Values,
     mut devices: Vec<&mut XdpDevice>,
-) -> core::result::Result<(), String> {
+) -> core::result::Result<Arc<AtomicBool>, String> {
     let mut napis = Napis::open().ok();
     for device in &devices {
         let queue = device.queue();
@@ -86,6 +87,7 @@ fn try_begin(
     }
     let deferral = Deferral::begin(&Places::default(), interface, values)
         .map_err(|why| format!("interrupts cannot be put off: {why}"))?;
+    let left = deferral.left();
     let deferral: Kept = Arc::new(deferral);
     for i in 0..devices.len() {
         if let Err(why) = devices[i].prefer_polling(Some(deferral.clone())) {
@@ -93,14 +95,14 @@ fn try_begin(
             return Err(format!("the kernel refuses it: {why}"));
         }
     }
-    Ok(())
+    Ok(left)
 }
 
 impl core::fmt::Display for Polling {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Unwanted => Ok(()),
-            Self::On => f.write_str(", busy polling"),
+            Self::On(_) => f.write_str(", busy polling"),
             Self::Off(why) => write!(f, ", no busy polling ({why})"),
         }
     }

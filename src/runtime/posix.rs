@@ -5,18 +5,25 @@
 //! worker's turns until it need not. Elsewhere it goes through the socket's
 //! rings. `flags` and options are Linux's numbers; errors are the system's.
 
+mod data;
 mod epoll;
 mod figures;
 mod own;
 mod poll;
 mod share;
 
+pub(super) use data::{Begun, Call, on_local, send_rest};
+pub use data::{leave_error, recv, recv_message, send, send_message};
 pub use epoll::{epoll_create, epoll_ctl, epoll_wait};
 pub use figures::{
     bytes_readable, close_on_exec, figure, nonblocking, set_close_on_exec, set_nonblocking,
 };
 pub(super) use own::on_own;
-pub use own::{own_ready, own_ready_now, own_recv, own_recv_from, own_recv_now, own_send, own_send_now, own_send_to};
+pub(crate) use own::on_own_now;
+pub use own::{
+    own_ready, own_ready_now, own_recv, own_recv_from, own_recv_from_now, own_recv_now, own_send, own_send_now, own_send_to,
+    own_send_to_now,
+};
 pub use poll::poll;
 pub(super) use share::open_members;
 
@@ -24,15 +31,14 @@ use super::channel::{self, Thread};
 use super::descriptors::{Entry, Guard, Owner, Table, keep_on_exec};
 use super::hub::Hub;
 use super::set::EpollSet;
-use super::shared::{SharedSocket, scatter};
+use super::shared::SharedSocket;
 use super::{sys, worker};
 pub use super::opening::connect;
 use crate::errno::{Errno, Result};
-use crate::socket::{Handle, RecvMeta, SendMeta, Sockets};
+use crate::socket::{Handle, Sockets};
 use crate::tcp::Readiness;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
-use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,9 +50,6 @@ enum Object {
 }
 
 static TABLE: Table<Object> = Table::new();
-
-/// Bytes that a read into several parts has room for, at least.
-const SCRATCH: usize = 1 << 18;
 
 /// In a descriptor's status: O_NONBLOCK, of a worker's own socket.
 const NONBLOCKING: u32 = 1;
@@ -110,48 +113,6 @@ fn on_socket<R>(
         worker::found_nothing();
     }
     result
-}
-
-/// On a worker's own socket: tries until it does not say EAGAIN, running the
-/// worker's turns meanwhile if the call may block. `None`: it is not one.
-#[inline]
-pub(super) fn on_local<R>(
-    fd: RawFd,
-    flags: i32,
-    timeout_option: i32,
-    mut attempt: impl FnMut(&mut Sockets, Handle) -> Result<R>,
-) -> Option<Result<R>> {
-    if worker::in_app() {
-        return Some(Err(Errno::EBUSY));
-    }
-    let mut deadline = None;
-    loop {
-        let Ok(Some(Entry::Local(owner, raw))) = TABLE.lookup(fd) else { return None };
-        let h = Handle::from_raw(raw);
-        let result = worker::with_sockets(owner, |s| attempt(s, h))?;
-        if !matches!(result, Err(Errno::EAGAIN)) {
-            return Some(result);
-        }
-        if flags & libc::MSG_DONTWAIT != 0 || TABLE.status(fd) & NONBLOCKING != 0 {
-            worker::found_nothing();
-            return Some(result);
-        }
-        let deadline = *deadline.get_or_insert_with(|| {
-            let mut value = [0; 16];
-            let read = worker::with_sockets(owner, |s| {
-                s.get_option(h, libc::SOL_SOCKET, timeout_option, &mut value)
-            });
-            let us = timeval_us(&value);
-            (matches!(read, Some(Ok(_))) && us > 0).then(|| now_plus(Duration::from_micros(us)))
-        });
-        if deadline.is_some_and(|d| sys::monotonic_ns() >= d) {
-            return Some(result);
-        }
-        if Hub::current().is_none_or(Hub::stopping) {
-            return Some(Err(Errno::ENETDOWN));
-        }
-        worker::run_blocked_turn(deadline);
-    }
 }
 
 /// True where a call may wait: O_NONBLOCK is not set.
@@ -255,15 +216,16 @@ pub fn accept4(fd: RawFd, flags: i32) -> Result<(RawFd, SocketAddr)> {
         return Err(Errno::EINVAL);
     }
     let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
-    let accepted = on_local(fd, 0, libc::SO_RCVTIMEO, |s, h| s.accept(h));
+    let mut call = Call::new(fd, 0, libc::SO_RCVTIMEO);
+    let accepted = call.on_local(|s, h, _| s.accept(h));
     let (new, peer) = match accepted {
         Some(result) => {
             let (h, peer) = result?;
             let owner = worker::current_owner().ok_or(Errno::EBADF)?;
             (name_local(owner, h, nonblocking)?, peer)
         }
-        None => on_shared(fd, |thread, socket| {
-            let (made, peer) = socket.accept(thread, nonblocking)?;
+        None => call.on_shared(|thread, socket, begun| {
+            let (made, peer) = socket.accept(thread, nonblocking, begun)?;
             Ok((name_shared(made)?, peer))
         })?,
     };
@@ -279,141 +241,6 @@ pub fn disconnect(fd: RawFd) -> Result<()> {
     on_socket(fd, |s, h| s.disconnect(h), |t, s| s.disconnect(t))
 }
 
-/// `send`.
-///
-/// # Errors
-/// As the system's. EPIPE without a signal: that is the caller's to raise.
-#[inline]
-pub fn send(fd: RawFd, data: &[u8], flags: i32) -> Result<usize> {
-    let mut sent = 0;
-    let local = on_local(fd, flags, libc::SO_SNDTIMEO, |s, h| {
-        let n = s.send(h, &data[sent..], flags)?;
-        sent += n;
-        // A blocking write takes everything.
-        if sent < data.len() { Err(Errno::EAGAIN) } else { Ok(sent) }
-    });
-    match local {
-        Some(Err(_)) if sent > 0 => Ok(sent),
-        Some(result) => result,
-        None => on_shared(fd, |t, s| s.send(t, &[IoSlice::new(data)], flags, None, &SendMeta::default())),
-    }
-}
-
-/// `sendmsg`.
-///
-/// # Errors
-/// As the system's.
-pub fn send_message(
-    fd: RawFd,
-    parts: &[IoSlice<'_>],
-    flags: i32,
-    to: Option<SocketAddr>,
-    meta: &SendMeta,
-) -> Result<usize> {
-    if parts.len() == 1 && to.is_none() && *meta == SendMeta::default() {
-        return send(fd, &parts[0], flags);
-    }
-    if let Some(to) = to.filter(|_| flags & libc::MSG_FASTOPEN != 0) {
-        return super::opening::send(fd, parts, flags, to, meta);
-    }
-    let want: usize = parts.iter().map(|p| p.len()).sum();
-    let mut sent = 0;
-    let local = on_local(fd, flags, libc::SO_SNDTIMEO, |s, h| {
-        let n = if sent == 0 {
-            s.send_message(h, parts, flags, to, meta)?
-        } else {
-            let mut rest: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p)).collect();
-            let mut rest = &mut rest[..];
-            IoSlice::advance_slices(&mut rest, sent);
-            s.send_message(h, rest, flags, to, meta)?
-        };
-        sent += n;
-        if sent < want { Err(Errno::EAGAIN) } else { Ok(sent) }
-    });
-    match local {
-        Some(Err(_)) if sent > 0 => Ok(sent),
-        Some(result) => result,
-        None => on_shared(fd, |t, s| s.send(t, parts, flags, to, meta)),
-    }
-}
-
-/// A read of the urgent byte waits for nothing, as in Linux.
-#[inline]
-fn patience(flags: i32) -> i32 {
-    if flags & libc::MSG_OOB != 0 { flags | libc::MSG_DONTWAIT } else { flags }
-}
-
-/// A read of a stream that waits waits for SO_RCVLOWAT's bytes. One that leaves them
-/// where they are gets no more than there can be.
-#[inline]
-fn wants_more(sockets: &Sockets, h: Handle, got: usize, flags: i32) -> bool {
-    let over = Readiness::IN | Readiness::RDHUP | Readiness::HUP | Readiness::ERR;
-    flags & libc::MSG_OOB == 0
-        && got < sockets.low_water(h)
-        && !(flags & libc::MSG_PEEK != 0 && sockets.readiness(h).intersects(over))
-}
-
-/// `recv`.
-///
-/// # Errors
-/// As the system's.
-#[inline]
-pub fn recv(fd: RawFd, out: &mut [u8], flags: i32) -> Result<usize> {
-    let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0;
-    let mut got = 0;
-    let local = on_local(fd, patience(flags), libc::SO_RCVTIMEO, |s, h| {
-        let from = if flags & libc::MSG_PEEK != 0 { 0 } else { got };
-        let n = s.recv(h, &mut out[from..], flags)?;
-        got = from + n;
-        let more = n > 0 && got < out.len() && (all || wants_more(s, h, got, flags));
-        if more { Err(Errno::EAGAIN) } else { Ok(got) }
-    });
-    match local {
-        Some(Err(_)) if got > 0 => Ok(got),
-        Some(result) => result,
-        None => on_shared(fd, |t, s| {
-            let (n, meta) = s.recv(t, &mut [IoSliceMut::new(out)], flags)?;
-            Ok(if flags & libc::MSG_TRUNC != 0 && !s.stream { meta.full_len } else { n })
-        }),
-    }
-}
-
-/// `recvmsg`.
-///
-/// # Errors
-/// As the system's.
-pub fn recv_message(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: i32) -> Result<(usize, RecvMeta)> {
-    let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0;
-    let want = parts.iter().map(|p| p.len()).sum::<usize>();
-    let mut got = 0;
-    let mut last = None;
-    let local = on_local(fd, patience(flags), libc::SO_RCVTIMEO, |s, h| {
-        let from = if flags & libc::MSG_PEEK != 0 { 0 } else { got };
-        let (n, meta) = match parts {
-            [one] => s.recv_from(h, &mut one[from..], flags)?,
-            _ => {
-                // As much as there can be, however long the parts are.
-                let most = s.bytes_readable(h).unwrap_or(0).max(SCRATCH);
-                let mut whole = vec![0; (want - from).min(most)];
-                let (n, meta) = s.recv_from(h, &mut whole, flags)?;
-                scatter(parts, from, &whole[..n]);
-                (n, meta)
-            }
-        };
-        got = from + n;
-        last = Some(meta);
-        // Of a stream there may be more to come; a datagram has a sender.
-        let short = meta.from.is_none() && n > 0 && got < want;
-        let more = short && (all || wants_more(s, h, got, flags));
-        if more { Err(Errno::EAGAIN) } else { Ok((got, meta)) }
-    });
-    match (local, last) {
-        (Some(Err(_)), Some(meta)) if got > 0 => Ok((got, RecvMeta { full_len: got, ..meta })),
-        (Some(result), _) => result,
-        (None, _) => on_shared(fd, |t, s| s.recv(t, parts, flags)),
-    }
-}
-
 /// `shutdown`.
 ///
 /// # Errors
@@ -423,10 +250,11 @@ pub fn shutdown(fd: RawFd, how: i32) -> Result<()> {
 }
 
 /// SO_LINGER with a time: `close` waits until the peer has everything, FIN
-/// included, or the time is over; O_NONBLOCK or not, as in Linux.
-fn linger(owner: Owner, h: Handle) {
+/// included, or the time is over; O_NONBLOCK or not, as in Linux. Meanwhile another
+/// thread may use the descriptor, or close it: what it stands for then is looked up anew.
+fn linger(fd: RawFd, owner: Owner, h: Handle) -> Result<Found<'static>> {
     let options = worker::with_sockets(owner, |s| s.blocking_options(h));
-    let Some(Ok((_, _, Some(seconds @ 1..)))) = options else { return };
+    let Some(Ok((_, _, Some(seconds @ 1..)))) = options else { return Ok(Found::Local(owner, h)) };
     let deadline = now_plus(Duration::from_secs(seconds as u64));
     // What was not read makes it a reset, which waits for nothing.
     let begun = worker::with_sockets(owner, |s| {
@@ -435,10 +263,17 @@ fn linger(owner: Owner, h: Handle) {
     while begun == Some(true) && sys::monotonic_ns() < deadline {
         let over = worker::with_sockets(owner, |s| s.is_delivered(h)).unwrap_or(true);
         if over || Hub::current().is_none_or(Hub::stopping) {
-            return;
+            break;
         }
         worker::run_blocked_turn(Some(deadline));
     }
+    let found = find(fd)?;
+    let same = match &found {
+        Found::Local(_, now) => *now == h,
+        Found::LocalSet(..) => false,
+        Found::Shared(guard) => matches!(&**guard, Object::Socket(s) if s.was(owner, h.to_raw())),
+    };
+    if same { Ok(found) } else { Err(Errno::EBADF) }
 }
 
 /// `close`.
@@ -446,9 +281,12 @@ fn linger(owner: Owner, h: Handle) {
 /// # Errors
 /// `EBADF`.
 pub fn close(fd: RawFd) -> Result<()> {
-    match find(fd)? {
+    let found = match find(fd)? {
+        Found::Local(owner, h) => linger(fd, owner, h)?,
+        found => found,
+    };
+    match found {
         Found::Local(owner, h) => {
-            linger(owner, h);
             TABLE.remove_local(fd)?;
             worker::with_sockets(owner, |s| s.close(h)).ok_or(Errno::EBADF)?
         }

@@ -12,7 +12,7 @@ mod listener;
 use super::channel::{Command, Side, Thread, close_link};
 use super::hub::Hub;
 use super::link::{Kind, Link, MARK, OPEN, Rx, SOME, SPECIAL, Tx};
-use super::sys;
+use super::posix::Begun;
 use super::worker::Core;
 use crate::errno::{Errno, Result};
 use crate::frame::Frame;
@@ -198,14 +198,6 @@ impl SharedSocket {
         Ok(())
     }
 
-    /// When a blocking call gives up, in ns of CLOCK_MONOTONIC.
-    fn deadline(timeout: &AtomicU64) -> Option<u64> {
-        match timeout.load(Ordering::Relaxed) {
-            0 => None,
-            us => Some(sys::monotonic_ns().saturating_add(us.saturating_mul(1000))),
-        }
-    }
-
     fn blocks(&self, flags: i32) -> bool {
         flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) == 0 && !self.nonblocking.load(Ordering::Relaxed)
     }
@@ -235,14 +227,14 @@ impl SharedSocket {
     }
 
     /// `recvmsg`.
-    pub fn recv(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], flags: i32) -> Result<(usize, RecvMeta)> {
-        let deadline = Self::deadline(&self.recv_timeout);
+    pub fn recv(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], flags: i32, begun: Begun) -> Result<(usize, RecvMeta)> {
+        let deadline = begun.deadline(&self.recv_timeout);
         let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 && self.stream;
         let want: usize = bufs.iter().map(|b| b.len()).sum();
         let low = if self.stream { self.home.low_water.load(Ordering::Relaxed) as usize } else { 1 };
         let peek = flags & libc::MSG_PEEK != 0;
         let enough = if all { want } else { low.min(want) };
-        let mut got = 0;
+        let mut got = if peek { 0 } else { begun.moved };
         loop {
             let step = match self.stream {
                 true => self.recv_stream(thread, bufs, got, flags).map(|n| (n, stream_meta(got + n))),
@@ -371,13 +363,13 @@ impl SharedSocket {
     }
 
     /// `sendmsg`.
-    pub fn send(&self, thread: &mut Thread, parts: &[IoSlice<'_>], flags: i32, to: Option<SocketAddr>, meta: &SendMeta) -> Result<usize> {
+    pub fn send(&self, thread: &mut Thread, parts: &[IoSlice<'_>], flags: i32, to: Option<SocketAddr>, meta: &SendMeta, begun: Begun) -> Result<usize> {
         if !self.stream {
-            return self.send_datagram(thread, parts, flags, to, meta);
+            return self.send_datagram(thread, parts, flags, to, meta, begun);
         }
-        let deadline = Self::deadline(&self.send_timeout);
+        let deadline = begun.deadline(&self.send_timeout);
         let want: usize = parts.iter().map(|p| p.len()).sum();
-        let mut sent = 0;
+        let mut sent = begun.moved;
         loop {
             let error = match self.send_stream(thread, parts, sent, want, flags) {
                 Ok(n) => {
@@ -417,7 +409,7 @@ impl SharedSocket {
             // A record ends with the last byte.
             let flags = if at + n < want { flags & !libc::MSG_EOR } else { flags };
             let id = link.id;
-            return thread.call(self.hub, link.worker, move |core| core.send_slow(id, &data, flags))?;
+            return thread.call(self.hub, link.worker, move |core| core.send_slow(id, &data, flags, at > 0))?;
         }
         let mut sent = 0;
         let mut room = true;
@@ -472,14 +464,14 @@ impl SharedSocket {
         Ok(())
     }
 
-    /// `connect`.
-    pub fn connect(&self, thread: &mut Thread, addr: SocketAddr) -> Result<()> {
+    /// `connect`; one that goes on is one that this call began.
+    pub fn connect(&self, thread: &mut Thread, addr: SocketAddr, goes_on: bool, begun: Begun) -> Result<()> {
         if !self.stream {
             return self.everywhere(thread, |core, h| core.sockets.connect(h, addr));
         }
-        let deadline = Self::deadline(&self.send_timeout);
+        let deadline = begun.deadline(&self.send_timeout);
         let id = self.home.id;
-        let mut first = true;
+        let mut first = !goes_on;
         loop {
             let result = self.at_home(thread, move |core, h| {
                 let result = core.sockets.connect(h, addr);

@@ -24,7 +24,7 @@ use crate::stack::tcp::FastOpenKeys;
 use crate::stack::{self, Stack};
 use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub struct Runtime {
     hub: &'static Hub,
     threads: Vec<JoinHandle<()>>,
     mode: String,
+    /// The workers are gone, and the interface's interrupts were not put back.
+    interrupts_left: Arc<AtomicBool>,
 }
 
 impl Runtime {
@@ -93,7 +95,11 @@ impl Runtime {
         }
         let mode = describe(&steering, &stations, owned, &polling);
         let detach: Detach = Arc::new(move || steering.detach());
-        Self::launch(config, stations, detach, mode)
+        let mut runtime = Self::launch(config, stations, detach, mode)?;
+        if let Polling::On(left) = polling {
+            runtime.interrupts_left = left;
+        }
+        Ok(runtime)
     }
 
     /// Starts workers over devices that were opened already: the memory wire, in
@@ -125,7 +131,8 @@ impl Runtime {
         let arena = first.sockets.stack.core.pool.arena().clone();
         let cpus = cpus(&config, workers);
         let hub = Hub::new(config, workers, arena).map_err(|e| Error::new("workers", e, ""))?;
-        let mut runtime = Self { hub, threads: Vec::with_capacity(workers), mode };
+        let threads = Vec::with_capacity(workers);
+        let mut runtime = Self { hub, threads, mode, interrupts_left: Arc::default() };
         let exchanges = Exchange::new(workers);
         for (i, (station, exchange)) in stations.into_iter().zip(exchanges).enumerate() {
             let (detach, cpu) = (detach.clone(), cpus.get(i).copied());
@@ -238,6 +245,8 @@ impl Runtime {
         for seat in &self.hub.seats {
             all.add(seat.losses.get().into_iter().flat_map(|losses| losses.0.clone()));
         }
+        let left = self.interrupts_left.load(Ordering::Acquire);
+        all.add([(Losses::INTERRUPTS_LEFT, left.into())]);
         all
     }
 

@@ -266,6 +266,51 @@ impl Sockets {
         })
     }
 
+    /// True for a stream, whatever its state.
+    pub fn is_stream(&self, h: Handle) -> bool {
+        self.table.get(h).is_ok_and(|socket| is_stream(socket.kind))
+    }
+
+    /// True where an error waits that ended a stream.
+    pub fn has_error(&self, h: Handle) -> bool {
+        match self.table.get(h).map(|socket| socket.kind) {
+            Ok(Kind::Stream(conn)) => self.stack.tcp.conn(conn).has_error(),
+            _ => false,
+        }
+    }
+
+    /// As [`Sockets::send`], of what follows data that was taken: what ended the
+    /// connection stays for the next call, as in Linux, and this one says EPIPE.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_on(&mut self, h: Handle, data: &[u8], flags: i32) -> Result<usize> {
+        if self.has_error(h) { Err(Errno::EPIPE) } else { self.send(h, data, flags) }
+    }
+
+    /// Puts an error back that was taken by a call which says how much was done
+    /// before it: it is the next call's, or SO_ERROR's. Only what happened to the
+    /// socket, no call's own fault; and EPIPE every call finds by itself.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn leave_error(&mut self, h: Handle, error: Errno) -> Result<()> {
+        use Errno::{EAGAIN, EFAULT, EINTR, EINVAL, EMSGSIZE, ENETDOWN, ENOBUFS, ENOTCONN, EOPNOTSUPP, EPIPE};
+        let kind = self.table.get(h)?.kind;
+        if matches!(error, EAGAIN | EFAULT | EINTR | EINVAL | EMSGSIZE | ENETDOWN | ENOBUFS | ENOTCONN | EOPNOTSUPP | EPIPE) {
+            return Ok(());
+        }
+        match kind {
+            Kind::Stream(conn) if self.stack.tcp.conn(conn).state() == State::Closed => {
+                self.stack.tcp.conn_mut(conn).put_error(error);
+            }
+            Kind::Udp(id) => self.stack.udp.fail(id, error),
+            Kind::Icmp(id) => self.stack.icmp.fail(id, error),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// What the runtime needs for calls that block: SO_RCVTIMEO and SO_SNDTIMEO in
     /// microseconds (0: none), and SO_LINGER in seconds.
     ///

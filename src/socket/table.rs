@@ -167,6 +167,15 @@ impl Sockets {
         }
     }
 
+    /// The UDP socket behind a handle, if it is one's.
+    #[inline(always)]
+    pub fn udp(&self, h: Handle) -> Option<u32> {
+        match self.slots.get(h.index() as usize) {
+            Some(&Socket { generation, kind: Kind::Udp(id), .. }) if generation == h.generation() => Some(id),
+            _ => None,
+        }
+    }
+
     /// The epoll set behind a handle, if it is one's.
     #[inline(always)]
     pub fn set(&self, h: Handle) -> Option<u32> {

@@ -17,8 +17,8 @@ pub(super) enum Lent {
     No,
     /// Received data of this handle, and so many bytes of it.
     Received(Handle, u16),
-    /// Empty, to be filled, by this handle.
-    Empty(Handle),
+    /// Empty, to be filled, by this handle, and room for so many bytes.
+    Empty(Handle, u16),
 }
 
 impl Sockets {
@@ -67,14 +67,12 @@ impl Sockets {
         core.pool.free(frame);
         match lent {
             Lent::Received(to, bytes) if to == h => {
-                if let Ok(socket) = self.table.get(h)
-                    && let Kind::Stream(conn) = socket.kind
-                {
+                if let Some((conn, _)) = self.table.stream(h) {
                     self.stack.tcp.recv_release(core, conn, bytes.into());
                 }
                 Ok(())
             }
-            Lent::Empty(to) if to == h => Ok(()),
+            Lent::Empty(to, _) if to == h => Ok(()),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -101,16 +99,20 @@ impl Sockets {
             _ => return Err(Errno::EOPNOTSUPP),
         };
         let frame = frame.ok_or(Errno::EAGAIN)?;
-        self.lend(&frame, Lent::Empty(h));
+        self.lend(&frame, Lent::Empty(h, frame.len() as u16));
         Ok(frame)
     }
 
     /// Sends a frame from `zc_alloc` of the same handle, its range being the
-    /// payload, without a copy.
+    /// payload, without a copy. A stream sends a frame from its `zc_recv` as well, which
+    /// the program may have changed, and which is released with that: what came in goes
+    /// out, in the frame that it came in. (It is copied where it came without room for
+    /// our headers in front of it, or to another worker's queue.)
     ///
     /// # Errors
-    /// The frame comes back with `EINVAL` (it is not from `zc_alloc`, or its range
-    /// does not begin where it did), `EAGAIN` (send buffer full), `EPIPE`,
+    /// The frame comes back with `EINVAL` (it is not from `zc_alloc` or, of a stream,
+    /// `zc_recv`; its range is empty or longer than it was), `EMSGSIZE` (what was received
+    /// is longer than a segment), `EAGAIN` (send buffer full), `EPIPE`,
     /// `EDESTADDRREQ`, or what ended the connection.
     pub fn zc_send(&mut self, h: Handle, frame: Frame) -> core::result::Result<(), (Errno, Frame)> {
         let owner = self.lent_to(&frame);
@@ -118,7 +120,12 @@ impl Sockets {
             Ok(socket) => socket,
             Err(error) => return Err((error, frame)),
         };
-        if owner != Lent::Empty(h) || frame.is_empty() {
+        let received = match owner {
+            Lent::Empty(to, _) if to == h => 0,
+            Lent::Received(to, bytes) if to == h && matches!(socket.kind, Kind::Stream(_)) => bytes,
+            _ => return Err((Errno::EINVAL, frame)),
+        };
+        if frame.is_empty() || received > 0 && frame.len() > received.into() {
             return Err((Errno::EINVAL, frame));
         }
         let index = frame.index();
@@ -135,10 +142,12 @@ impl Sockets {
                     });
                     return Err((error, frame));
                 }
-                let space = self.stack.tcp.conn(conn).send_space();
-                // Several frames may be out, each as large as the room there was.
-                let error = if frame.len() > space { Errno::EAGAIN } else { Errno::EINVAL };
-                self.stack.tcp.send_frame(core, conn, frame).map_err(|frame| (error, frame))
+                let error = self.stack.tcp.conn(conn).why_not_sent(&frame, received > 0);
+                let sent = match received {
+                    0 => self.stack.tcp.send_frame(core, conn, frame),
+                    _ => self.stack.tcp.send_received(core, conn, frame, received),
+                };
+                sent.map_err(|frame| (error, frame))
             }
             Kind::Udp(id) => {
                 let meta = super::SendMeta::default();

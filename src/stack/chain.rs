@@ -90,7 +90,7 @@ impl Core {
                     frame.set_range(0, len);
                     match &mut packet {
                         None => packet = Some(Packet::single(frame)),
-                        Some(packet) => packet.rest.get_or_insert_default().push(frame),
+                        Some(packet) => packet.push(frame, &mut self.pool),
                     }
                 }
                 None => short = true,

@@ -3,10 +3,11 @@
 
 use super::ip_input::IpMeta;
 use super::Core;
+use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::frame::{Frame, Packet, Pool};
 use crate::time::Instant;
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::collections::VecDeque;
 
 /// What a datagram is sent with where it differs from the socket's options.
@@ -188,6 +189,33 @@ impl Queue {
             self.frames -= 1;
             pool.free(packet.head);
         }
+    }
+
+    /// Reads the next datagram without a call, where it is small, waits in one frame, and
+    /// `buf` takes all of it: its length and its sender. Nothing is done where not.
+    #[inline(always)]
+    pub fn read_lone(&mut self, pool: &mut Pool, buf: &mut [u8]) -> Option<(usize, SocketAddrV4)> {
+        let (frame, of) = self.front()?;
+        let (n, from) = (of.len(), SocketAddrV4::new(of.src, of.port));
+        if !(1..=arch::SHORT_COPY).contains(&n) || frame.len() != n {
+            return None;
+        }
+        let to = buf.get_mut(..n)?;
+        let Item { payload: Payload::Frames(packet), of } = self.items.pop_front()? else { return None };
+        if let Some(frame) = pool.free_copied(packet.head, to) {
+            self.put_back(frame, of);
+            return None;
+        }
+        self.bytes -= n;
+        self.frames -= 1;
+        Some((n, from))
+    }
+
+    /// Puts the datagram back that was taken off.
+    #[cold]
+    #[inline(never)]
+    fn put_back(&mut self, frame: Frame, of: Received) {
+        self.items.push_front(Item { payload: Payload::Frames(Packet::single(frame)), of });
     }
 
     /// Copies the next datagram's front into `buffer` and takes it off, unless

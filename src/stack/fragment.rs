@@ -263,9 +263,10 @@ impl Reassembly {
             frame
         });
         let mut head = frames.next().expect("a complete datagram has a first chunk");
-        let rest: Vec<Frame> = frames.collect();
         pool.bytes_mut(&mut head)[..ipv4::HEADER_LEN].copy_from_slice(ip.as_bytes());
-        Packet { head, rest: (!rest.is_empty()).then(|| Box::new(rest)) }
+        let mut packet = Packet::single(head);
+        frames.for_each(|frame| packet.push(frame, pool));
+        packet
     }
 }
 

@@ -157,6 +157,11 @@ impl Table {
         self.sockets.held_frames()
     }
 
+    #[inline(always)]
+    pub(super) fn begin_report(&mut self) -> bool {
+        self.sockets.begin_report()
+    }
+
     pub(super) fn report(&mut self, core: &mut Core) {
         self.sockets.report(core);
     }

@@ -74,16 +74,16 @@ pub(super) fn is_plain<const N: usize>(interface: &Interface, head: &[u8; N]) ->
 #[inline]
 pub(super) fn packet_sum(pool: &Pool, packet: &Packet) -> Sum {
     let head = checksum::sum(pool.bytes(&packet.head));
-    if packet.rest.is_none() { head } else { rest_sum(pool, packet) }
+    if packet.rest.is_none() { head } else { head.add(rest_sum(pool, packet, packet.head.len())) }
 }
 
-#[cold]
-fn rest_sum(pool: &Pool, packet: &Packet) -> Sum {
-    let (mut sum, mut at) = (Sum::ZERO, 0);
-    for frame in packet.iter() {
+/// The sum of a packet's frames behind the first, `at` bytes from where sums begin.
+#[inline(never)]
+pub(super) fn rest_sum(pool: &Pool, packet: &Packet, mut at: usize) -> Sum {
+    let mut sum = Sum::ZERO;
+    for frame in packet.iter().skip(1) {
         let part = checksum::sum(pool.bytes(frame));
-        sum = if at % 2 == 0 { sum.add(part) } else { sum.add_odd(part) };
-        sum = Sum::from_u16(sum.fold());
+        sum = Sum::from_u16(sum.add_at(at, part).fold());
         at += frame.len();
     }
     sum
@@ -336,7 +336,7 @@ impl Core {
         let bytes = self.pool.bytes(&packet.head);
         packet.rest.is_none() && checksum::is_right(bytes, pseudo)
             || self.config.partial_checksums && bytes[field..field + 2] == pseudo.fold().to_be_bytes()
-            || packet.rest.is_some() && rest_sum(&self.pool, packet).add(pseudo).finish() == 0
+            || packet.rest.is_some() && packet_sum(&self.pool, packet).add(pseudo).finish() == 0
     }
 
     /// True where the kernel has the address too, and answers for it.

@@ -43,7 +43,8 @@ pub use neighbor::{Neighbor, Resolve, Waiter};
 pub use route::{Path, Route};
 
 use crate::arch;
-use quick::{Quick, Run};
+use quick::{Lone, Quick, Run, is_unstamped};
+use self::tcp::Taken;
 use crate::frame::{Batch, Packet, Pool};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
@@ -118,11 +119,20 @@ impl Stack {
     #[inline(always)]
     fn receive_lone(&mut self, packet: Packet) {
         self.count_received(&packet);
-        let Some(quick) = Quick::of(&self.core, &self.tcp, &packet) else {
-            return self.other_input(packet);
-        };
-        if let Some(packet) = self.tcp.quick_input(&mut self.core, quick, packet) {
-            self.tcp.plain_input(&mut self.core, quick, packet);
+        match self.tcp.lone_input(&mut self.core, packet) {
+            Taken::Yes => {}
+            Taken::Plain(packet) => self.plain_lone(packet),
+            Taken::Other(packet) => self.other_input(packet),
+        }
+    }
+
+    /// A lone segment that cannot take the shortest way, of the connection found last. It
+    /// is read again: else all of it would be kept at hand for this on that way.
+    #[inline(never)]
+    fn plain_lone(&mut self, packet: Packet) {
+        match Lone::again(&self.core, &packet, self.tcp.last_found()) {
+            Some(quick) => self.tcp.plain_input(&mut self.core, quick, packet),
+            None => self.link_input(packet, false),
         }
     }
 
@@ -187,11 +197,33 @@ impl Stack {
 
     /// What is no plain segment of an open connection.
     #[inline(never)]
-    fn other_input(&mut self, packet: Packet) {
+    fn other_input(&mut self, mut packet: Packet) {
+        if packet.rest.is_some()
+            && let Some(quick) = Quick::of_several(&self.core, &self.tcp, &packet)
+        {
+            match self.tcp.several_input(&mut self.core, &quick, packet) {
+                Some(back) => packet = back,
+                None => return,
+            }
+        }
         match udp::Arrival::of(&self.core, &self.udp, &packet) {
             Some(arrival) => self.udp.quick_input(&mut self.core, &arrival, packet),
-            None => self.link_input(packet, false),
+            None => self.rare_input(packet),
         }
+    }
+
+    /// What is no datagram for a socket, either. A lone segment without a timestamp was
+    /// not looked at yet.
+    fn rare_input(&mut self, packet: Packet) {
+        if is_unstamped(&self.core.pool, &packet)
+            && let Some(quick) = Quick::of(&self.core, &self.tcp, &packet)
+        {
+            if let Some(packet) = self.tcp.quick_input(&mut self.core, quick, packet) {
+                self.tcp.plain_input(&mut self.core, quick, packet);
+            }
+            return;
+        }
+        self.link_input(packet, false);
     }
 
     /// Of an ACK without data and those of its flow that follow it at once, at the end of
@@ -225,8 +257,14 @@ impl Stack {
         self.core.neighbor_timers();
         self.core.fragment_timers();
         self.tcp.timers(&mut self.core);
-        self.flush();
-        self.receive_loop();
+        let mut budget = LOOP_BUDGET;
+        // Once, but for what goes to ourselves: each time that all of it was taken in.
+        loop {
+            self.flush();
+            if self.core.loop_tx.is_empty() || !self.receive_looped(&mut budget) {
+                break;
+            }
+        }
         self.report();
     }
 
@@ -238,12 +276,14 @@ impl Stack {
     /// Reports every datagram socket that something happened to, once.
     #[inline]
     fn report(&mut self) {
-        self.udp.report(&mut self.core);
-        self.icmp.report(&mut self.core);
+        if self.udp.begin_report() | self.icmp.begin_report() {
+            self.udp.report(&mut self.core);
+            self.icmp.report(&mut self.core);
+        }
     }
 
     /// Tells who waited for neighbours, and lets every protocol send.
-    #[inline]
+    #[inline(always)]
     fn flush(&mut self) {
         if !self.core.undeliverable.is_empty() {
             self.neighbors_unreachable();
@@ -259,27 +299,22 @@ impl Stack {
         }
     }
 
-    /// Takes in what was sent to ourselves. Each packet is copied: its sender may
-    /// keep the frame to send it again.
-    #[inline]
-    fn receive_loop(&mut self) {
-        if !self.core.loop_tx.is_empty() {
-            self.receive_looped();
-        }
-    }
-
+    /// Takes in what was sent to ourselves, so many packets at most. Each is copied: its
+    /// sender may keep the frame to send it again. True where all was taken in.
     #[inline(never)]
-    fn receive_looped(&mut self) {
-        for _ in 0..LOOP_BUDGET {
-            let Some(desc) = self.core.loop_tx.pop() else { return };
+    fn receive_looped(&mut self, budget: &mut usize) -> bool {
+        while *budget > 0 {
+            let Some(desc) = self.core.loop_tx.pop() else { return false };
+            *budget -= 1;
             match self.core.copy_looped(desc) {
                 Some(packet) => self.link_input(packet, true),
                 None => self.core.counters.drop(DropReason::PoolExhausted),
             }
             if self.core.loop_tx.is_empty() {
-                self.flush();
+                return true;
             }
         }
+        false
     }
 
     /// When [`Stack::turn`] has to be called next, if nothing comes in before;

@@ -158,17 +158,16 @@ impl<T> Sockets<T> {
         }
     }
 
-    /// Reports every socket that something happened to, once.
-    #[inline]
-    pub fn report(&mut self, core: &mut Core) {
+    /// Another report begins: whether there may be anything to be reported.
+    #[inline(always)]
+    pub fn begin_report(&mut self) -> bool {
         self.reports += 1;
-        if !self.touched.is_empty() || !self.blocked.is_empty() {
-            self.report_touched(core);
-        }
+        self.touched.len() | self.blocked.len() != 0
     }
 
+    /// Reports every socket that something happened to, once.
     #[inline(never)]
-    fn report_touched(&mut self, core: &mut Core) {
+    pub fn report(&mut self, core: &mut Core) {
         if !self.blocked.is_empty() {
             self.unblock(core);
         }

@@ -229,12 +229,8 @@ impl Connection {
         conn.hot.congestion.window += 1;
         if let Some(packet) = payload {
             conn.cold.syn_data = true;
-            let mut at = conn.hot.rcv_nxt;
-            for frame in core::iter::once(packet.head).chain(packet.rest.into_iter().flat_map(|r| *r)) {
-                let len = frame.len() as u32;
-                let _ = conn.take_text(env, at, frame);
-                at = at.wrapping_add(len);
-            }
+            let first = conn.hot.rcv_nxt;
+            let _ = conn.take_chain(env, first, packet);
         }
         // That was no answer to anything: the quick ACKs are still to come.
         conn.hot.quick = env.config.quick_acks;

@@ -21,16 +21,16 @@ impl Connection {
         initial: isn::Initial,
         mtu: usize,
     ) -> Self {
-        let mut conn = Self::new(env, template, options, initial, mtu);
+        let mut place = None;
+        let conn = Self::new(&mut place, env, template, options, initial, mtu);
         conn.hot.state = State::SynSent;
         conn.hot.bits |= Bits::SYN_DUE;
-        conn
+        place.expect("it was just made")
     }
 
     /// Answers a SYN: SYN-RECEIVED. The SYN-ACK leaves at the first flush with a
     /// known path. The caller has checked that `syn` has SYN and neither ACK nor
     /// RST; data on it is not taken, the peer sends it again.
-    #[inline(never)] // it is made in the caller's place; inlined, it was copied there
     pub fn accept(
         env: &mut Env,
         template: Template,
@@ -39,7 +39,23 @@ impl Connection {
         mtu: usize,
         syn: &Segment,
     ) -> Self {
-        let mut conn = Self::new(env, template, options, initial, mtu);
+        let mut place = None;
+        Self::accept_in(&mut place, env, template, options, initial, mtu, syn);
+        place.expect("it was just made")
+    }
+
+    /// As [`accept`](Self::accept), in the place where the connection is to lie.
+    #[inline(never)]
+    pub fn accept_in<'a>(
+        place: &'a mut Option<Self>,
+        env: &mut Env,
+        template: Template,
+        options: &ConnOptions,
+        initial: isn::Initial,
+        mtu: usize,
+        syn: &Segment,
+    ) -> &'a mut Self {
+        let conn = Self::new(place, env, template, options, initial, mtu);
         conn.hot.state = State::SynReceived;
         conn.hot.bits |= Bits::SYN_DUE | Bits::PASSIVE;
         conn.take_syn(env, syn);

@@ -147,7 +147,7 @@ impl Connection {
 
     /// As [`input_expected`](Self::input_expected), with a payload in several frames.
     #[inline(never)]
-    fn chain_expected(&mut self, env: &mut Env, seg: &Plain, packet: Packet) -> Disposition {
+    pub fn chain_expected(&mut self, env: &mut Env, seg: &Plain, packet: Packet) -> Disposition {
         let d = self.input_expected(env, seg, None).and(self.take_chain(env, seg.seq, packet));
         if seq::lt(self.hot.rcv_nxt, self.cold.tune_at) {
             return d;
@@ -281,7 +281,7 @@ impl Connection {
     }
 
     /// What the acknowledgment of our FIN brings about.
-    fn after_fin_acked(&mut self, env: &mut Env) -> Disposition {
+    pub(super) fn after_fin_acked(&mut self, env: &mut Env) -> Disposition {
         let h = &mut self.hot;
         let acked = h.bits.contains(Bits::FIN_SENT) && h.snd_una == h.snd_end.wrapping_add(1);
         if !acked {

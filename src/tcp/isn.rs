@@ -1,7 +1,7 @@
 //! Initial sequence numbers (RFC 6528; MUST-8, SHLD-1) and timestamp offsets
 //! (RFC 7323, 5.4) that cannot be guessed from outside.
 
-use crate::rng::Rng;
+use crate::rng::{Rng, sip};
 use crate::time::Instant;
 use arrayvec::ArrayVec;
 use core::net::{IpAddr, SocketAddr};
@@ -22,7 +22,7 @@ pub struct Initial {
 /// clock of 4 microseconds, F SipHash-2-4.
 #[derive(Clone, Debug)]
 pub struct Generator {
-    key: [u8; 16],
+    key: u128,
     /// Takes F's place in sequence numbers.
     base: Option<u32>,
 }
@@ -31,21 +31,17 @@ impl Generator {
     /// A generator with a secret of its own; with `base` sequence numbers begin
     /// there and follow the clock alone.
     pub fn new(rng: &mut Rng, base: Option<u32>) -> Self {
-        Self { key: rng.key(), base }
+        Self { key: u128::from_le_bytes(rng.key()), base }
     }
 
     /// The start of a connection between these two at this time.
     pub fn initial(&self, now: Instant, local: SocketAddr, remote: SocketAddr) -> Initial {
-        // All bytes in one piece: each piece costs as much as a round.
-        let hasher = SipHasher24::new_with_key(&self.key);
+        let key = (self.key as u64, (self.key >> 64) as u64);
         let f = match (local, remote) {
             (SocketAddr::V4(a), SocketAddr::V4(b)) => {
-                let mut bytes = [0; 2 * (4 + 2)];
-                bytes[..4].copy_from_slice(&a.ip().octets());
-                bytes[4..6].copy_from_slice(&a.port().to_be_bytes());
-                bytes[6..10].copy_from_slice(&b.ip().octets());
-                bytes[10..].copy_from_slice(&b.port().to_be_bytes());
-                hasher.hash(&bytes)
+                let ends = (u64::from(a.ip().to_bits()) << 32) | u64::from(b.ip().to_bits());
+                let ports = (u32::from(a.port()) << 16) | u32::from(b.port());
+                sip::<2, 4, 1>(key, [ends], ports)
             }
             (local, remote) => {
                 let mut bytes = ArrayVec::<u8, { 2 * (16 + 2) }>::new();
@@ -56,7 +52,7 @@ impl Generator {
                     }
                     bytes.extend(end.port().to_be_bytes());
                 }
-                hasher.hash(&bytes)
+                SipHasher24::new_with_keys(key.0, key.1).hash(&bytes)
             }
         };
         let m = (now.as_nanos() / 4_000) as u32;

@@ -16,6 +16,7 @@ mod cookie;
 mod defer;
 mod fast_open;
 mod ecn;
+mod edges;
 mod flow;
 mod extra;
 mod few;

@@ -117,39 +117,118 @@ impl Connection {
 
     /// A frame to write a segment into; its range is where the payload goes.
     /// `None` where there is no room to send or no free frame.
+    #[inline]
     pub fn send_alloc(&mut self, env: &mut Env) -> Option<Frame> {
-        self.hot.bits -= Bits::STARVED;
+        let frame = self.send_alloc_now(env.pool, env.config);
+        self.hot.bits.set(Bits::STARVED, frame.is_none() && self.send_space() > 0);
+        frame
+    }
+
+    /// The same, without a call; nothing is done where there is none.
+    #[inline(always)]
+    pub fn send_alloc_now(&mut self, pool: &mut Pool, config: &Config) -> Option<Frame> {
         let n = self.send_space().min(self.hot.send.piece.into());
-        if n == 0 {
+        if n == 0 || pool.available() <= config.send_reserve() {
             return None;
         }
-        if env.pool.available() <= env.config.send_reserve() {
-            self.hot.bits |= Bits::STARVED;
-            return None;
-        }
-        let mut frame = env.pool.alloc()?;
+        let mut frame = pool.alloc()?;
         frame.set_range(self.room(), n);
         Some(frame)
     }
 
-    /// Sends the frame's range without copying it. It leaves at the next flush.
+    /// Sends the frame's range without copying it. It leaves at the next flush: as it is
+    /// where the range begins behind as much room as the headers need, else, and where it
+    /// is another worker's, as a copy.
     ///
     /// # Errors
-    /// The frame itself: where the state or buffer takes no data, the range is
-    /// empty or longer than a segment, or the frame is another worker's or being
-    /// transmitted.
+    /// The frame itself, where the state or buffer takes no data, the range is empty or
+    /// longer than a segment, the frame is being transmitted, or there is none to copy
+    /// another worker's to.
     pub fn send_frame(&mut self, env: &mut Env, frame: Frame) -> Result<(), Frame> {
+        let room = self.send_space();
+        self.send_within(env, frame, room)
+    }
+
+    fn send_within(&mut self, env: &mut Env, mut frame: Frame, room: usize) -> Result<(), Frame> {
         let n = frame.len();
-        let fits = n > 0 && n <= self.send_space() && n <= self.hot.send.piece.into();
+        let fits = n > 0 && n <= room && n <= self.hot.send.piece.into();
         let inside = frame.offset() + n <= env.pool.arena().capacity();
-        let ours = env.pool.arena().owns(&frame) && env.pool.is_home(&frame);
-        if !fits || !inside || !ours || env.pool.is_pending(&frame) {
+        if !fits || !inside || !env.pool.arena().owns(&frame) || env.pool.is_pending(&frame) {
             return Err(frame);
+        }
+        if !env.pool.is_home(&frame) {
+            frame = self.copy_home(env, frame)?;
         }
         let sum = checksum::sum(env.pool.bytes(&frame)).fold();
         self.hot.send.push(frame, self.hot.snd_end, sum, Marks::PUSH);
         self.hot.snd_end = self.hot.snd_end.wrapping_add(n as u32);
         Ok(())
+    }
+
+    /// As [`send_frame`](Self::send_frame) with a frame that was received. Refused also
+    /// where few frames are free, but for the first: a peer that acknowledges nothing must
+    /// not have all.
+    #[inline]
+    pub fn send_received(&mut self, env: &mut Env, frame: Frame) -> Result<(), Frame> {
+        let low = !self.hot.send.is_empty() && env.pool.available() <= env.config.send_reserve();
+        self.hot.bits.set(Bits::STARVED, low);
+        // It is as long as it is: where the program was told of room it may go beyond, as
+        // nothing else would tell of more.
+        let room = if self.writable() { usize::MAX } else { self.send_space() };
+        if low { Err(frame) } else { self.send_within(env, frame, room) }
+    }
+
+    /// Why [`send_frame`](Self::send_frame) would not take a frame, of the program's or
+    /// `received`. Several may be out, each as large as the room there was.
+    pub fn why_not_sent(&self, frame: &Frame, received: bool) -> Errno {
+        match frame.len() {
+            n if received && n > self.hot.send.piece.into() => Errno::EMSGSIZE,
+            n if n > self.send_space() || received => Errno::EAGAIN,
+            _ => Errno::EINVAL,
+        }
+    }
+
+    /// A copy of another worker's frame, which came in on its queue and goes home.
+    #[cold]
+    fn copy_home(&mut self, env: &mut Env, frame: Frame) -> Result<Frame, Frame> {
+        let (room, n) = (self.room(), frame.len());
+        if env.pool.available() <= env.config.send_reserve() {
+            return Err(frame);
+        }
+        let Some(mut copy) = env.pool.alloc() else { return Err(frame) };
+        copy.set_range(room, n);
+        env.pool.bytes_mut(&mut copy).copy_from_slice(env.pool.bytes(&frame));
+        env.counters.tx_copied_bytes += n as u64;
+        env.pool.free(frame);
+        Ok(copy)
+    }
+
+    /// The shortest way of [`send_frame`](Self::send_frame), without a call: the first
+    /// `len` bytes of a frame, which are few and become a segment of their own. `received`:
+    /// so many bytes of it were lent, and are used with this. The frame is taken, or left
+    /// with nothing done.
+    #[inline(always)]
+    pub fn send_frame_lone(
+        &mut self,
+        pool: &Pool,
+        frame: &mut Option<Frame>,
+        len: u16,
+        received: u16,
+    ) {
+        let n = usize::from(len);
+        if !(1..=arch::SHORT).contains(&n) || len > self.hot.send.piece || n > self.send_space() {
+            return;
+        }
+        if received > 0 && self.may_announce() || !self.hot.send.is_empty() {
+            return;
+        }
+        let Some(bytes) = frame.as_ref().and_then(|frame| pool.idle_bytes(frame, len)) else { return };
+        let sum = checksum::sum_short(bytes).fold();
+        let Some(mut frame) = frame.take() else { return };
+        frame.set_range(frame.offset(), n);
+        self.hot.send.push_lone_frame(frame, self.hot.snd_end, sum);
+        self.hot.snd_end = self.hot.snd_end.wrapping_add(len.into());
+        self.hot.rcv_used = self.hot.rcv_used.saturating_sub(received.into());
     }
 
     /// Copies received data to `buf`. Returns how many bytes; 0 with
@@ -192,6 +271,26 @@ impl Connection {
             return self.recv_frame_marked(pool);
         }
         self.recv.pop()
+    }
+
+    /// As [`recv_frame`](Self::recv_frame), without a call. `None`, and nothing done,
+    /// also where there are several, or an urgent mark.
+    #[inline(always)]
+    pub fn recv_frame_now(&mut self) -> Option<Frame> {
+        if self.hot.bits.contains(Bits::URGENT) { None } else { self.recv.pop_only() }
+    }
+
+    /// As [`recv_release`](Self::recv_release), without a call, and frees the frame. It is
+    /// left, with nothing done, where more is to be done.
+    #[inline(always)]
+    pub fn recv_release_now(&mut self, pool: &mut Pool, frame: &mut Option<Frame>, bytes: u16) {
+        if self.may_announce() {
+            return;
+        }
+        pool.free_idle(frame);
+        if frame.is_none() {
+            self.hot.rcv_used = self.hot.rcv_used.saturating_sub(bytes.into());
+        }
     }
 
     /// Data of so many bytes that was lent was used. The frame is freed by

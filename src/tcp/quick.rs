@@ -20,23 +20,18 @@ impl Connection {
     #[inline(always)]
     pub fn is_quick(&self, seg: &Plain) -> bool {
         let h = &self.hot;
-        // Nothing new, or all that is under way.
-        let ack_ok = if seg.ack == h.snd_una {
-            seg.len > 0
-        } else {
-            seg.ack == h.snd_nxt && self.is_lone_under_way()
-        };
         let left = h.rcv_edge.wrapping_sub(seg.seq) as i32;
         h.state == State::Established
             && !h.bits.intersects(Bits::SLOW)
             && seg.seq == h.rcv_nxt
             && self.is_time_expected(seg)
-            && ack_ok
             && left >= seg.len as i32
             && seg.window > 0
             && h.snd_wnd > 0
             && seq::le(h.snd_wl1, seg.seq)
             && seq::lt(seg.seq.wrapping_add(seg.len), self.cold.tune_at)
+            // Nothing new, or all that is under way.
+            && (if seg.ack == h.snd_una { seg.len > 0 } else { seg.ack == h.snd_nxt && self.is_lone_under_way() })
     }
 
     /// One segment is under way and nothing waits behind it; its acknowledgment wakes
@@ -54,7 +49,7 @@ impl Connection {
     }
 
     /// Takes a segment that [`is_quick`](Self::is_quick); the frame's range is its
-    /// payload, `None` where it has none.
+    /// payload, if it has any.
     #[inline(always)]
     pub fn input_quick(
         &mut self,
@@ -63,8 +58,24 @@ impl Connection {
         counters: &mut Counters,
         config: &Config,
         seg: &Plain,
-        payload: Option<Frame>,
+        payload: Frame,
     ) {
+        if seg.len == 0 {
+            // Before the one that it acknowledges: all ways give frames back in one order.
+            pool.free(payload.anew());
+            return self.acknowledge_quick(now, pool, seg);
+        }
+        self.acknowledge_quick(now, pool, seg);
+        self.note_in_order(seg.len);
+        self.recv.push(pool, counters, config, payload);
+    }
+
+    /// What it says of our data, and of the window.
+    #[inline(always)]
+    fn acknowledge_quick(&mut self, now: Instant, pool: &mut Pool, seg: &Plain) {
+        if seg.ack != self.hot.snd_una {
+            self.lone_acknowledged(now, pool, seg.ack);
+        }
         let h = &mut self.hot;
         self.cold.last_recv = now;
         if let Some((value, _)) = seg.timestamp
@@ -72,17 +83,9 @@ impl Connection {
         {
             h.ts_recent = value;
         }
-        if seg.ack != h.snd_una {
-            self.lone_acknowledged(now, pool, seg.ack);
-        }
-        let h = &mut self.hot;
         (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
         h.snd_wnd = u32::from(seg.window) << h.snd_scale;
         self.cold.max_wnd = self.cold.max_wnd.max(h.snd_wnd);
-        if let Some(frame) = payload {
-            self.note_in_order(frame.len() as u32);
-            self.recv.push(pool, counters, config, frame);
-        }
     }
 
     /// True where `len` bytes from `seq` on go on where the stream ends now, behind a
@@ -110,7 +113,7 @@ impl Connection {
         let bytes = ack.wrapping_sub(h.snd_una);
         if let Some(done) = h.send.take_lone_sent() {
             debug_assert_eq!(done.end(), ack);
-            pool.free(done.frame);
+            pool.free_at_once(done.frame);
             if seq::ge(ack, self.cold.rtt_seq) {
                 self.cold.rtt_seq = ack;
                 h.rtt.sample(now.since(done.sent_at));

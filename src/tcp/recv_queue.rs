@@ -47,7 +47,7 @@ impl RecvQueue {
         if self.frames.is_empty() {
             self.frames.push_back(frame);
         } else {
-            self.push_behind(pool, counters, config, frame);
+            self.push_behind(pool, counters, config, frame.anew());
         }
     }
 
@@ -138,6 +138,14 @@ impl RecvQueue {
         done
     }
 
+    /// Takes the only frame; without a call.
+    #[inline(always)]
+    pub fn pop_only(&mut self) -> Option<Frame> {
+        let frame = self.frames.take_only()?;
+        self.len = 0;
+        Some(frame)
+    }
+
     /// Takes the first frame.
     pub fn pop(&mut self) -> Option<Frame> {
         let frame = self.frames.pop_front()?;
@@ -175,15 +183,22 @@ impl RecvQueue {
     }
 
     /// Gives all frames back.
+    #[inline]
     pub fn clear(&mut self, pool: &mut Pool) {
         if !self.frames.is_empty() {
-            self.frames.drain().for_each(|frame| pool.free(frame));
+            self.clear_frames(pool);
         }
         self.len = 0;
         self.drop_ahead(pool);
     }
 
+    #[inline(never)]
+    fn clear_frames(&mut self, pool: &mut Pool) {
+        self.frames.drain().for_each(|frame| pool.free(frame));
+    }
+
     /// Gives back what waits behind a gap.
+    #[inline]
     pub fn drop_ahead(&mut self, pool: &mut Pool) {
         if let Some(mut ahead) = self.ahead.take() {
             ahead.clear(pool);

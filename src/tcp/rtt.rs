@@ -28,8 +28,8 @@ impl Rtt {
         Self { srtt8: 0, var4: 0, initial: micros(config.initial_rto.max(config.min_rto)) }
     }
 
-    /// A measurement (2.2, 2.3).
-    #[inline]
+    /// A measurement (2.2, 2.3). In line, as [`MinRtt::sample`] is: the two divide but once.
+    #[inline(always)]
     pub fn sample(&mut self, took: Duration) {
         let r = took.as_micros().min(LONGEST.into()) as u32;
         if self.srtt8 == 0 {
@@ -64,6 +64,19 @@ impl Rtt {
         Duration::from_nanos((ns << (backoff & 31).min(16)).min(config.max_rto.as_nanos()))
     }
 
+    /// Two smoothed round trips.
+    #[inline(always)]
+    pub fn twice(&self) -> Duration {
+        let srtt = Duration::from_micros(self.smoothed().into());
+        srtt + srtt
+    }
+
+    /// The time of the probe for a lone segment, where something was measured (RFC 8985, 7.2).
+    #[inline(always)]
+    pub fn lone_probe(&self, config: &Config) -> Duration {
+        self.twice() + config.probe_ack_delay
+    }
+
     /// Something was measured.
     pub fn is_measured(&self) -> bool {
         self.srtt8 > 0
@@ -93,13 +106,18 @@ const MIN_RTT_AGE: u32 = (300_000_000_000u64 >> 20) as u32;
 
 impl MinRtt {
     /// A measurement.
-    #[inline]
+    #[inline(always)]
     pub fn sample(&mut self, took: Duration, now: Instant) {
         let us = took.as_micros().clamp(1, LONGEST.into()) as u32;
         let at = (now.as_nanos() >> 20) as u32;
         if us <= self.least || self.least == 0 || at.wrapping_sub(self.at) > MIN_RTT_AGE {
             *self = Self { least: us, at };
         }
+    }
+
+    /// The next measurement counts, whatever it is.
+    pub fn expire(&mut self, now: Instant) {
+        self.at = ((now.as_nanos() >> 20) as u32).wrapping_sub(MIN_RTT_AGE + 1);
     }
 
     /// The least; zero before the first measurement.
@@ -166,6 +184,11 @@ mod tests {
         assert_eq!(least.least(), 9000);
         least.sample(Duration::from_millis(2), ms(300_002));
         assert_eq!(least.least(), 2000);
+        least.expire(ms(300_003));
+        assert_eq!(least.least(), 2000, "until there is another");
+        least.sample(Duration::from_millis(3), ms(300_003));
+        least.sample(Duration::from_millis(4), ms(300_004));
+        assert_eq!(least.least(), 3000);
     }
 
     #[test]

@@ -133,8 +133,9 @@ impl SendQueue {
     /// Takes the only segment, which was sent and is acknowledged.
     #[inline(always)]
     pub fn take_lone_sent(&mut self) -> Option<Segment> {
+        let only = self.segments.take_only();
         self.sent = 0;
-        self.segments.take_only()
+        only
     }
 
     /// The newest segment.
@@ -248,6 +249,14 @@ impl SendQueue {
         self.segments.put_lone(segment);
     }
 
+    /// Adds a segment of the bytes in this frame's range to an empty queue, without a call.
+    #[inline(always)]
+    pub fn push_lone_frame(&mut self, frame: Frame, seq: u32, sum: u16) {
+        debug_assert!(self.is_empty());
+        let segment = Segment { frame, seq, more: 0, sum, marks: Marks::PUSH, sent_at: Instant::ZERO };
+        self.segments.put_lone(segment);
+    }
+
     /// Adds a segment of the payload in this frame's range.
     #[inline(always)]
     pub fn push(&mut self, frame: Frame, seq: u32, sum: u16, marks: Marks) {
@@ -286,6 +295,13 @@ impl SendQueue {
     #[inline]
     pub fn on_first_sent(&mut self) {
         self.sent += 1;
+    }
+
+    /// The only segment, which was never sent, has left.
+    #[inline(always)]
+    pub fn on_lone_sent(&mut self) {
+        debug_assert!(self.lone_waiting().is_some());
+        self.sent = 1;
     }
 
     /// So many more have left.
@@ -398,7 +414,9 @@ impl SendQueue {
         };
         let (n, more, offset) = (a.frame.len(), b.frame.len(), a.frame.offset());
         let single = a.more == 0 && b.more == 0;
-        let fits = single && n + more <= mss && offset + n + more <= pool.arena().capacity();
+        // What was received lies anywhere in its frame, but is copied behind the headers.
+        let most = mss.min(self.piece.into());
+        let fits = single && n + more <= most && offset + n + more <= pool.arena().capacity();
         if !fits || a.marks.contains(Marks::RECORD) || pool.is_pending(&a.frame) {
             return false;
         }
@@ -540,11 +558,17 @@ impl SendQueue {
     }
 
     /// Gives all frames back.
+    #[inline]
     pub fn clear(&mut self, pool: &mut Pool) {
         if !self.segments.is_empty() {
-            self.segments.drain().for_each(|seg| pool.free(seg.frame));
+            self.clear_segments(pool);
         }
         (self.sent, self.lost, self.sacked) = (0, 0, 0);
+    }
+
+    #[inline(never)]
+    fn clear_segments(&mut self, pool: &mut Pool) {
+        self.segments.drain().for_each(|seg| pool.free(seg.frame));
     }
 
     /// Gives memory back that a burst left behind.
@@ -569,7 +593,8 @@ mod tests {
     const ROOM: usize = 66;
 
     fn queue(pool: &mut Pool, sizes: &[usize]) -> SendQueue {
-        let mut q = SendQueue::default();
+        let piece = (pool.arena().capacity() - ROOM) as u16;
+        let mut q = SendQueue { piece, ..SendQueue::default() };
         let mut seq = u32::MAX - 99;
         for &n in sizes {
             let data: Vec<u8> = (0..n).map(|i| i as u8).collect();
@@ -735,6 +760,24 @@ mod tests {
         assert!(!q.merge(&mut pool, 0, 1000));
         pool.complete(desc.index());
         assert!(q.merge(&mut pool, 0, 1000));
+        q.clear(&mut pool);
+        pool.assert_conserved();
+    }
+
+    #[test]
+    fn neighbours_become_no_more_than_fits_behind_headers() {
+        let mut pool = Pool::heap(4, 2048);
+        let mut q = queue(&mut pool, &[]);
+        let mut seq = 0;
+        for len in [1000, 2048 - ROOM - 1000, 1] {
+            // As the later frames of a received packet, without room before.
+            let mut frame = pool.alloc().unwrap();
+            frame.set_range(0, len);
+            q.push(frame, seq, checksum::sum(&vec![0; len]).fold(), Marks::empty());
+            seq += len as u32;
+            leave(&mut q, Instant::ZERO);
+        }
+        assert!(q.merge(&mut pool, 0, 9000) && !q.merge(&mut pool, 0, 9000), "there is room for one byte, but not with headers");
         q.clear(&mut pool);
         pool.assert_conserved();
     }

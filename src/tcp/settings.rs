@@ -113,11 +113,6 @@ impl Connection {
         self.hot.rcv_buf
     }
 
-    /// The send buffer in bytes.
-    pub fn send_buffer(&self) -> u32 {
-        self.hot.snd_buf
-    }
-
     /// Payload bytes of a full segment, options taken off (TCP_MAXSEG).
     pub fn segment_size(&self) -> u16 {
         self.hot.mss

@@ -135,12 +135,13 @@ impl Connection {
     /// What a program can do at once, in epoll's bits, as Linux reports it.
     #[inline(always)]
     pub fn readiness(&self) -> Readiness {
-        self.plain_readiness().unwrap_or_else(|| self.any_readiness())
+        self.plain_readiness(true).unwrap_or_else(|| self.any_readiness())
     }
 
-    /// The same, without a call, of a connection that is open and in no trouble.
+    /// The same, without a call, of a connection that is open and in no trouble; whether
+    /// it can be written to only where that is `asked`.
     #[inline(always)]
-    pub fn plain_readiness(&self) -> Option<Readiness> {
+    pub fn plain_readiness(&self, asked: bool) -> Option<Readiness> {
         let h = &self.hot;
         let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED | Bits::STARVED | Bits::URGENT;
         if h.state != State::Established || h.bits.intersects(over) || self.cold.error.is_some() {
@@ -148,7 +149,7 @@ impl Connection {
         }
         let mut ready = Readiness::empty();
         ready.set(Readiness::IN, self.has_enough());
-        ready.set(Readiness::OUT, self.writable());
+        ready.set(Readiness::OUT, asked && self.writable());
         Some(ready)
     }
 
@@ -176,6 +177,16 @@ impl Connection {
     /// The error that ended the connection, or a soft one; once.
     pub fn take_error(&mut self) -> Option<Errno> {
         self.cold.error.take().and_then(|number| Errno::from_raw(number.get().into()))
+    }
+
+    /// True where an error is there to be taken.
+    pub fn has_error(&self) -> bool {
+        self.cold.error.is_some()
+    }
+
+    /// Puts an error back that was taken.
+    pub fn put_error(&mut self, error: Errno) {
+        self.cold.error = core::num::NonZeroU8::new(error as u8);
     }
 
     /// The last soft error (RFC 1122, 4.2.4.1), not taken.

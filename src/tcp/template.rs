@@ -301,6 +301,10 @@ impl Template {
         if let (Shape::EthernetV4, Ok(timestamp)) = (self.shape, <&[u8; 12]>::try_from(options)) {
             return self.stamp_at::<34>(buf, fields, timestamp, payload_len, payload_sum);
         }
+        // A SYN with all options.
+        if let (Shape::EthernetV4, Ok(all)) = (self.shape, <&[u8; 20]>::try_from(options)) {
+            return self.stamp_at::<34>(buf, fields, all, payload_len, payload_sum);
+        }
         match self.shape {
             Shape::EthernetV4 => self.stamp_at::<34>(buf, fields, options, payload_len, payload_sum),
             Shape::EthernetV6 => self.stamp_at::<54>(buf, fields, options, payload_len, payload_sum),

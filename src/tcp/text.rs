@@ -42,10 +42,20 @@ impl Connection {
         self.hot.rcv_mss = self.hot.rcv_mss.max(len);
         let (quick, dup_out) = (self.hot.quick, self.hot.dup_out);
         let mut d = Disposition::NONE;
-        for frame in core::iter::once(packet.head).chain(packet.rest.into_iter().flat_map(|r| *r)) {
+        let Packet { head, rest } = packet;
+        let mut take = |frame: Frame, env: &mut Env| {
             let len = frame.len() as u32;
+            if len == 0 {
+                // It held the headers alone.
+                return env.pool.free(frame);
+            }
             d = d.and(self.take_text(env, at, frame));
             at = at.wrapping_add(len);
+        };
+        take(head, env);
+        if let Some(mut rest) = rest {
+            rest.drain(..).for_each(|frame| take(frame, env));
+            env.pool.keep_list(rest);
         }
         self.hot.quick = self.hot.quick.max(quick.saturating_sub(1));
         self.hot.dup_out = self.hot.dup_out.min(dup_out.saturating_add(1));
@@ -129,6 +139,19 @@ impl Connection {
             && bytes >= 2 * u32::from(h.rcv_mss)
             && bytes < BULK * u32::from(h.rcv_mss)
             && bytes <= seq::distance(h.last_ack, h.rcv_edge) / 4
+    }
+
+    /// True where nothing is to leave but the ACK of the first segment with data, of which
+    /// the program has read nothing.
+    pub fn owes_first_ack(&self) -> bool {
+        let h = &self.hot;
+        let due = Bits::ACK_PENDING | Bits::ACK_NOW;
+        let urgent = Bits::SLOW | Bits::DSACK | Bits::QUICK_ACK | Bits::KEEP_DUE | Bits::TROUBLE | Bits::FIN_QUEUED;
+        h.bits & (due | urgent) == due
+            && h.state == State::Established
+            && !h.send.has_unsent()
+            && u64::from(h.rcv_used) == self.cold.bytes_received
+            && h.rcv_nxt.wrapping_sub(h.last_ack) < 2 * u32::from(h.rcv_mss)
     }
 
     /// Keeps what came ahead of a gap, within the bounds; the peer is told at

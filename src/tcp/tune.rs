@@ -6,14 +6,16 @@
 //! two congestion windows, one under way and one that waits; with BBR three; but on a
 //! short path, where growing brought nothing, no more than one of that rate and least
 //! round trip has use for: there the window also opens when the peer pauses, and what
-//! is written long before it leaves has to come from memory again. One
+//! is written long before it leaves has to come from memory again. The path may have
+//! become longer: where that bound holds the buffer, the least round trip is measured
+//! anew now and then, with little under way. One
 //! connection gets no more than a part of the pool (`Config::tune_share`), and
 //! nothing while under a quarter of it is free; then receive buffers go back towards
 //! what they began with. A window that was announced stays (SHLD-14): it just is not
 //! renewed.
 
 use super::{Config, ConnOptions};
-use super::connection::{Connection, MOST};
+use super::connection::{Bits, Connection, MOST};
 use super::seq;
 use super::types::{Disposition, Env};
 use crate::time::{Duration, Instant};
@@ -34,28 +36,35 @@ pub(super) struct Tuning {
     /// The program's bound of the window (TCP_WINDOW_CLAMP); 0: none.
     pub clamp: u32,
     /// Sending: when the path was looked at last, what was acknowledged until then, the
-    /// rate that the last rise led to (bytes in a millisecond), and what of a window the
-    /// path has use for.
+    /// highest rate (bytes in a millisecond), and what of a window the path has use for.
     looked: Option<Instant>,
     acked: u64,
     rate: u64,
     of_use: u32,
-    /// When more is tried, though the rate did not rise; and the buffer before that, while
-    /// it is tried (0: it is not).
-    try_at: Option<Instant>,
-    tried_from: u32,
-    /// The last trial brought nothing.
-    in_vain: bool,
+    /// When the least round trip may be measured anew, and whether it was.
+    measure_at: Instant,
+    measured: bool,
+    /// The whole buffer, while only a little of it is used for that (0: it is not), and
+    /// where what was queued before ends, as a count of acknowledged bytes (0: it did).
+    whole: u32,
+    until: u64,
 }
 
-/// A larger send buffer is tried so often, and for so many usual round trips.
+/// The least round trip is measured anew so often, for so many usual round trips, with
+/// such a part of the buffer or so many segments: few enough that what waits for a slow
+/// peer is not taken for the path, enough that none waits for a delayed ACK and that a
+/// third of them takes any segment.
 const AGAIN: Duration = Duration::from_secs(10);
-const TRIAL: u64 = 4;
+const TRIPS: u64 = 2;
+const PART: u32 = 16;
+const SEGMENTS: u32 = 3;
 
 /// A path's queues may hold so many times what it holds without them.
 const QUEUES: u64 = 4;
-/// Usual round trips, in microseconds, from which on the path may be as long as it looks.
-const LONG: u32 = 2000;
+/// Round trips, in microseconds, from which on a window is never too large.
+const LONG: u64 = 2000;
+/// Nothing acknowledged for so many usual round trips: somebody paused.
+const PAUSE: u64 = 4;
 
 impl Connection {
     /// Looks at the receive buffer next after so many bytes.
@@ -131,56 +140,105 @@ impl Connection {
     #[cold]
     #[inline(never)]
     pub(super) fn tune_sent(&mut self, env: &Env) {
-        if !self.cold.tune_send || is_short(env) {
+        if !self.cold.tune_send || self.is_measuring(env.now) || is_short(env) {
             return;
         }
         let most = share(env, self.hot.mss).min(env.config.max_send_buffer);
         // What arrived behind a gap stays in the buffer, and a congestion control that
         // goes on in recovery as before has a third window of that.
         let windows = if self.hot.congestion.owns_recovery() { 3 } else { 2 };
-        let window = self.hot.congestion.window.min(self.window_of_use(env.now));
-        let wanted = window.saturating_mul(windows).min(most);
-        self.hot.snd_buf = self.hot.snd_buf.max(wanted);
+        let wanted = |window: u32| window.saturating_mul(windows).min(most);
+        let (window, of_use) = (self.hot.congestion.window, self.window_of_use(env.now));
+        let buffer = self.hot.snd_buf;
+        self.hot.snd_buf = buffer.max(wanted(window.min(of_use)));
+        if wanted(window) > buffer {
+            self.measure_anew(env.now);
+        }
     }
 
-    /// What of the window the path has use for: on a long one all, as where the rate still
-    /// rises with it (by a quarter), before that is known, and now and then for a trial; else, by the rate over the
-    /// last usual round trip or longer, what is acknowledged in some of the least ones,
-    /// which a pause of the peer does not lengthen.
+    /// What of the window the path has use for: on a long one all, as where the rate rose
+    /// with it (by a quarter, to more than ever), and before anything is known; else, by
+    /// the rate over the last usual round trip or somewhat longer, what is acknowledged in
+    /// some of the least ones, which a pause of the peer does not lengthen. A look that a
+    /// pause was in tells nothing: nothing grows until the next.
     fn window_of_use(&mut self, now: Instant) -> u32 {
-        let (least, usual) = (u64::from(self.cold.min_rtt.least()), self.hot.rtt.smoothed());
-        let (acked, buffer) = (self.cold.bytes_acked, self.hot.snd_buf);
+        let (least, usual) = (u64::from(self.cold.min_rtt.least()), u64::from(self.hot.rtt.smoothed()));
+        let acked = self.cold.bytes_acked;
         let t = &mut self.extra().tuning;
         let Some(looked) = t.looked else {
-            (t.looked, t.acked, t.of_use, t.try_at) = (Some(now), acked, NEVER, Some(now + AGAIN));
+            (t.looked, t.acked, t.of_use, t.measure_at) = (Some(now), acked, NEVER, now + AGAIN);
             return NEVER;
         };
         let elapsed = now.since(looked).as_micros();
-        let trips = if t.tried_from > 0 { TRIAL } else { 1 };
-        if elapsed < trips * u64::from(usual).max(1) {
+        if elapsed < usual.max(1) {
             return t.of_use;
         }
-        let (bytes, before) = (acked - t.acked, t.rate);
-        let again = t.try_at.is_none_or(|at| now >= at);
-        let rate = bytes * 1000 / elapsed;
+        let bytes = acked - t.acked;
         (t.looked, t.acked) = (Some(now), acked);
-        t.of_use = (QUEUES * bytes * least / elapsed).min(NEVER.into()) as u32;
-        if rate > before + before / 4 {
-            (t.rate, t.tried_from, t.in_vain, t.of_use) = (rate, 0, false, NEVER);
-        } else if t.tried_from > 0 {
-            // In vain. (It may have made the path look long.)
-            let (back, of_use) = (core::mem::take(&mut t.tried_from), t.of_use);
-            t.in_vain = true;
-            self.hot.snd_buf = back;
-            return of_use;
-        } else if least == 0 || usual >= LONG && (again || !t.in_vain) {
-            t.of_use = NEVER;
-        } else if again {
-            // What the last rise led to may have been another path.
-            (t.rate, t.tried_from, t.of_use) = (rate, buffer, NEVER);
-            t.try_at = Some(now + AGAIN);
-        }
+        let rate = bytes * 1000 / elapsed;
+        // Queues may have made it look long, which is known once it was measured.
+        let long = if t.measured { least } else { usual };
+        t.of_use = if least == 0 || long >= LONG {
+            NEVER
+        } else if elapsed > PAUSE * usual.max(1) {
+            0
+        } else if rate > t.rate + t.rate / 4 {
+            t.rate = rate;
+            NEVER
+        } else {
+            (QUEUES * bytes * least / elapsed).min(NEVER.into()) as u32
+        };
         t.of_use
+    }
+
+    /// The window asks for more, and whether the path has use for that is known by a least
+    /// round trip that may be of minutes ago. Every `AGAIN` it is measured with little
+    /// under way, so that neither our own queue nor a busy peer is in it: for that the
+    /// buffer is small, once what is in it has left.
+    fn measure_anew(&mut self, now: Instant) {
+        if now < self.extra().tuning.measure_at || u64::from(self.cold.min_rtt.least()) >= LONG {
+            return;
+        }
+        let (buffer, mss) = (self.hot.snd_buf, u32::from(self.hot.mss).max(1));
+        let little = (buffer / PART / mss).max(SEGMENTS) * mss;
+        if little >= buffer || self.hot.bits.intersects(Bits::TROUBLE) {
+            return;
+        }
+        let until = self.cold.bytes_acked + u64::from(self.queued());
+        let t = &mut self.extra().tuning;
+        (t.whole, t.until, t.looked, t.measure_at) = (buffer, until, Some(now), now + AGAIN);
+        self.hot.snd_buf = little;
+    }
+
+    /// True while the least round trip is measured. The whole buffer is there again with
+    /// the first ACK after that which finds the small one full.
+    fn is_measuring(&mut self, now: Instant) -> bool {
+        let (acked, usual) = (self.cold.bytes_acked, self.hot.rtt.smoothed());
+        let t = &mut self.extra().tuning;
+        if t.whole == 0 {
+            return false;
+        }
+        if acked <= t.until {
+            return true;
+        }
+        if t.until > 0 {
+            // What was measured until now was with all under way.
+            (t.until, t.looked) = (0, Some(now));
+            self.cold.min_rtt.expire(now);
+            return true;
+        }
+        let since = t.looked.unwrap_or(now);
+        if now.since(since) < Duration::from_micros(TRIPS * u64::from(usual)) {
+            return true;
+        }
+        (t.looked, t.acked, t.of_use, t.measured) = (Some(now), acked, 0, true);
+        self.hot.snd_buf = core::mem::take(&mut t.whole);
+        false
+    }
+
+    /// The send buffer, in bytes, all of it while only a little is used.
+    pub fn send_buffer(&self) -> u32 {
+        self.hot.snd_buf.max(self.extra.as_ref().map_or(0, |e| e.tuning.whole))
     }
 
     /// The receiver's round trip time in microseconds; 0: not measured.

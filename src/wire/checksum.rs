@@ -81,6 +81,15 @@ pub fn sum(bytes: &[u8]) -> Sum {
     Sum(arch::sum(bytes).swap_bytes().into())
 }
 
+/// As [`sum`], for at most [`arch::SHORT`] bytes and without a call.
+///
+/// # Panics
+/// If there are more.
+#[inline(always)]
+pub fn sum_short(bytes: &[u8]) -> Sum {
+    Sum(arch::sum_short(bytes).swap_bytes().into())
+}
+
 /// True where a checksum in `bytes`, over them and `pseudo`, is right. Cheaper
 /// than the sum itself.
 #[inline(always)]

@@ -379,6 +379,9 @@ fn a_deferred_accept_waits_for_data() {
     b.put(&c.seg(ACK | PSH), b"request");
     let (h, _) = b.sockets.accept(listener).unwrap();
     assert_eq!(b.sockets.bytes_readable(h), Ok(7));
+    // Its ACK gives the program one turn to answer.
+    b.silent();
+    assert_eq!(b.one().seg.flags, ACK);
     // A FIN is something to tell of, too.
     let c = b.handshake(4001, modern(1));
     b.put(&c.seg(FIN | ACK), b"");

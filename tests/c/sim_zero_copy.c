@@ -60,13 +60,33 @@ int main(void)
             for (size_t j = 0; j < in[i].len; j++)
                 CHECK(((char *)in[i].data)[j] == (total + j < 500 ? 'a' : 'b'));
             total += in[i].len;
-            FAILS(EINVAL, rr_zc_send(server, &in[i], 1, 0)); /* lent to read, not to send */
+            FAILS(EINVAL, rr_zc_send(listening, &in[i], 1, 0)); /* another socket's */
         }
         copy = in[0];
         CHECK(rr_zc_release(server, in, (size_t)n) == n);
         FAILS(EINVAL, rr_zc_release(server, &copy, 1));      /* twice */
     }
     CHECK(total == 1000 && errno == EAGAIN);
+
+    /* What came in goes out again, changed, in the frame that it came in: once. */
+    on(a);
+    CHECK(rr_write(client, "question", 8) == 8);
+    settle();
+    on(b);
+    CHECK(rr_zc_recv(server, in, 1, 0) == 1 && in[0].len == 8);
+    in[0].len = 9;
+    FAILS(EINVAL, rr_zc_send(server, &in[0], 1, 0));     /* more than came */
+    memcpy(in[0].data, "answer", 6);
+    in[0].len = 6;
+    copy = in[0];
+    CHECK(rr_zc_send(server, in, 1, 0) == 1 && in[0].data == NULL);
+    FAILS(EINVAL, rr_zc_send(server, &copy, 1, 0));      /* sent already */
+    FAILS(EINVAL, rr_zc_release(server, &copy, 1));      /* and given away with that */
+    settle();
+    on(a);
+    char text[8];
+    CHECK(rr_read(client, text, sizeof text) == 6 && memcmp(text, "answer", 6) == 0);
+    on(b);
 
     /* A frame outlives its socket's descriptor, and comes back all the same. */
     CHECK(rr_zc_alloc(server, &copy, 1) == 1);

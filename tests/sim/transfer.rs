@@ -56,8 +56,30 @@ impl Program {
         c.sockets.send_vectored(h, &[a, b, d].map(IoSlice::new), MSG_NOSIGNAL)
     }
 
+    /// Sends in a frame that was lent, as much as fits in it.
+    fn send_back(&mut self, c: &mut Context, h: Handle, len: usize) -> Result<usize> {
+        let (mut frame, due) = self.lent.pop().expect("one is kept");
+        let (at, whole) = (frame.offset(), frame.len());
+        frame.truncate(len);
+        let n = frame.len();
+        let (pool, _) = c.sockets.tx();
+        fill(self.stream(self.role), self.sent, pool.arena().bytes_mut(&mut frame));
+        match c.sockets.zc_send(h, frame) {
+            Ok(()) => Ok(n),
+            // Of more than a segment, or with little room; and what ended the connection.
+            Err((_, mut frame)) => {
+                frame.set_range(at, whole);
+                self.lent.push((frame, due));
+                self.send(c, h, len, MSG_NOSIGNAL)
+            }
+        }
+    }
+
     /// Sends in a frame of the stack's.
     fn send_frame(&mut self, c: &mut Context, h: Handle, len: usize) -> Result<usize> {
+        if !self.lent.is_empty() {
+            return self.send_back(c, h, len);
+        }
         let mut frame = c.sockets.zc_alloc(h)?;
         frame.truncate(len);
         let n = frame.len();

@@ -4,6 +4,7 @@
 use ringroad::device::xdp::{
     self, Addresses, Interface, MAX_CHAIN_MTU, MAX_PLAIN_MTU, Steering, XdpConfig, attached, features,
 };
+use ringroad::device::xdp::privileges::{self, effective, missing};
 use ringroad::runtime::kernel::deferral::{Deferral, Places};
 use ringroad::runtime::kernel::ethtool::{Offloads, offloads};
 use ringroad::runtime::kernel::firewall;
@@ -140,39 +141,14 @@ fn jit() -> Finding {
     }
 }
 
-const CAPABILITIES: [(u32, &str, &str); 3] = [
-    (13, "CAP_NET_RAW", "the sockets"),
-    (12, "CAP_NET_ADMIN", "the program, its maps and neighbours"),
-    (39, "CAP_BPF", "the program and its maps"),
-];
-const CAP_SYS_ADMIN: u32 = 21;
 const CAP_IPC_LOCK: u32 = 14;
 
-fn effective() -> u64 {
-    let status = read("/proc/self/status");
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
-}
-
-fn missing_capabilities(effective: u64) -> Vec<String> {
-    let has = |bit: u32| effective >> bit & 1 == 1;
-    let all = CAPABILITIES.iter();
-    // CAP_SYS_ADMIN includes CAP_BPF.
-    all.filter(|(bit, ..)| !(has(*bit) || (*bit == 39 && has(CAP_SYS_ADMIN))))
-        .map(|(_, name, what)| format!("{name} ({what})"))
-        .collect()
-}
-
 fn capabilities() -> Finding {
-    let missing = missing_capabilities(effective());
+    let missing = missing(effective());
     if missing.is_empty() {
-        return ok("privileges", "CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF");
+        return ok("privileges", "CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON");
     }
-    problem(
-        "privileges",
-        format!("missing: {}", missing.join(", ")),
-        "run as root, or setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep on the program",
-    )
+    problem("privileges", format!("missing: {}", missing.join(", ")), privileges::REMEDY)
 }
 
 fn lock_limit() -> Finding {
@@ -250,8 +226,8 @@ fn firewall_rules() -> Finding {
 fn local_programs() -> Finding {
     ok(
         "loopback",
-        "programs on this host do not reach a steered port: their packets go by the loopback \
-         interface, past XDP; in a network namespace of their own they do",
+        "programs on this host cannot reach a ringroad port, as loopback bypasses XDP; from another \
+         network namespace they can",
     )
 }
 
@@ -286,7 +262,7 @@ fn link(interface: &Interface) -> Finding {
     };
     if interface.loopback {
         let remedy = "use an Ethernet interface, or a veth pair";
-        return problem("interface", "the loopback interface has no XDP road", remedy);
+        return problem("interface", "ringroad cannot run on the loopback interface", remedy);
     }
     if !interface.up {
         return problem("interface", format!("{name} is down"), format!("ip link set dev {name} up"));
@@ -398,7 +374,7 @@ fn deferred_interrupts(interface: &Interface) -> Option<Finding> {
     let left = Deferral::left_behind(&Places::default(), interface)?;
     Some(warning(
         "interrupts",
-        format!("left by a ringroad that was killed: {left}"),
+        format!("left by a ringroad that was killed, or had no privileges at its end: {left}"),
         format!("the next one on {0} puts it back, or write the old values to /sys/class/net/{0}/...", interface.name),
     ))
 }
@@ -447,15 +423,6 @@ mod tests {
         assert_eq!(version("5.10.0-28-amd64"), Some((5, 10)));
         assert_eq!(version("6.1-rc2"), Some((6, 1)));
         assert_eq!(version("odd"), None);
-    }
-
-    #[test]
-    fn missing_capabilities_are_named() {
-        assert_eq!(missing_capabilities(u64::MAX).len(), 0);
-        assert_eq!(missing_capabilities(0).len(), 3);
-        let without_bpf = missing_capabilities(1 << 12 | 1 << 13);
-        assert_eq!(without_bpf, ["CAP_BPF (the program and its maps)"]);
-        assert_eq!(missing_capabilities(1 << 12 | 1 << 13 | 1 << 21).len(), 0);
     }
 
     #[test]

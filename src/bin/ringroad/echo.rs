@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use ringroad::errno::{Errno, Result};
-use ringroad::runtime::{App, Wait};
+use ringroad::runtime::App;
 use ringroad::socket::linux::{
     EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, IPPROTO_TCP, MSG_NOSIGNAL, TCP_NODELAY,
 };
@@ -21,25 +21,18 @@ const CHUNK: usize = 64 * 1024;
 /// Datagrams echoed in one go, before other sockets have their turn.
 const DATAGRAMS: usize = 64;
 
-/// Send back what comes, over TCP and UDP.
+/// Run an echo server for TCP and UDP.
 #[derive(clap::Args, Debug)]
 #[command(group = clap::ArgGroup::new("ports").required(true).multiple(true))]
 pub struct Args {
     #[command(flatten)]
     stack: StackArgs,
-    /// Echo TCP on this port, a number or a service name; may be given again
+    /// Echo TCP on this port, a number or a service name; repeatable
     #[arg(long, value_name = "PORT", value_parser = names::tcp_port, group = "ports")]
     tcp: Vec<u16>,
-    /// Echo UDP on this port, a number or a service name; may be given again
+    /// Echo UDP on this port, a number or a service name; repeatable
     #[arg(long, value_name = "PORT", value_parser = names::udp_port, group = "ports")]
     udp: Vec<u16>,
-    /// Workers, each with a core and a queue of the interface
-    #[arg(long, value_name = "N")]
-    workers: Option<usize>,
-    /// How a worker waits for packets: spin (lowest latency), adaptive (spins,
-    /// then sleeps) or block
-    #[arg(long, value_name = "spin|adaptive|block")]
-    wait: Option<Wait>,
 }
 
 /// Run the command.
@@ -47,10 +40,7 @@ pub struct Args {
 /// # Errors
 /// A sentence for the person who ran it.
 pub fn run(args: &Args) -> std::result::Result<ExitCode, String> {
-    let mut config = args.stack.config()?;
-    config.workers = args.workers.unwrap_or(config.workers);
-    config.wait = args.wait.unwrap_or(config.wait);
-    config.validate().map_err(|e| e.to_string())?;
+    let config = args.stack.config()?;
     let list = |name: &str, ports: &[u16]| ports.iter().map(|p| format!(" {name} {p}")).collect::<String>();
     let what = format!(
         "echo on {}:{}{}; workers {}, wait {}",

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use ringroad::runtime::{self, App, Config, Losses, Runtime};
+use ringroad::runtime::{self, App, Config, Losses, Runtime, Wait};
 use ringroad::socket::linux::{AF_INET, SO_REUSEPORT, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET};
 use ringroad::socket::{Handle, Sockets};
 use ringroad::time::{Duration, Instant};
@@ -33,6 +33,14 @@ pub struct StackArgs {
     /// the interface's own address is shared with the kernel
     #[arg(long, value_name = "CIDR")]
     address: Option<String>,
+    /// Workers, each with a core and a queue of the interface: as many as it has
+    /// receive queues [default: 1]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// How a worker waits for packets: spin (lowest latency), adaptive (spins,
+    /// then sleeps) or block [default: adaptive]
+    #[arg(long, value_name = "spin|adaptive|block")]
+    wait: Option<Wait>,
 }
 
 impl StackArgs {
@@ -41,7 +49,11 @@ impl StackArgs {
     /// # Errors
     /// A sentence about the value that cannot be.
     pub fn config(&self) -> Result<Config, String> {
-        configuration(&self.interface, self.address.as_deref())
+        let mut config = configuration(&self.interface, self.address.as_deref())?;
+        config.workers = self.workers.unwrap_or(config.workers);
+        config.wait = self.wait.unwrap_or(config.wait);
+        config.validate().map_err(|e| e.to_string())?;
+        Ok(config)
     }
 }
 
@@ -93,8 +105,8 @@ pub fn serve<A: App + 'static>(
     }
 }
 
-/// What a device tells of that is no packet.
-const NO_PACKETS: [&str; 1] = ["polling_given_up"];
+/// What is told of that is no packet.
+const NO_PACKETS: [&str; 2] = ["polling_given_up", Losses::INTERRUPTS_LEFT];
 
 /// Says what was lost, if anything was.
 pub fn tell(losses: &Losses) {
@@ -110,6 +122,11 @@ fn lines(losses: &Losses) -> Vec<String> {
     }
     if !events.0.is_empty() {
         lines.push(format!("worth a look: {events}"));
+    }
+    if events.0.contains_key(Losses::INTERRUPTS_LEFT) {
+        let text = "the interface's interrupts stay put off, as they could not be put back without privileges: \
+                    the next start with them puts them back, or write the values that `ringroad doctor` shows";
+        lines.push(text.to_owned());
     }
     if packets.0.contains_key("xsk_rx_dropped") || packets.0.contains_key("xsk_rx_ring_full") {
         let text = "packets came while the rings were full: more frames (RINGROAD_FRAMES) make them longer";
@@ -224,5 +241,8 @@ mod tests {
         let both = lines(&[("polling_given_up", 1), ("tx_dropped", 2), ("xsk_rx_dropped", 3)]);
         assert_eq!(both[..2], ["lost or sent again: tx_dropped 2, xsk_rx_dropped 3", "worth a look: polling_given_up 1"]);
         assert!(both[2].contains("RINGROAD_FRAMES"));
+        let left = lines(&[(Losses::INTERRUPTS_LEFT, 1)]);
+        assert_eq!(left[0], "worth a look: interrupts_left_put_off 1");
+        assert!(left[1].contains("ringroad doctor"));
     }
 }

@@ -285,8 +285,9 @@ impl Steering {
     /// `frags`: the variant for packets of several buffers.
     ///
     /// # Errors
-    /// Missing privileges (CAP_BPF, CAP_NET_ADMIN), or a kernel without XDP.
+    /// Missing privileges ([`privileges`](super::privileges)), or a kernel without XDP.
     pub fn load(queues: u32, frags: bool) -> Result<Self> {
+        super::privileges::check()?;
         Ok(Self(Arc::new(Inner {
             program: Program::load(queues, frags)?,
             link: AtomicI32::new(-1),

@@ -68,8 +68,7 @@ impl Error {
         let (kind, remedy) = match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => (
                 ErrorKind::Privilege,
-                "run as root, or give the program CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and \
-                 CAP_IPC_LOCK",
+                super::privileges::REMEDY,
             ),
             Some(libc::ENODEV | libc::ENXIO) => {
                 (ErrorKind::NoInterface, "`ip link` lists the interfaces")

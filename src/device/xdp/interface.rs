@@ -102,6 +102,20 @@ impl Query {
         Ok(Self { socket, name: field, text: name.into() })
     }
 
+    /// Prepares questions about the interface of this number, whatever its name is now.
+    ///
+    /// # Errors
+    /// It is gone, or there is no socket left.
+    pub fn of(index: u32) -> Result<Self> {
+        let mut name = [0; libc::IFNAMSIZ];
+        // SAFETY: the array is as long as a name may be, its zero included.
+        if unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null() {
+            return Err(no_such(&format!("number {index}")));
+        }
+        let text = name.iter().take_while(|c| **c != 0).map(|c| char::from(*c as u8)).collect::<String>();
+        Self::new(&text)
+    }
+
     fn request(&self) -> libc::ifreq {
         // SAFETY: all zeros is a valid ifreq.
         let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
@@ -281,6 +295,7 @@ mod tests {
         assert!(lo.loopback);
         assert_eq!(lo.mac, [0; 6]);
         assert_eq!(Query::new("lo").unwrap().running().unwrap(), lo.running);
+        assert_eq!(Query::of(1).unwrap().running().unwrap(), lo.running);
     }
 
     #[test]
@@ -290,5 +305,6 @@ mod tests {
             assert_eq!(*error.kind(), ErrorKind::NoInterface);
             assert!(error.to_string().contains("no such interface"));
         }
+        assert!(Query::of(u32::MAX).is_err());
     }
 }

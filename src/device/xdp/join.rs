@@ -41,7 +41,7 @@ impl Joiner {
         }
         match &mut self.partial {
             None => self.partial = Some(Packet::single(frame)),
-            Some(packet) => packet.rest.get_or_insert_default().push(frame),
+            Some(packet) => packet.push(frame, pool),
         }
         if self.frames() > MOST_PIECES {
             self.give_up(pool, more);

@@ -11,6 +11,7 @@ mod attach;
 mod error;
 mod interface;
 mod join;
+pub mod privileges;
 mod queue;
 mod steer;
 mod umem;

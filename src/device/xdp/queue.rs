@@ -38,8 +38,8 @@ const REBIND_LIMIT: Duration = Duration::from_secs(3);
 pub struct XdpDevice {
     capabilities: Capabilities,
     queue: u32,
-    /// The interface's name.
-    interface: Box<str>,
+    /// The interface's number, which its name may lose to another.
+    interface: u32,
     // The sockets close when these are gone, after `Drop` has detached.
     tx: xsk_rs::TxQueue,
     rx: xsk_rs::RxQueue,
@@ -180,7 +180,7 @@ impl XdpDevice {
                     .unwrap_or_else(|| interface.leaves_checksums_partial()),
             },
             queue,
-            interface: interface.name.as_str().into(),
+            interface: interface.index,
             tx,
             rx,
             fill,

@@ -135,6 +135,10 @@ impl Sim {
         self.descriptors.dup(fd, from, cloexec)
     }
 
+    pub(in crate::ffi) fn leave_error(&mut self, fd: c_int, error: Errno) -> Result<()> {
+        self.sockets.leave_error(self.handle(fd)?, error)
+    }
+
     pub(in crate::ffi) fn set_option(&mut self, fd: c_int, level: c_int, name: c_int, value: &[u8]) -> Result<()> {
         self.sockets.set_option(self.handle(fd)?, level, name, value)
     }

@@ -2,7 +2,7 @@
 
 use super::Sim;
 use crate::errno::{Errno, Result};
-use crate::ffi::lent::{Loan, Purpose};
+use crate::ffi::lent::Loan;
 use crate::ffi::zero_copy::rr_zc_frame;
 use core::ffi::c_int;
 
@@ -10,14 +10,14 @@ impl Sim {
     /// Lends the next received frame; `None` at the end of the stream.
     pub(in crate::ffi) fn zc_recv(&mut self, fd: c_int) -> Result<Option<rr_zc_frame>> {
         let socket = self.descriptors.get(fd)?;
-        let frame = match self.sockets.zc_recv(socket) {
+        let mut frame = match self.sockets.zc_recv(socket) {
             Err(Errno::ESHUTDOWN) => return Ok(None),
             frame => frame?,
         };
         let (pool, _) = self.sockets.tx();
-        let bytes = pool.bytes(&frame);
-        let (data, len) = (bytes.as_ptr().cast_mut().cast(), bytes.len());
-        let id = self.lent.put(Loan { socket, purpose: Purpose::Read, frame });
+        let bytes = pool.bytes_mut(&mut frame);
+        let (data, len) = (bytes.as_mut_ptr().cast(), bytes.len());
+        let id = self.lent.put(Loan { socket, frame });
         Ok(Some(rr_zc_frame { data, len, id }))
     }
 
@@ -28,7 +28,7 @@ impl Sim {
         let (pool, _) = self.sockets.tx();
         let bytes = pool.bytes_mut(&mut frame);
         let (data, len) = (bytes.as_mut_ptr().cast(), bytes.len());
-        let id = self.lent.put(Loan { socket, purpose: Purpose::Write, frame });
+        let id = self.lent.put(Loan { socket, frame });
         Ok(rr_zc_frame { data, len, id })
     }
 
@@ -36,9 +36,9 @@ impl Sim {
     /// descriptor was closed.
     pub(in crate::ffi) fn zc_release(&mut self, fd: c_int, frame: &rr_zc_frame) -> Result<()> {
         let loan = match self.descriptors.get(fd) {
-            Ok(socket) => self.lent.take(frame.id, Some(socket), None)?,
+            Ok(socket) => self.lent.take(frame.id, Some(socket))?,
             Err(error) => {
-                let loan = self.lent.take(frame.id, None, None).map_err(|_| error)?;
+                let loan = self.lent.take(frame.id, None).map_err(|_| error)?;
                 if self.sockets.local_addr(loan.socket) != Err(Errno::EBADF) {
                     self.lent.untake(frame.id, loan);
                     return Err(error);
@@ -49,10 +49,10 @@ impl Sim {
         self.sockets.zc_release(loan.socket, loan.frame)
     }
 
-    /// Sends the first `len` bytes of a frame that was handed out.
+    /// Sends the first `len` bytes of a frame that was handed out or lent.
     pub(in crate::ffi) fn zc_send(&mut self, fd: c_int, given: &rr_zc_frame) -> Result<()> {
         let socket = self.descriptors.get(fd)?;
-        let mut loan = self.lent.take(given.id, Some(socket), Some(Purpose::Write))?;
+        let mut loan = self.lent.take(given.id, Some(socket))?;
         let (start, room) = (loan.frame.offset(), loan.frame.len());
         if given.len > room || given.len == 0 {
             self.lent.untake(given.id, loan);

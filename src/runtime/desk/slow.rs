@@ -37,12 +37,17 @@ impl Core {
         self.pump(id, edges);
     }
 
-    /// A write that the ring does not take: not connected, over, or with flags.
-    pub(in crate::runtime) fn send_slow(&mut self, id: LinkId, data: &[u8], flags: i32) -> Result<usize> {
+    /// A write that the ring does not take: not connected, over, or with flags. One that
+    /// `goes_on` leaves what ended the connection to the next call.
+    pub(in crate::runtime) fn send_slow(&mut self, id: LinkId, data: &[u8], flags: i32, goes_on: bool) -> Result<usize> {
         self.pump(id, 0);
         let Some(link) = self.desk.link(id) else { return Err(Errno::EBADF) };
         let (h, behind) = (link.link.handle, !link.all_taken());
-        let result = if behind { Err(Errno::EAGAIN) } else { self.sockets.send(h, data, flags) };
+        let result = match behind {
+            true => Err(Errno::EAGAIN),
+            false if goes_on => self.sockets.send_on(h, data, flags),
+            false => self.sockets.send(h, data, flags),
+        };
         if result == Err(Errno::EAGAIN)
             && let Some(link) = self.desk.link(id)
         {

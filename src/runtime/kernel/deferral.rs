@@ -18,6 +18,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What is set, in this order.
@@ -61,9 +63,11 @@ struct Change {
 /// The interrupts of an interface are put off as long as this lives.
 #[derive(Debug)]
 pub struct Deferral {
-    directory: PathBuf,
-    notes: PathBuf,
+    places: Places,
+    interface: Interface,
     note: File,
+    /// It ended, and could not put back.
+    left: Arc<AtomicBool>,
     /// A forked child has a copy of this, which is none.
     process: u32,
 }
@@ -76,11 +80,11 @@ impl Deferral {
     /// The interface is not in sysfs (that shows another network namespace), or the
     /// values or the note cannot be written. Nothing is changed then.
     pub fn begin(places: &Places, interface: &Interface, values: Values) -> io::Result<Self> {
-        let directory = directory(places, interface)?;
+        directory(places, interface)?;
         let note = open_note(places, interface.index)?;
         let _turn = Turn::take(&places.notes)?;
         // Nobody's, until it is begun: its end takes the directory's lock, too.
-        let mut this = Self { directory, notes: places.notes.clone(), note, process: 0 };
+        let mut this = Self::of(places, interface, note);
         let held = this.hold(values);
         match held {
             Ok(()) => this.process = std::process::id(),
@@ -92,6 +96,17 @@ impl Deferral {
             }
         }
         held.map(|()| this)
+    }
+
+    fn of(places: &Places, interface: &Interface, note: File) -> Self {
+        let (places, interface, left) = (places.clone(), interface.clone(), Arc::default());
+        Self { places, interface, note, left, process: 0 }
+    }
+
+    /// True once this has ended and could not put the values back, as where privileges
+    /// were dropped; the note stays.
+    pub fn left(&self) -> Arc<AtomicBool> {
+        self.left.clone()
     }
 
     /// Comes to share the note with all who use the values, which are set by the first.
@@ -123,13 +138,13 @@ impl Deferral {
         let path = note_path(places, interface.index);
         let note = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
         note.try_lock().ok()?;
-        let mut this = Self { directory, notes: PathBuf::new(), note, process: 0 };
+        let mut this = Self::of(places, interface, note);
         let changes = this.read_note();
         let _ = this.note.unlock();
         let changes = changes.ok()?;
         let mut text = String::new();
         for (name, change) in NAMES.iter().zip(changes) {
-            if this.value(name).is_ok_and(|now| now == change.set && now != change.before) {
+            if value(&directory, name).is_ok_and(|now| now == change.set && now != change.before) {
                 let comma = if text.is_empty() { "" } else { ", " };
                 let _ = write!(text, "{comma}{name} is {} and was {}", change.set, change.before);
             }
@@ -137,44 +152,66 @@ impl Deferral {
         (!text.is_empty()).then_some(text)
     }
 
-    fn value(&self, name: &str) -> io::Result<u64> {
-        number(&fs::read_to_string(self.directory.join(name))?)
-    }
-
     fn set(&mut self, values: Values) -> io::Result<()> {
+        let directory = directory(&self.places, &self.interface)?;
         let noted = self.read_note()?;
         let mut changes = [Change { before: 0, set: 0 }; NAMES.len()];
         for (i, (name, set)) in NAMES.iter().zip([u64::from(values.polls), values.timeout]).enumerate() {
-            let now = self.value(name)?;
+            let now = value(&directory, name)?;
             // A note that nobody holds is of one that was killed.
             let left = noted.get(i).filter(|left| left.set == now);
             changes[i] = Change { before: left.map_or(now, |left| left.before), set };
         }
         self.write_note(&changes)?;
         for (name, change) in NAMES.iter().zip(&changes) {
-            fs::write(self.directory.join(name), change.set.to_string())?;
+            self.write(&directory, name, change.set)?;
         }
         Ok(())
     }
 
+    /// Writes a value of this interface: one of another, which has got its name just now,
+    /// has another file.
+    fn write(&self, directory: &Path, name: &str, value: u64) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(directory.join(name))?;
+        if !is_of(directory, &self.interface) {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        file.set_len(0)?;
+        file.write_all(value.to_string().as_bytes())
+    }
+
+    /// The interface's directory, whatever its name is by now; `None`: it is gone.
+    fn directory(&self) -> io::Result<Option<PathBuf>> {
+        let named = self.places.interfaces.join(&self.interface.name);
+        let others = fs::read_dir(&self.places.interfaces)?.filter_map(|entry| Some(entry.ok()?.path()));
+        Ok(std::iter::once(named).chain(others).find(|directory| is_of(directory, &self.interface)))
+    }
+
     /// Puts back what has still the value that it was set to. A note that could not
-    /// be followed stays, for the next one.
-    fn put_back(&mut self) {
-        let Ok(changes) = self.read_note() else { return };
-        let mut failed = false;
+    /// be followed stays, for the next one. False where something may be as it was set.
+    fn put_back(&mut self) -> bool {
+        let Ok(changes) = self.read_note() else { return false };
+        let directory = match self.directory() {
+            Ok(Some(directory)) => directory,
+            // Its values went with it.
+            Ok(None) => return true,
+            // Out of sight (chroot).
+            Err(_) => return false,
+        };
+        let mut done = true;
         for (name, change) in NAMES.iter().zip(changes) {
-            failed |= match self.value(name) {
-                Ok(now) if now == change.set => {
-                    fs::write(self.directory.join(name), change.before.to_string()).is_err()
+            done &= match value(&directory, name) {
+                Ok(now) if now == change.set && now != change.before => {
+                    self.write(&directory, name, change.before).is_ok()
                 }
-                Ok(_) => false,
-                // Out of sight (chroot, a new name): it may still be as it was set.
-                Err(_) => true,
+                Ok(_) => true,
+                Err(_) => false,
             };
         }
-        if !failed {
+        if done {
             let _ = self.note.set_len(0);
         }
+        done
     }
 
     /// The changes that the note tells of: all, or none.
@@ -197,9 +234,22 @@ impl Deferral {
         for (name, Change { before, set }) in NAMES.iter().zip(changes) {
             let _ = writeln!(text, "{name} {before} {set}");
         }
+        let mut old = String::new();
         self.note.rewind()?;
-        self.note.set_len(0)?;
-        self.note.write_all(text.as_bytes())
+        self.note.read_to_string(&mut old)?;
+        let written = self.overwrite(&text);
+        if written.is_err() {
+            let _ = self.overwrite(&old);
+        }
+        written
+    }
+
+    /// What is there is cut afterwards: who is killed between has the new lines first,
+    /// and others are not read. The old values are in one of both at any time.
+    fn overwrite(&mut self, text: &str) -> io::Result<()> {
+        self.note.rewind()?;
+        self.note.write_all(text.as_bytes())?;
+        self.note.set_len(text.len() as u64)
     }
 }
 
@@ -209,10 +259,10 @@ impl Drop for Deferral {
             return;
         }
         // Where it does not come, another start at this moment may take this for alive.
-        let _turn = Turn::take(&self.notes);
+        let _turn = Turn::take(&self.places.notes);
         // A lock that others share cannot be made one's own.
-        if self.note.try_lock().is_ok() {
-            self.put_back();
+        if self.note.try_lock().is_ok() && !self.put_back() {
+            self.left.store(true, Ordering::Release);
         }
         let _ = self.note.unlock();
     }
@@ -244,16 +294,29 @@ fn number(text: &str) -> io::Result<u64> {
     text.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+fn value(directory: &Path, name: &str) -> io::Result<u64> {
+    number(&fs::read_to_string(directory.join(name))?)
+}
+
 /// The interface's directory, if it is this one and not another namespace's of the
 /// same name: sysfs shows the namespace in which it was mounted.
 fn directory(places: &Places, interface: &Interface) -> io::Result<PathBuf> {
     let directory = places.interfaces.join(&interface.name);
-    let read = |name| Ok::<_, io::Error>(fs::read_to_string(directory.join(name))?.trim().to_owned());
     let mac = interface.mac.map(|byte| format!("{byte:02x}")).join(":");
-    if read("ifindex")? != interface.index.to_string() || read("address")? != mac {
+    if !is_of(&directory, interface) || !says(&directory, "address", &mac) {
         return Err(io::Error::new(io::ErrorKind::NotFound, "sysfs shows another network namespace"));
     }
     Ok(directory)
+}
+
+/// True for its directory, in the namespace that was looked at before: its number stays,
+/// its hardware address may change.
+fn is_of(directory: &Path, interface: &Interface) -> bool {
+    says(directory, "ifindex", &interface.index.to_string())
+}
+
+fn says(directory: &Path, name: &str, wanted: &str) -> bool {
+    fs::read_to_string(directory.join(name)).is_ok_and(|text| text.trim() == wanted)
 }
 
 fn note_path(places: &Places, interface: u32) -> PathBuf {

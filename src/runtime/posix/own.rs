@@ -7,7 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::runtime::descriptors::KERNEL;
 use crate::runtime::worker;
 use crate::socket::{EpollEvent, Handle, RecvMeta, SendMeta, Sockets};
-use core::net::SocketAddr;
+use core::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::RawFd;
 
 /// Runs `f` on the worker's own socket behind a descriptor; `None` where it is no such
@@ -53,6 +53,27 @@ pub fn own_recv_now<const CALL: usize>(fd: RawFd, out: &mut [u8], flags: i32) ->
         s.recv_now(h, out, flags)
     };
     worker::on_own(|state| own_handle(fd, state), recv).unwrap_or(0)
+}
+
+/// As [`send_message`](super::send_message), of a few bytes by a worker's own UDP socket:
+/// how many; 0 where it is not so.
+#[inline(always)]
+pub fn own_send_to_now(fd: RawFd, data: &[u8], flags: i32, to: SocketAddrV4) -> usize {
+    worker::on_own(|state| own_handle(fd, state), |s, h| s.send_to_now(h, data, flags, to)).unwrap_or(0)
+}
+
+/// As [`recv_message`](super::recv_message), of a small datagram that a worker's own UDP
+/// socket has: its length, which is not 0, and its sender.
+#[inline(always)]
+pub fn own_recv_from_now(fd: RawFd, out: &mut [u8], flags: i32) -> Option<(usize, SocketAddrV4)> {
+    worker::on_own(|state| own_handle(fd, state), |s, h| s.recv_from_now(h, out, flags))?
+}
+
+/// Runs `f`, which waits for nothing, on the worker's own socket behind a descriptor;
+/// `None` where it is no such socket.
+#[inline(always)]
+pub(crate) fn on_own_now<R>(fd: RawFd, f: impl FnOnce(&mut Sockets, Handle) -> Option<R>) -> Option<R> {
+    worker::on_own(|state| own_handle(fd, state), f).flatten()
 }
 
 /// The one event of a worker's own set; `None` where there is none, or not so simply.

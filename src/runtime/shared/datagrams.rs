@@ -4,6 +4,7 @@ use super::{MAX_DATAGRAM, OUT, SharedSocket, fill, fill_queue, gather, scatter};
 use crate::errno::{Errno, Result};
 use crate::runtime::channel::{Command, Side, Thread};
 use crate::runtime::link::{Outgoing, Rx, SPECIAL, Tx, Way};
+use crate::runtime::posix::Begun;
 use crate::socket::{RecvMeta, SendMeta};
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
@@ -62,7 +63,7 @@ impl SharedSocket {
         Err(Errno::EAGAIN)
     }
 
-    pub(super) fn send_datagram(&self, thread: &mut Thread, parts: &[IoSlice<'_>], flags: i32, to: Option<SocketAddr>, meta: &SendMeta) -> Result<usize> {
+    pub(super) fn send_datagram(&self, thread: &mut Thread, parts: &[IoSlice<'_>], flags: i32, to: Option<SocketAddr>, meta: &SendMeta, begun: Begun) -> Result<usize> {
         let want: usize = parts.iter().map(|p| p.len()).sum();
         if want > MAX_DATAGRAM {
             return Err(Errno::EMSGSIZE);
@@ -104,7 +105,7 @@ impl SharedSocket {
             gather(parts, 0, &mut data);
             out.big = Some(data.into_boxed_slice());
         }
-        let deadline = Self::deadline(&self.send_timeout);
+        let deadline = begun.deadline(&self.send_timeout);
         loop {
             let mut sending = link.sending.hold();
             let Tx::Datagram(ring) = &mut sending.tx else { return Err(Errno::EOPNOTSUPP) };

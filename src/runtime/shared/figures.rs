@@ -6,6 +6,7 @@ use super::{SharedSocket, fill_queue};
 use crate::errno::{Errno, Result};
 use crate::frame::Frame;
 use crate::runtime::channel::Thread;
+use crate::runtime::descriptors::Owner;
 use crate::runtime::link::Rx;
 use crate::runtime::sys;
 use crate::socket::Figure;
@@ -23,6 +24,22 @@ impl SharedSocket {
             *self.lingers.get_mut() = linger.is_some();
         }
         self
+    }
+
+    /// True where it was this worker's own socket.
+    pub fn was(&self, owner: Owner, raw: u64) -> bool {
+        let home = &self.home;
+        (self.hub.number, home.worker, home.handle.to_raw()) == (owner.runtime, owner.worker.into(), raw)
+    }
+
+    /// Puts an error back that a call took which returns something else.
+    pub fn leave_error(&self, thread: &mut Thread, error: Errno) -> Result<()> {
+        let id = self.home.id;
+        self.at_home(thread, move |core, h| {
+            let result = core.sockets.leave_error(h, error);
+            core.pump(id, 0);
+            result
+        })?
     }
 
     /// SO_LINGER with a time: the last descriptor is gone, and `close` waits until the

@@ -4,6 +4,7 @@ use super::{IN, SharedSocket};
 use crate::errno::{Errno, Result};
 use crate::runtime::channel::{Thread, close_link};
 use crate::runtime::link::{ACCEPTED, Kind, Rx};
+use crate::runtime::posix::Begun;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -59,8 +60,8 @@ impl SharedSocket {
     }
 
     /// `accept`, from all workers in turn.
-    pub fn accept(&self, thread: &mut Thread, nonblocking: bool) -> Result<(Self, SocketAddr)> {
-        let deadline = Self::deadline(&self.recv_timeout);
+    pub fn accept(&self, thread: &mut Thread, nonblocking: bool, begun: Begun) -> Result<(Self, SocketAddr)> {
+        let deadline = begun.deadline(&self.recv_timeout);
         loop {
             let links = self.links();
             let first = self.turn.fetch_add(1, Ordering::Relaxed);

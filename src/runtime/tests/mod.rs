@@ -6,6 +6,7 @@ mod edges;
 mod flags;
 mod manners;
 mod own;
+mod partly;
 mod sets;
 mod strays;
 mod threads;

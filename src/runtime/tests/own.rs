@@ -32,7 +32,7 @@ fn ready(set: RawFd) -> Vec<u64> {
 }
 
 /// A connection of the worker's own to itself: its descriptors.
-fn connection(port: u16) -> [RawFd; 2] {
+pub(super) fn connection(port: u16) -> [RawFd; 2] {
     let listening = listener(port);
     let fd = posix::socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
     posix::connect(fd, at(A, port)).unwrap();

@@ -118,3 +118,47 @@ fn one_level_triggered_member_is_found_by_the_short_way() {
     net.b.close(ep).unwrap();
     assert_eq!(net.b.epoll_now(ep), None);
 }
+
+#[test]
+fn a_small_datagram_goes_the_short_ways_and_nothing_else_does() {
+    let mut net = Net::new();
+    let (server, client, stream) = (udp(&mut net.b), udp(&mut net.a), tcp(&mut net.a));
+    net.b.bind(server, addr(2, 53)).unwrap();
+    let SocketAddr::V4(to) = addr(2, 53) else { unreachable!("it is one") };
+    let ask = |net: &mut Net, data: &[u8]| {
+        assert_eq!(net.a.send_to(client, data, 0, Some(to.into()), &SendMeta::default()), Ok(data.len()));
+        net.run();
+    };
+    assert_eq!(net.a.send_to_now(client, b"ask", 0, to), 0, "it has no port");
+    ask(&mut net, b"ask");
+    let mut buf = [0; 200];
+    assert_eq!(net.b.recv_from_now(server, &mut buf[..2], 0), None, "it does not fit");
+    assert!([MSG_PEEK, MSG_TRUNC, MSG_OOB].iter().all(|flag| net.b.recv_from_now(server, &mut buf, *flag).is_none()));
+    let (n, from) = net.b.recv_from_now(server, &mut buf, MSG_DONTWAIT).unwrap();
+    assert_eq!((&buf[..n], *from.ip()), (&b"ask"[..], Ipv4Addr::new(10, 0, 0, 1)));
+    assert_eq!(net.a.local_addr(client).unwrap().port(), from.port());
+    assert_eq!(net.b.recv_from_now(server, &mut buf, 0), None, "there is none");
+    assert_eq!(net.a.send_to_now(client, b"x", 0, to), 0, "the way is not noted");
+    ask(&mut net, b"more");
+    assert_eq!(net.b.recv_from_now(server, &mut buf, 0), Some((4, from)));
+    // Now there is one.
+    assert_eq!(net.a.send_to_now(client, &[7; 97], 0, to), 0, "too much");
+    let before = net.a.tx().1.len();
+    assert_eq!(net.a.send_to_now(client, b"", 0, to), 0, "which says that nothing was done");
+    assert_eq!(net.a.tx().1.len(), before);
+    assert_eq!((net.a.send_to_now(client, b"x", MSG_MORE, to), net.a.send_to_now(stream, b"x", 0, to)), (0, 0));
+    assert_eq!(net.a.send_to_now(client, &[7; 96], MSG_NOSIGNAL, to), 96);
+    net.run();
+    assert_eq!(net.b.recv_from_now(server, &mut buf, 0), Some((96, from)));
+    assert_eq!(&buf[..96], &[7; 96]);
+    // Too large, and nothing at all, which is no end.
+    for len in [129, 0] {
+        ask(&mut net, &vec![8; len]);
+        assert_eq!(net.b.recv_from_now(server, &mut buf, 0), None);
+        assert_eq!(net.b.recv_from(server, &mut buf, 0).map(|(n, _)| n), Ok(len));
+    }
+    net.a.stack.assert_conserved();
+    net.b.stack.assert_conserved();
+    net.b.close(server).unwrap();
+    assert_eq!(net.b.recv_from_now(server, &mut buf, 0), None, "closed");
+}

@@ -8,6 +8,24 @@ use crate::stack::core::Core;
 use crate::tcp::{Connection, Disposition, Env, Readiness};
 use core::net::SocketAddr;
 
+/// Where a connection is listed that was touched, with room for it.
+struct Listed<'a> {
+    marks: &'a mut Marks,
+    touched: &'a mut Vec<u32>,
+}
+
+impl Listed<'_> {
+    /// Lists it, if it is not; without a call.
+    #[inline(always)]
+    fn add(&mut self, id: u32) {
+        if !self.marks.contains(Marks::TOUCHED) {
+            self.marks.insert(Marks::TOUCHED);
+            assert!(self.touched.len() < self.touched.capacity(), "there was room");
+            self.touched.push(id);
+        }
+    }
+}
+
 impl Table {
     /// The connection.
     ///
@@ -29,8 +47,8 @@ impl Table {
 
     /// What it is ready for now, where nothing is unusual about it.
     #[inline(always)]
-    pub fn plain_readiness(&self, id: u32) -> Option<Readiness> {
-        self.slots.get(id as usize)?.conn.as_ref()?.plain_readiness()
+    pub fn plain_readiness(&self, id: u32, writing: bool) -> Option<Readiness> {
+        self.slots.get(id as usize)?.conn.as_ref()?.plain_readiness(writing)
     }
 
     #[inline]
@@ -54,38 +72,79 @@ impl Table {
     /// such connection.
     #[inline(always)]
     pub fn send_lone(&mut self, core: &mut Core, id: u32, data: &[u8]) -> bool {
+        let Some((conn, mut list)) = self.lone_sender(id) else { return false };
+        let sent = conn.send_lone(&mut core.pool, &mut core.counters, &core.config.tcp, data);
+        if sent {
+            list.add(id);
+        }
+        sent
+    }
+
+    /// The short way of [`send_frame`](Self::send_frame), likewise, of the first `len` bytes
+    /// of a frame; `received`: so many of it were lent. It is taken, or left where it is
+    /// not so.
+    #[inline(always)]
+    pub fn send_frame_lone(&mut self, core: &mut Core, id: u32, frame: &mut Option<Frame>, len: u16, received: u16) {
+        let Some((conn, mut list)) = self.lone_sender(id) else { return };
+        conn.send_frame_lone(&core.pool, frame, len, received);
+        if frame.is_none() {
+            list.add(id);
+        }
+    }
+
+    /// A connection that may send by a short way, and its place on the list of those that
+    /// are touched; `None` where there is none, or no room on the list.
+    #[inline(always)]
+    fn lone_sender(&mut self, id: u32) -> Option<(&mut Connection, Listed<'_>)> {
         let spread = self.is_spread();
-        let Some(slot) = self.slots.get_mut(id as usize) else { return false };
+        let slot = self.slots.get_mut(id as usize)?;
         if spread {
             // What sends and was quiet: its other lines are needed soon, too.
             arch::prefetch_front(slot, Slot::WARM);
         }
-        let Slot { conn: Some(conn), marks, .. } = slot else { return false };
-        let listed = marks.contains(Marks::TOUCHED);
-        if !listed && self.touched.len() == self.touched.capacity() {
-            return false;
+        let Slot { conn: Some(conn), marks, .. } = slot else { return None };
+        if !marks.contains(Marks::TOUCHED) && self.touched.len() == self.touched.capacity() {
+            return None;
         }
-        let sent = conn.send_lone(&mut core.pool, &mut core.counters, &core.config.tcp, data);
-        if sent && !listed {
-            marks.insert(Marks::TOUCHED);
-            assert!(self.touched.len() < self.touched.capacity(), "there was room");
-            self.touched.push(id);
-        }
-        sent
+        Some((conn, Listed { marks, touched: &mut self.touched }))
     }
 
     /// The short way of [`recv`](Self::recv), likewise: little data, in one frame, of
     /// which `buf` takes all. 0 where it is not so.
     #[inline(always)]
     pub fn recv_lone(&mut self, core: &mut Core, id: u32, buf: &mut [u8]) -> usize {
-        let Some(Slot { conn: Some(conn), marks, .. }) = self.slots.get_mut(id as usize) else {
-            return 0;
-        };
-        // What came in has touched it, but where the program comes a turn late.
-        if !marks.contains(Marks::TOUCHED) {
-            return 0;
-        }
+        let Some(conn) = self.touched_conn(id) else { return 0 };
         conn.recv_lone(&mut core.pool, &mut core.counters, buf)
+    }
+
+    /// The connection, if it is touched: what came in has done that, but where the
+    /// program comes a turn late.
+    #[inline(always)]
+    fn touched_conn(&mut self, id: u32) -> Option<&mut Connection> {
+        let Slot { conn, marks, .. } = self.slots.get_mut(id as usize)?;
+        if marks.contains(Marks::TOUCHED) { conn.as_mut() } else { None }
+    }
+
+    /// The short way of [`recv_frame`](Self::recv_frame), without a call.
+    #[inline(always)]
+    pub fn recv_frame_now(&mut self, id: u32) -> Option<Frame> {
+        self.slots.get_mut(id as usize)?.conn.as_mut()?.recv_frame_now()
+    }
+
+    /// The short way of [`recv_release`](Self::recv_release), which frees the frame, too,
+    /// or leaves it with nothing done.
+    #[inline(always)]
+    pub fn recv_release_now(&mut self, core: &mut Core, id: u32, frame: &mut Option<Frame>, bytes: u16) {
+        if let Some(conn) = self.touched_conn(id) {
+            conn.recv_release_now(&mut core.pool, frame, bytes);
+        }
+    }
+
+    /// The short way of [`send_alloc`](Self::send_alloc).
+    #[inline(always)]
+    pub fn send_alloc_now(&mut self, core: &mut Core, id: u32) -> Option<Frame> {
+        let conn = self.slots.get_mut(id as usize)?.conn.as_mut()?;
+        conn.send_alloc_now(&mut core.pool, &core.config.tcp)
     }
 
     /// Puts bytes into the send queue; how many fitted.
@@ -141,6 +200,19 @@ impl Table {
         self.with(core, id, |conn, env| conn.send_frame(env, frame))?;
         self.touch(id);
         Ok(())
+    }
+
+    /// Queues a frame that was received, of which so many bytes were lent.
+    ///
+    /// # Errors
+    /// As [`send_frame`](Self::send_frame), and where few frames are free.
+    pub fn send_received(&mut self, core: &mut Core, id: u32, frame: Frame, bytes: u16) -> Result<(), Frame> {
+        let sent = self.with(core, id, |conn, env| conn.send_received(env, frame));
+        match sent {
+            Ok(()) => self.recv_release(core, id, bytes.into()),
+            Err(_) => self.note_starved(id),
+        }
+        sent
     }
 
     /// Takes the first frame of the receive queue; its range is the payload.

@@ -2,13 +2,14 @@
 //! nobody.
 
 use super::hash::FlowKey;
+use super::listener::Listener;
 use super::passive::Syn;
 use super::{Marks, NONE, Slot, Table, WAITING, env};
 use crate::frame::Packet;
 use crate::stack::core::{Core, Event};
 use crate::stack::ip_input::IpMeta;
 use crate::stack::neighbor::{Resolve, Waiter};
-use crate::stack::quick::Quick;
+use crate::stack::quick::{Flow, Lone, Quick};
 use crate::tcp::time_wait::Action;
 use crate::tcp::{Connection, Events, IcmpError, Link, Readiness, Reply, State, Template};
 use crate::telemetry::DropReason;
@@ -48,6 +49,51 @@ fn impossible(seg: &Segment) -> Option<DropReason> {
     let kind = seg.flags & (Flags::SYN | Flags::FIN | Flags::RST);
     let good = kind == Flags::SYN || kind == Flags::RST;
     (!good).then_some(DropReason::TcpBadFlags)
+}
+
+impl Slot {
+    /// True for the slot of this flow's connection, if segments come to it from the wire.
+    #[inline(always)]
+    fn is_found(&self, (local, remote, ports): Flow) -> bool {
+        let found = self.marks & (Marks::INDEXED | Marks::LOOPED) == Marks::INDEXED;
+        found && self.key.is_v4(local, remote, ports)
+    }
+
+    /// True where a plain segment of this slot's connection can go the shortest way.
+    #[inline(always)]
+    fn can_take(&self, quick: &Quick) -> bool {
+        !quick.fin && self.conn.as_ref().is_some_and(|conn| conn.is_quick(&quick.seg))
+    }
+
+    /// Takes a segment that it [can](Self::can_take).
+    #[inline(always)]
+    fn take(&mut self, touched: &mut Vec<u32>, core: &mut Core, quick: &Quick, packet: Packet) {
+        let Some(conn) = &mut self.conn else { return packet.free(&mut core.pool) };
+        let Core { now, pool, counters, config, .. } = core;
+        conn.input_quick(*now, pool, counters, &config.tcp, &quick.seg, quick.payload(packet));
+        counters.tcp_segments_in += 1;
+        if !self.marks.contains(Marks::TOUCHED) {
+            self.marks.insert(Marks::TOUCHED);
+            touched.push(quick.id);
+        }
+        if quick.seg.len > 0 && self.token != NONE {
+            let event = Event { token: self.token, ready: Readiness::IN };
+            // Segments in a row make one event.
+            if core.events.last() != Some(&event) {
+                core.events.push(event);
+            }
+        }
+    }
+}
+
+/// How a lone packet went.
+pub(in crate::stack) enum Taken {
+    /// It is taken.
+    Yes,
+    /// A plain segment of the connection found last, but not for the shortest way.
+    Plain(Packet),
+    /// Anything else.
+    Other(Packet),
 }
 
 impl Table {
@@ -97,14 +143,10 @@ impl Table {
     /// segments of one flow come in rows. Of a connection to ourselves nothing comes
     /// from the wire.
     #[inline(always)]
-    pub(in crate::stack) fn find_quick(&self, local: u32, remote: u32, ports: u32) -> Option<u32> {
-        let is = |slot: &Slot| {
-            slot.marks & (Marks::INDEXED | Marks::LOOPED) == Marks::INDEXED
-                && slot.key.is_v4(local, remote, ports)
-        };
+    pub(in crate::stack) fn find_quick(&self, flow: Flow) -> Option<u32> {
         match self.slots.get(self.last_found as usize) {
-            Some(slot) if is(slot) => Some(self.last_found),
-            _ => self.find_v4(local, remote, ports),
+            Some(slot) if slot.is_found(flow) => Some(self.last_found),
+            _ => self.find_v4(flow.0, flow.1, flow.2),
         }
     }
 
@@ -124,29 +166,39 @@ impl Table {
         quick: Quick,
         packet: Packet,
     ) -> Option<Packet> {
-        let (slot, seg) = (&mut self.slots[quick.id as usize], &quick.seg);
-        let Some(conn) = &mut slot.conn else { return Some(packet) };
-        if quick.fin || !conn.is_quick(seg) {
+        let slot = &mut self.slots[quick.id as usize];
+        if !slot.can_take(&quick) {
             return Some(packet);
         }
         self.last_found = quick.id;
-        core.counters.tcp_segments_in += 1;
-        let readable = seg.len > 0;
-        let payload = quick.payload(&mut core.pool, packet);
-        let Core { now, pool, counters, config, .. } = core;
-        conn.input_quick(*now, pool, counters, &config.tcp, seg, payload);
-        if !slot.marks.contains(Marks::TOUCHED) {
-            slot.marks.insert(Marks::TOUCHED);
-            self.touched.push(quick.id);
-        }
-        if readable && slot.token != NONE {
-            let event = Event { token: slot.token, ready: Readiness::IN };
-            // Segments in a row make one event.
-            if core.events.last() != Some(&event) {
-                core.events.push(event);
-            }
-        }
+        slot.take(&mut self.touched, core, &quick, packet);
         None
+    }
+
+    /// The same for the only packet of a batch, with one look at the slot.
+    #[inline(always)]
+    pub(in crate::stack) fn lone_input(&mut self, core: &mut Core, packet: Packet) -> Taken {
+        let Some(lone) = Lone::of(core, &packet) else { return Taken::Other(packet) };
+        let flow = lone.flow();
+        let slot = match self.slots.get_mut(self.last_found as usize) {
+            Some(slot) if slot.is_found(flow) => slot,
+            _ => {
+                let Some(id) = self.find_v4(flow.0, flow.1, flow.2) else { return Taken::Other(packet) };
+                self.last_found = id;
+                &mut self.slots[id as usize]
+            }
+        };
+        let quick = lone.read(self.last_found);
+        if !slot.can_take(&quick) {
+            return Taken::Plain(packet);
+        }
+        slot.take(&mut self.touched, core, &quick, packet);
+        Taken::Yes
+    }
+
+    /// The slot of the connection found last.
+    pub(in crate::stack) fn last_found(&self) -> u32 {
+        self.last_found
     }
 
     /// The connection of a slot, to which more of a run may come.
@@ -176,15 +228,62 @@ impl Table {
         let (slot, seg) = (&mut self.slots[quick.id as usize], &quick.seg);
         if let Some(conn) = slot.conn.as_mut().filter(|conn| !quick.fin && conn.is_expected(seg)) {
             core.counters.tcp_segments_in += 1;
-            let payload = quick.payload(&mut core.pool, packet);
+            let payload = quick.any_payload(&mut core.pool, packet);
             let done = conn.input_expected(&mut env(core, false), seg, payload);
             self.touch(quick.id);
             return self.report(core, quick.id, done.events);
+        }
+        if self.is_edge(&quick) {
+            return self.edge_input(core, &quick, packet);
         }
         match quick.whole(&core.pool, &mut packet) {
             Some(seg) => self.connection_input(core, quick.id, &seg, packet),
             None => core.discard(packet, DropReason::TcpMalformed),
         }
+    }
+
+    /// It opens or ends a connection as nearly all do that do, and a listener has room.
+    fn is_edge(&self, quick: &Quick) -> bool {
+        let slot = &self.slots[quick.id as usize];
+        let room = |l: &Listener| l.inherit.defer_accept == 0 && !l.is_accept_queue_full();
+        slot.conn.as_ref().is_some_and(|conn| conn.is_edge(&quick.seg, quick.fin))
+            && (!slot.marks.contains(Marks::HALF_OPEN) || self.listeners.get(slot.listener).is_some_and(room))
+    }
+
+    fn edge_input(&mut self, core: &mut Core, quick: &Quick, packet: Packet) {
+        let slot = &mut self.slots[quick.id as usize];
+        let payload = quick.any_payload(&mut core.pool, packet);
+        let Some(conn) = &mut slot.conn else { return };
+        let done = conn.input_edge(&mut env(core, false), &quick.seg, payload, quick.fin);
+        if done.events.contains(Events::CLOSED) && slot.token == NONE && !slot.marks.contains(Marks::READY) && !conn.has_fast_open() {
+            // Nobody has it, and nothing leaves any more.
+            return self.remove(core, quick.id);
+        }
+        // What a bare ACK opened has nothing to send yet.
+        if done.flush || conn.wants_flush() || conn.deadline() < slot.armed {
+            self.touch(quick.id);
+        }
+        self.report(core, quick.id, done.events);
+    }
+
+    /// A plain segment in several frames. Gives back what is not expected, untouched.
+    pub(in crate::stack) fn several_input(
+        &mut self,
+        core: &mut Core,
+        quick: &Quick,
+        mut packet: Packet,
+    ) -> Option<Packet> {
+        let conn = self.slots[quick.id as usize].conn.as_mut();
+        let Some(conn) = conn.filter(|conn| !quick.fin && conn.is_expected(&quick.seg)) else {
+            return Some(packet);
+        };
+        self.last_found = quick.id;
+        core.counters.tcp_segments_in += 1;
+        quick.trim(&mut packet);
+        let done = conn.chain_expected(&mut env(core, false), &quick.seg, packet);
+        self.touch(quick.id);
+        self.report(core, quick.id, done.events);
+        None
     }
 
     #[inline]
@@ -250,7 +349,9 @@ impl Table {
             self.leave_listener(id);
             self.leave_index(id);
         }
-        self.touch(id);
+        if events.intersects(Events::CLOSED | Events::TIME_WAIT) {
+            self.touch(id);
+        }
     }
 
     #[cold]

@@ -28,6 +28,7 @@ mod wheel;
 
 pub use config::TableConfig;
 pub use hash::{FlowKey, Keyed};
+pub(in crate::stack) use input::Taken;
 pub use cookies::SynCookies;
 pub use fast_open::FastOpenKeys;
 pub use listener::Inherit;
@@ -85,6 +86,8 @@ bitflags::bitflags! {
         const STALLED = 0x400;
         /// Its program gave it up.
         const ORPHAN = 0x800;
+        /// Accepted since the last flush, with data that came before.
+        const ACCEPTED = 0x2000;
         /// What is the slot's and not its connection's.
         const KEPT = Self::TOUCHED.bits() | Self::FAR.bits();
     }
@@ -162,6 +165,8 @@ pub struct Table {
     /// How many of them could not send all they had, for want of room, or wait with
     /// their ACKs: they are not to be flushed again at once.
     stuck: usize,
+    /// How many hold the ACK of a first request until their program had a turn.
+    held: usize,
     /// Until when the ACKs of bulk data wait.
     acks_from: Instant,
     /// Connections whose programs found no frame to send with.
@@ -219,6 +224,7 @@ impl Table {
             waits: Waits::default(),
             touched: Vec::new(),
             stuck: 0,
+            held: 0,
             acks_from: Instant::ZERO,
             starved: Vec::new(),
             stalled: pressure::Stalled::default(),
@@ -295,16 +301,23 @@ impl Table {
 
     /// Puts a new connection into the slab and the index.
     fn insert(&mut self, conn: Connection, key: FlowKey, token: u32, marks: Marks) -> u32 {
-        let id = match self.free.pop() {
-            Some(id) => id,
-            None => {
-                self.slots.push(Slot::empty(key));
-                self.slots.len() as u32 - 1
-            }
-        };
-        // In its place, so that a connection is copied but once.
+        let id = self.reserve(&key);
+        self.slots[id as usize].conn = Some(conn);
+        self.enter(id, key, token, marks);
+        id
+    }
+
+    /// A place in the slab, for a connection that is made in it.
+    fn reserve(&mut self, key: &FlowKey) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::empty(*key));
+            self.slots.len() as u32 - 1
+        })
+    }
+
+    /// The connection of a place that was reserved begins to count.
+    fn enter(&mut self, id: u32, key: FlowKey, token: u32, marks: Marks) {
         let slot = &mut self.slots[id as usize];
-        slot.conn = Some(conn);
         (slot.armed, slot.key, slot.token) = (Instant::NEVER, key, token);
         (slot.listener, slot.place) = (NONE, 0);
         slot.marks = slot.marks & Marks::KEPT | marks | Marks::INDEXED;
@@ -312,7 +325,6 @@ impl Table {
         self.ports.add_connection(key.local_port(), marks.reuse());
         self.index(key, id);
         self.touch(id);
-        id
     }
 
     /// Takes a connection out of everything and gives its frames back.

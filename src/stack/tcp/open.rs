@@ -151,11 +151,14 @@ impl Table {
     }
 
     /// Takes the connection that has waited longest; from now on its events go
-    /// to `token`.
+    /// to `token`. A program that waits for events learns of data that came with the
+    /// connection when it waits again, which is after this turn's flush: the ACK of
+    /// it waits for that once, and rides on an answer.
     pub fn accept(&mut self, listener: u32, token: u32) -> Option<u32> {
         let id = self.listeners.get_mut(listener)?.pop_ready()?;
         let slot = &mut self.slots[id as usize];
         slot.marks.remove(Marks::READY);
+        slot.marks.set(Marks::ACCEPTED, slot.conn.as_ref().is_some_and(|conn| conn.recv_len() > 0));
         (slot.listener, slot.token) = (NONE, token);
         Some(id)
     }

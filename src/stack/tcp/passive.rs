@@ -118,8 +118,13 @@ impl Table {
         p: Parts,
         give: Option<Cookie>,
     ) -> Result<(), DropReason> {
-        let l = self.listeners.get(syn.listener).ok_or(DropReason::TcpNoSocket)?;
-        let mut conn = Connection::accept(
+        let id = self.reserve(syn.key);
+        let Some(l) = self.listeners.get(syn.listener) else {
+            self.free.push(id);
+            return Err(DropReason::TcpNoSocket);
+        };
+        let conn = Connection::accept_in(
+            &mut self.slots[id as usize].conn,
             &mut env(core, p.path.is_local),
             p.template,
             &l.inherit.options,
@@ -130,7 +135,7 @@ impl Table {
         if let Some(cookie) = give {
             conn.give_cookie(cookie);
         }
-        let id = self.insert(conn, *syn.key, NONE, p.marks | Marks::HALF_OPEN);
+        self.enter(id, *syn.key, NONE, p.marks | Marks::HALF_OPEN);
         let place = self.listeners.get_mut(syn.listener).map_or(0, |l| l.push_half_open(id));
         let slot = &mut self.slots[id as usize];
         (slot.listener, slot.place) = (syn.listener, place);

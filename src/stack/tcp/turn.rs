@@ -195,7 +195,7 @@ impl Table {
             return;
         }
         let waiting = self.touched.len();
-        self.stuck = 0;
+        (self.stuck, self.held) = (0, 0);
         for i in 0..waiting {
             self.flush_one(core, self.touched[i]);
         }
@@ -242,6 +242,15 @@ impl Table {
             }
             self.acks_from = next;
         }
+        if slot.marks.contains(Marks::ACCEPTED) {
+            slot.marks.remove(Marks::ACCEPTED);
+            if conn.owes_first_ack() {
+                // The next turn comes at once.
+                slot.marks.insert(Marks::TOUCHED);
+                self.held += 1;
+                return self.touched.push(id);
+            }
+        }
         let done = conn.flush_any(&mut env(core, looped));
         if done != Flush::Done {
             slot.marks.insert(Marks::TOUCHED);
@@ -282,15 +291,16 @@ impl Table {
         }
     }
 
-    /// Some gave way to others in the last turn and could send more.
+    /// Some gave way to others in the last turn and could send more. (Not those that hold
+    /// an ACK until their program had a turn.)
     pub(in crate::stack) fn has_more(&self) -> bool {
-        self.touched.len() > self.stuck
+        self.touched.len() > self.stuck + self.held
     }
 
     /// When [`Table::timers`] or [`Table::flush`] has something to do;
     /// [`Instant::NEVER`] if nothing.
     pub(in crate::stack) fn next_deadline(&self, now: Instant) -> Instant {
-        if self.has_more() {
+        if self.touched.len() > self.stuck {
             return now;
         }
         let mut wheel = self.wheel.next_deadline().unwrap_or(Instant::NEVER);

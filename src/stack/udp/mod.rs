@@ -362,8 +362,13 @@ impl Table {
         }
     }
 
+    /// Another report begins: whether there may be anything to be reported.
+    #[inline(always)]
+    pub(super) fn begin_report(&mut self) -> bool {
+        self.sockets.begin_report()
+    }
+
     /// Reports every socket that something happened to, once.
-    #[inline]
     pub(super) fn report(&mut self, core: &mut Core) {
         self.sockets.report(core);
     }

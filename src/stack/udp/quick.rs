@@ -7,6 +7,7 @@
 
 use super::io::takes;
 use super::{Own, Table};
+use crate::arch;
 use crate::frame::{Frame, Packet};
 use crate::stack::Core;
 use crate::stack::datagram::{PathMtu, Received, SendMeta};
@@ -184,10 +185,43 @@ impl Table {
         socket.tell(core, reports);
     }
 
+    /// Sends a datagram of a few bytes, not an empty one, as [`Table::send_quick`], without a call.
+    #[inline(always)]
+    pub(crate) fn send_lone(&self, core: &mut Core, id: u32, data: &[u8], to: SocketAddrV4) -> bool {
+        let to = Some(SocketAddr::V4(to));
+        (1..=arch::SHORT).contains(&data.len()) && self.send_by::<true>(core, id, data, to, &SendMeta::default())
+    }
+
+    /// Reads a small datagram that waits in one frame: its length and its sender.
+    /// `None`, and nothing done, where it is not so.
+    #[inline(always)]
+    pub(crate) fn recv_lone(&mut self, core: &mut Core, id: u32, buf: &mut [u8]) -> Option<(usize, SocketAddrV4)> {
+        let socket = self.sockets.get_mut(id);
+        if socket.error.is_some() {
+            return None;
+        }
+        let read = socket.queue.read_lone(&mut core.pool, buf)?;
+        core.counters.rx_copied_bytes += read.0 as u64;
+        Some(read)
+    }
+
     /// Sends a datagram, if it can leave the short way; false, and nothing done,
     /// where not.
     #[inline(always)]
     pub(crate) fn send_quick(
+        &self,
+        core: &mut Core,
+        id: u32,
+        data: &[u8],
+        to: Option<SocketAddr>,
+        meta: &SendMeta,
+    ) -> bool {
+        self.send_by::<false>(core, id, data, to, meta)
+    }
+
+    /// `SHORT`: of at most [`arch::SHORT`] bytes.
+    #[inline(always)]
+    fn send_by<const SHORT: bool>(
         &self,
         core: &mut Core,
         id: u32,
@@ -201,7 +235,10 @@ impl Table {
         let (len, mac) = (HEADERS + data.len(), core.interface.mac);
         let write = |buffer: &mut [u8]| {
             if let Some((head, body)) = buffer.split_first_chunk_mut() {
-                let sum = checksum::copy_and_sum(body, data);
+                let sum = match SHORT {
+                    true => checksum::copy_and_sum_short(body, data),
+                    false => checksum::copy_and_sum(body, data),
+                };
                 out.write(head, mac, data.len(), sum);
             }
         };

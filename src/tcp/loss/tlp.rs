@@ -30,13 +30,12 @@ impl Connection {
     /// ends is allowed for.
     #[inline]
     pub(in crate::tcp) fn probe_timeout(&self, config: &Config) -> Duration {
-        let srtt = Duration::from_micros(self.hot.rtt.smoothed().into());
-        let slack = if self.hot.send.sent() <= 1 {
-            config.probe_ack_delay
-        } else {
-            Duration::from_millis(2)
-        };
-        if self.hot.rtt.is_measured() { srtt + srtt + slack } else { Duration::from_secs(1) }
+        let rtt = &self.hot.rtt;
+        match self.hot.send.sent() {
+            _ if !rtt.is_measured() => Duration::from_secs(1),
+            0 | 1 => rtt.lone_probe(config),
+            _ => rtt.twice() + Duration::from_millis(2),
+        }
     }
 
     /// The probe's time has come. Without a measurement since the last one there is

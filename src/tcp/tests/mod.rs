@@ -6,6 +6,7 @@ mod close;
 mod conformance;
 mod early;
 mod ecn;
+mod edges;
 mod handshake;
 mod loss;
 mod manners;

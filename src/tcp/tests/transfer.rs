@@ -284,22 +284,78 @@ fn the_send_buffer_is_bounded_and_says_when_there_is_room_again() {
     solo.host.finish();
 }
 
-/// How large the send buffer of 20 kB becomes where the handshake took `path`
-/// microseconds and each answer takes `answer`, `n` of them.
-fn grown(path: u64, answer: impl Fn(u32, usize) -> u64, n: u32) -> u32 {
+#[test]
+fn what_was_received_is_sent_back_where_the_program_was_told_of_room() {
     let mut config = Config::default();
-    config.options.send_buffer = 20_000;
+    config.options.send_buffer = 2000;
     let (mut solo, _) = Solo::syn_received(config, PLAIN);
-    solo.host.now += Duration::from_micros(path);
     solo.get(ACK, b"");
-    for i in 0..n {
-        while solo.host.send(&pattern(5000)) > 0 {}
-        let sent: usize = solo.leaving().iter().map(|(_, len)| len).sum();
-        solo.host.now += Duration::from_micros(answer(i, sent));
-        solo.get_ack(sent as u32);
-    }
-    let size = solo.host.conn().send_buffer();
+    solo.get(ACK, &pattern(1000));
+    solo.get(ACK | PSH, &pattern(1000));
+    let take = |host: &mut super::Host| host.with(|c, e| c.recv_frame(e.pool)).unwrap();
+    let (first, second) = (take(&mut solo.host), take(&mut solo.host));
+    assert_eq!(solo.host.send(&pattern(1300)), 1300);
+    assert!(solo.host.conn().writable() && solo.host.conn().send_space() == 700);
+    solo.host.with(|c, e| c.send_received(e, first)).unwrap();
+    assert!(!solo.host.conn().writable(), "an ACK will tell of room");
+    let second = solo.host.with(|c, e| c.send_received(e, second)).unwrap_err();
+    solo.host.pool.free(second);
     solo.host.finish();
+}
+
+/// A program with a send buffer of 20 kB, and a peer that acknowledges all that came at
+/// once.
+struct Flow(Solo);
+
+impl Flow {
+    /// The handshake took so many microseconds.
+    fn new(path: u64) -> Self {
+        let mut config = Config::default();
+        config.options.send_buffer = 20_000;
+        let (mut solo, _) = Solo::syn_received(config, PLAIN);
+        solo.host.now += Duration::from_micros(path);
+        solo.get(ACK, b"");
+        Self(solo)
+    }
+
+    fn fill(&mut self) {
+        while self.0.host.send(&pattern(5000)) > 0 {}
+    }
+
+    /// What may leave does, and is acknowledged after so many microseconds: what it was.
+    fn answer(&mut self, after: impl Fn(usize) -> u64) -> usize {
+        let sent: usize = self.0.leaving().iter().map(|(_, len)| len).sum();
+        self.0.host.now += Duration::from_micros(after(sent));
+        self.0.get_ack(sent as u32);
+        sent
+    }
+
+    fn rounds(&mut self, n: u32, after: impl Fn(usize) -> u64) {
+        for _ in 0..n {
+            self.fill();
+            self.answer(&after);
+        }
+    }
+
+    fn size(&self) -> u32 {
+        self.0.host.conn().send_buffer()
+    }
+}
+
+/// 20 bytes in a microsecond, whatever is under way.
+fn fixed(sent: usize) -> u64 {
+    50.max(sent as u64 / 20)
+}
+
+/// How large the send buffer becomes where the handshake took `path` microseconds and
+/// each answer takes `answer`, `n` of them.
+fn grown(path: u64, answer: impl Fn(u32, usize) -> u64, n: u32) -> u32 {
+    let mut flow = Flow::new(path);
+    for i in 0..n {
+        flow.rounds(1, |sent| answer(i, sent));
+    }
+    let size = flow.size();
+    flow.0.host.finish();
     size
 }
 
@@ -320,16 +376,87 @@ fn a_larger_send_buffer_is_tried_now_and_then_and_kept_where_the_rate_rises() {
     let longer = |i: u32, _: usize| if i < 10 { 100 * u64::from(i + 1) } else { 1500 };
     let (before, after) = (grown(50, longer, 6000), grown(50, longer, 6800));
     assert!(before <= 40_000 && after >= 80_000, "{before} {after}");
-    // 20 bytes in a microsecond, whatever the buffer.
-    let fixed = |_: u32, sent: usize| 50.max(sent as u64 / 20);
+    let fixed = |_: u32, sent: usize| fixed(sent);
     let (before, after) = (grown(50, fixed, 5000), grown(50, fixed, 12_000));
     assert!(before <= 60_000 && after <= before, "{before} {after}");
+}
+
+#[test]
+fn the_send_buffer_does_not_grow_with_the_pauses_of_the_program() {
+    // Bursts of 100 round trips, one a second: the first answer of each has the pause in
+    // its time, and is no rate that another one rises above.
+    let mut flow = Flow::new(50);
+    for _ in 0..60 {
+        flow.rounds(100, fixed);
+        while flow.answer(fixed) > 0 {}
+        flow.0.host.now += ms(1000);
+    }
+    assert!(flow.size() <= 60_000, "{}", flow.size());
+    flow.0.host.finish();
+}
+
+#[test]
+fn the_send_buffer_grows_in_congestion_avoidance_too() {
+    // A loss; then 50 us become 1,500.
+    let mut flow = Flow::new(50);
+    for i in 0..10 {
+        flow.rounds(1, |_| 100 * (i + 1));
+    }
+    flow.fill();
+    assert!(flow.0.leaving().len() > 3);
+    (0..3).for_each(|_| flow.0.get_ack(0));
+    assert_eq!(flow.0.leaving()[0].1, 1000, "sent again");
+    flow.0.host.now += Duration::from_micros(50);
+    let conn = flow.0.host.conn();
+    let under_way = conn.unacknowledged() - conn.unsent();
+    flow.0.get_ack(under_way);
+    assert!(flow.0.host.conn().hot.congestion.threshold() < u32::MAX);
+    flow.rounds(2000, |_| 1500);
+    let before = flow.size();
+    flow.rounds(6000, |_| 1500);
+    assert!(flow.size() >= before * 3 / 2, "{before} {}", flow.size());
+    flow.0.host.finish();
+}
+
+#[test]
+fn a_send_buffer_on_trial_comes_back_also_where_frames_are_short() {
+    let mut flow = Flow::new(50);
+    flow.rounds(5000, fixed);
+    let before = flow.size();
+    let in_use = |flow: &mut Flow| flow.0.host.conn().hot.snd_buf;
+    let mut n = 0;
+    while in_use(&mut flow) == before {
+        flow.rounds(1, fixed);
+        n += 1;
+        assert!(n < 20_000, "never");
+    }
+    assert_eq!(flow.size(), before, "what the program is told");
+    let host = &mut flow.0.host;
+    let hoard: Vec<Frame> = (300..host.pool.available()).map(|_| host.pool.alloc().unwrap()).collect();
+    host.lent = hoard.len();
+    flow.rounds(50, fixed);
+    assert_eq!(in_use(&mut flow), before);
+    hoard.into_iter().for_each(|frame| flow.0.host.pool.free(frame));
+    flow.0.host.lent = 0;
+    flow.0.host.finish();
 }
 
 #[test]
 fn the_send_buffer_grows_on_a_path_that_became_long() {
     let long = grown(50, |i, _| if i < 10 { 100 * u64::from(i + 1) } else { 20_000 }, 20);
     assert!(long >= 80_000, "{long}");
+}
+
+#[test]
+fn the_send_buffer_grows_with_bursts_on_a_long_path() {
+    let mut flow = Flow::new(50_000);
+    for _ in 0..20 {
+        flow.fill();
+        while flow.answer(|_| 50_000) > 0 {}
+        flow.0.host.now += ms(120);
+    }
+    assert!(flow.size() > 40_000, "{}", flow.size());
+    flow.0.host.finish();
 }
 
 #[test]

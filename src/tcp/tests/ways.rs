@@ -15,12 +15,9 @@ fn plain(solo: &mut Solo, quick: bool, seq: u32, window: u16, data: &[u8]) -> bo
         solo.host.input(&s, data);
         return false;
     }
-    let frame = (!data.is_empty()).then(|| {
-        let mut frame = solo.host.pool.alloc().unwrap();
-        solo.host.pool.buffer_mut(&mut frame)[52..52 + data.len()].copy_from_slice(data);
-        frame.set_range(52, data.len());
-        frame
-    });
+    let mut frame = solo.host.pool.alloc().unwrap();
+    solo.host.pool.buffer_mut(&mut frame)[52..52 + data.len()].copy_from_slice(data);
+    frame.set_range(52, data.len());
     let now = solo.host.now;
     let h = &mut solo.host;
     h.conn.as_mut().unwrap().input_quick(now, &mut h.pool, &mut h.counters, &h.config, &seg, frame);
@@ -233,15 +230,16 @@ fn arrives(solo: &mut Solo, way: Way, seg: &Plain, data: &[u8]) -> bool {
         segment(ACK | PSH, seg.seq, seg.ack, seg.window, options, data.len())
     };
     let h = &mut solo.host;
-    let payload = |h: &mut Host| (!data.is_empty()).then(|| {
+    let frame = |h: &mut Host| {
         let mut frame = h.pool.alloc().unwrap();
         h.pool.buffer_mut(&mut frame)[52..52 + data.len()].copy_from_slice(data);
         frame.set_range(52, data.len());
         frame
-    });
+    };
+    let payload = |h: &mut Host| (!data.is_empty()).then(|| frame(h));
     match way {
         Way::Short if h.conn().is_quick(seg) => {
-            let frame = payload(h);
+            let frame = frame(h);
             let now = h.now;
             h.conn.as_mut().unwrap().input_quick(now, &mut h.pool, &mut h.counters, &h.config, seg, frame);
             true

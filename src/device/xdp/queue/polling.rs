@@ -46,6 +46,8 @@ pub(super) struct Polling {
     since: Option<Instant>,
     /// There was a carrier after the last `STALLED`.
     carrier: bool,
+    /// The cores of whoever began it, before a worker was pinned to one.
+    cores: Vec<usize>,
     /// Lets go of what was kept.
     letting_go: Option<JoinHandle<()>>,
 }
@@ -74,11 +76,14 @@ impl Polling {
         }
         let kept = self.kept.take();
         // Where there can be no thread, it goes here.
+        let cores = core::mem::take(&mut self.cores);
+        let aside = beside(&cores, &own_cores());
         let let_go = move || {
-            stand_aside();
+            stand_aside(&aside);
             drop(kept);
         };
-        self.letting_go = Builder::new().name("ringroad-deferral".into()).spawn(let_go).ok();
+        let spawn = || Builder::new().name("ringroad-deferral".into()).spawn(let_go).ok();
+        self.letting_go = without_signals(spawn);
         true
     }
 
@@ -139,6 +144,7 @@ impl XdpDevice {
         self.polling = Polling::default();
         set_polling(self.as_raw_fd(), kept.is_some())?;
         self.polling.kept = kept;
+        self.polling.cores = own_cores();
         Ok(())
     }
 
@@ -162,8 +168,8 @@ impl XdpDevice {
     /// If it is not for want of a carrier.
     #[cold]
     fn stop_polling(&mut self) {
-        let carrier = Query::new(&self.interface).and_then(|query| query.running());
-        // One that has another name now cannot be asked.
+        let carrier = Query::of(self.interface).and_then(|query| query.running());
+        // One that is gone cannot be asked.
         if !self.polling.is_over(carrier.unwrap_or(true)) {
             return;
         }
@@ -174,17 +180,45 @@ impl XdpDevice {
     }
 }
 
-/// A thread of a worker's is on its core, and open to the program's signals: this one is
-/// for any core, and takes none. (Where the system refuses, it is as it was.)
-fn stand_aside() {
-    // SAFETY: a zeroed set is a valid value of both types, and each lives through its calls.
+/// The cores that the caller's thread may use; none where the system does not say.
+fn own_cores() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect()
+}
+
+/// Of these cores those that are not a worker's, if there are any.
+fn beside(cores: &[usize], workers: &[usize]) -> Vec<usize> {
+    let others: Vec<usize> = cores.iter().copied().filter(|core| !workers.contains(core)).collect();
+    if others.is_empty() { cores.to_vec() } else { others }
+}
+
+/// A worker's thread has its core and its priority: this one is for these cores, as any
+/// thread is. (Where the system refuses, it is as it was.)
+fn stand_aside(cores: &[usize]) {
+    // SAFETY: a zeroed value is a valid one of both types, each lives through its calls,
+    // and CPU_SET is told of cores that were read out of such a set.
     unsafe {
-        let mut signals: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&mut signals);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &signals, std::ptr::null_mut());
-        let mut cores: libc::cpu_set_t = std::mem::zeroed();
-        (0..libc::CPU_SETSIZE as usize).for_each(|core| libc::CPU_SET(core, &mut cores));
-        libc::sched_setaffinity(0, size_of_val(&cores), &cores);
+        if !cores.is_empty() {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            cores.iter().for_each(|core| libc::CPU_SET(*core, &mut set));
+            libc::sched_setaffinity(0, size_of_val(&set), &set);
+        }
+        let parameters: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &parameters);
+    }
+}
+
+/// Runs `spawn`, which makes a thread: that takes none of the program's signals.
+fn without_signals<T>(spawn: impl FnOnce() -> T) -> T {
+    // SAFETY: a zeroed set is a valid value, and each lives through the calls.
+    unsafe {
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&mut all);
+        let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) == 0;
+        let made = spawn();
+        if blocked {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        }
+        made
     }
 }
 
@@ -259,6 +293,60 @@ mod tests {
         assert!(two.give_up(|| Ok(())));
         drop(two);
         assert!(still.upgrade().is_none(), "at the end at the latest");
+    }
+
+    /// Says at its end on which cores that is, by which scheduler, and whether a signal
+    /// would be taken.
+    struct Where(std::sync::mpsc::Sender<(Vec<usize>, i32, bool)>);
+
+    impl Drop for Where {
+        fn drop(&mut self) {
+            // SAFETY: takes a number.
+            let scheduler = unsafe { libc::sched_getscheduler(0) };
+            let _ = self.0.send((own_cores(), scheduler, takes_signals()));
+        }
+    }
+
+    fn takes_signals() -> bool {
+        // SAFETY: a zeroed set is a valid value and lives through the calls.
+        unsafe {
+            let mut mask: libc::sigset_t = std::mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), &mut mask);
+            libc::sigismember(&mask, libc::SIGTERM) == 0
+        }
+    }
+
+    /// Where what was kept ends, if the program may use some cores and its worker some.
+    fn ends(program: &[usize], worker: &[usize]) -> (Vec<usize>, i32, bool) {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                stand_aside(program);
+                let mut polling = bed(1).polling;
+                let kept: Kept = Arc::new(Where(tell));
+                (polling.kept, polling.cores) = (Some(kept), own_cores());
+                stand_aside(worker);
+                // SAFETY: the value lives through the call. (Without privileges it is refused.)
+                unsafe {
+                    let mut parameters: libc::sched_param = std::mem::zeroed();
+                    parameters.sched_priority = 1;
+                    libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters);
+                }
+                assert!(polling.give_up(|| Ok(())));
+                assert!(takes_signals(), "its own are as before");
+            });
+        });
+        told.recv().unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_goes_beside_the_worker_within_the_programs_cores() {
+        let all = own_cores();
+        if let [one, two, ..] = all[..] {
+            assert_eq!(ends(&[one, two], &[two]), (vec![one], libc::SCHED_OTHER, false));
+            assert_eq!(ends(&[one, two], &[one, two]), (vec![one, two], libc::SCHED_OTHER, false));
+            assert_eq!(ends(&[two], &[two]), (vec![two], libc::SCHED_OTHER, false));
+        }
     }
 
     #[test]

@@ -89,6 +89,15 @@ fn values_are_set_and_put_back() {
 }
 
 #[test]
+fn a_new_hardware_address_is_no_new_interface() {
+    let fake = Fake::new("address", 1, 30);
+    let deferral = fake.begin().unwrap();
+    fake.write("address", "02:00:00:00:00:01\n");
+    drop(deferral);
+    assert_eq!((fake.values(), fake.note().as_str()), ([1, 30], ""));
+}
+
+#[test]
 fn the_last_of_several_puts_back() {
     let fake = Fake::new("several", 0, 0);
     let first = fake.begin().unwrap();
@@ -308,4 +317,79 @@ fn the_notes_are_roots_or_ours() {
         assert_eq!(fake.begin().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(fake.values(), [1, 30]);
     }
+}
+
+#[test]
+fn an_interface_that_has_another_name_by_now_has_its_values_back() {
+    // Two swap their names: the other one, under the first's name, is left alone.
+    let fake = Fake::new("swapped", 1, 30);
+    let deferral = fake.begin().unwrap();
+    let (named, elsewhere) = (fake.places.interfaces.join("eth7"), fake.places.interfaces.join("eth9"));
+    fs::rename(&named, &elsewhere).unwrap();
+    fs::create_dir(&named).unwrap();
+    fake.write("ifindex", "9");
+    fake.write("address", "02:00:00:00:00:ac");
+    fake.write(NAMES[0], "2");
+    fake.write(NAMES[1], "200000");
+    drop(deferral);
+    assert_eq!(fake.values(), [2, 200_000], "another one's");
+    let values = NAMES.map(|name| value(&elsewhere, name).unwrap());
+    assert_eq!((values, fake.note()), ([1, 30], String::new()));
+}
+
+#[test]
+fn one_that_was_made_anew_under_the_name_is_not_touched() {
+    let fake = Fake::new("anew", 1, 30);
+    let deferral = fake.begin().unwrap();
+    let left = deferral.left();
+    fake.write("ifindex", "8");
+    drop(deferral);
+    assert_eq!(fake.values(), [2, 200_000]);
+    assert!(!left.load(Ordering::Acquire), "what is gone has nothing to be put back");
+    assert!(!fake.note().is_empty());
+}
+
+#[test]
+fn what_could_not_be_put_back_is_told() {
+    let fake = Fake::new("refused", 0, 30);
+    let values = Values { polls: 1, timeout: 200_000 };
+    let deferral = Deferral::begin(&fake.places, &interface(), values).unwrap();
+    let left = deferral.left();
+    // Reads as 1, and nobody may write to it.
+    let path = fake.places.interfaces.join("eth7").join(NAMES[0]);
+    fs::remove_file(&path).unwrap();
+    symlink("/sys/class/net/lo/ifindex", &path).unwrap();
+    assert!(!left.load(Ordering::Acquire));
+    drop(deferral);
+    assert!(left.load(Ordering::Acquire));
+    assert_eq!((fake.values(), fake.note().is_empty()), ([1, 30], false));
+    // Nor can it where it sees no interface at all.
+    fs::remove_file(&path).unwrap();
+    fake.write(NAMES[0], "0");
+    let deferral = fake.begin().unwrap();
+    let left = deferral.left();
+    fs::rename(&fake.places.interfaces, fake.root.join("elsewhere")).unwrap();
+    drop(deferral);
+    assert!(left.load(Ordering::Acquire));
+}
+
+#[test]
+fn a_note_without_room_is_as_it_was() {
+    use std::os::fd::{AsRawFd, FromRawFd};
+    let fake = Fake::new("full", 1, 30);
+    // SAFETY: the name is a C string; a new descriptor is nobody else's.
+    let note = unsafe { File::from_raw_fd(libc::memfd_create(c"note".as_ptr(), libc::MFD_ALLOW_SEALING)) };
+    let mut deferral = Deferral::of(&fake.places, &interface(), note);
+    let old = [Change { before: 100, set: 200 }, Change { before: 300, set: 400 }];
+    deferral.write_note(&old).unwrap();
+    // SAFETY: takes numbers.
+    assert_eq!(unsafe { libc::fcntl(deferral.note.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_GROW) }, 0);
+    assert!(deferral.write_note(&[Change { before: 1000, set: 2000 }; 2]).is_err());
+    assert_eq!(deferral.read_note().unwrap(), old);
+    // Killed before the cut: the end of longer lines is still there.
+    deferral.note.rewind().unwrap();
+    let new = "napi_defer_hard_irqs 1 3\ngro_flush_timeout 3 5\n";
+    deferral.note.write_all(new.as_bytes()).unwrap();
+    assert_eq!(deferral.read_note().unwrap(), [Change { before: 1, set: 3 }, Change { before: 3, set: 5 }]);
+    deferral.write_note(&old).unwrap();
 }
