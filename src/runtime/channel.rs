@@ -9,6 +9,7 @@ use super::hub::{Hub, Knock};
 use super::link::{Link, LinkId};
 use super::ring::{Consumer, Producer, ring};
 use super::sleep::Sleeper;
+use super::stock::Stock;
 use super::worker::{self, Core};
 use super::sys;
 use crate::errno::{Errno, Result};
@@ -97,9 +98,7 @@ struct Line {
     worker: usize,
     commands: Producer<Command>,
     replies: Consumer<Reply>,
-    stock: Vec<Frame>,
-    /// A request for stock is on its way.
-    asked: bool,
+    stock: Stock,
 }
 
 /// A thread's own state.
@@ -192,8 +191,8 @@ impl Thread {
             late: Default::default(),
             sleeper: self.sleeper.clone(),
         }));
-        let stock = Vec::with_capacity(hub.config.thread_frames as usize);
-        self.lines.push(Line { hub, worker, commands, replies, stock, asked: false });
+        let stock = Stock::new(hub.config.thread_frames as usize);
+        self.lines.push(Line { hub, worker, commands, replies, stock });
         self.lines.last_mut().expect("pushed above")
     }
 
@@ -267,8 +266,8 @@ impl Thread {
             while let Some(reply) = line.replies.pop() {
                 match reply {
                     Reply::Woken(ticket) => self.woken |= ticket == self.ticket,
-                    Reply::Stock(frame) => line.stock.push(frame),
-                    Reply::StockEnd => line.asked = false,
+                    Reply::Stock(frame) => line.stock.bring(frame),
+                    Reply::StockEnd => line.stock.answered(),
                 }
             }
         }
@@ -356,30 +355,35 @@ impl Thread {
     /// # Errors
     /// `ENETDOWN`.
     pub fn stock_up(&mut self, hub: &'static Hub, worker: usize) -> Result<bool> {
-        let most = hub.config.thread_frames as usize;
         self.collect();
-        let line = self.line(hub, worker);
-        if line.stock.len() <= most / 4 && !line.asked {
-            let n = most - line.stock.len();
-            let empty = line.stock.is_empty();
-            line.asked = true;
-            self.send(hub, worker, Command::Stock(n), empty)?;
-        }
-        if self.line(hub, worker).stock.is_empty() {
+        loop {
+            let stock = &mut self.line(hub, worker).stock;
+            let empty = stock.is_empty();
+            if let Some(n) = stock.ask() {
+                self.send(hub, worker, Command::Stock(n), empty)?;
+            }
+            if !empty {
+                return Ok(true);
+            }
             // The worker always answers, with what there is.
             let done = |t: &mut Self| {
                 t.collect();
-                let line = t.line(hub, worker);
-                !line.asked || !line.stock.is_empty() || hub.seats[worker].is_down()
+                t.line(hub, worker).stock.is_settled() || hub.seats[worker].is_down()
             };
             while !self.wait(None, done).unwrap_or(false) {}
+            let stock = &self.line(hub, worker).stock;
+            if stock.is_denied() {
+                return Ok(false);
+            }
+            if stock.is_empty() && hub.seats[worker].is_down() {
+                return Err(Errno::ENETDOWN);
+            }
         }
-        Ok(!self.line(hub, worker).stock.is_empty())
     }
 
     /// A frame of the stock.
     pub fn stocked(&mut self, hub: &'static Hub, worker: usize) -> Option<Frame> {
-        self.line(hub, worker).stock.pop()
+        self.line(hub, worker).stock.take()
     }
 
     /// A frame of this worker's to fill; `None` where none can be had now.
@@ -393,7 +397,7 @@ impl Thread {
 
     /// Gives a frame back to the thread's stock, unused.
     pub fn unframe(&mut self, hub: &'static Hub, worker: usize, frame: Frame) {
-        self.line(hub, worker).stock.push(frame);
+        self.line(hub, worker).stock.put(frame);
     }
 }
 
@@ -403,7 +407,7 @@ impl Drop for Thread {
             return; // there is no worker in this process
         }
         for line in &mut self.lines {
-            let frames = line.stock.drain(..).map(Command::Return);
+            let frames = line.stock.drain().map(Command::Return);
             let mut last = frames.chain([Command::Leave]).peekable();
             let seat = &line.hub.seats[line.worker];
             while last.peek().is_some() && !seat.is_down() {

@@ -30,6 +30,7 @@ pub mod sleep;
 mod set;
 mod shared;
 mod start;
+mod stock;
 mod sync;
 pub mod sys;
 mod worker;
