@@ -218,6 +218,22 @@ impl Program {
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
+    /// Stop it as Ctrl-Z does, and wait until each of its threads stands.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let stands = |stat: String| stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'));
+        let all_stand = || {
+            let mut tasks = fs::read_dir(&tasks).unwrap().filter_map(Result::ok);
+            tasks.all(|task| fs::read_to_string(task.path().join("stat")).is_ok_and(stands))
+        };
+        let start = Instant::now();
+        while !all_stand() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{} goes on after SIGSTOP", self.name);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Kill it as `kill -9` does, and wait until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
