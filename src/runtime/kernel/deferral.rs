@@ -20,13 +20,17 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What is set, in this order.
 const NAMES: [&str; 2] = ["napi_defer_hard_irqs", "gro_flush_timeout"];
-/// So often is looked again where another one is just beginning or ending, a second at
-/// least. Who looks seldom finds it locked by others again and again.
+/// So often a note is looked at again that somebody has locked for himself, a second at
+/// least: nobody should.
 const TRIES: u32 = 1000;
+/// So often is looked again where one and the same other is beginning or ending, half a
+/// minute at least: what he writes takes the kernel's lock of all interfaces, or a disk's
+/// time, and either may be long in coming.
+const PATIENCE: u32 = 30_000;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Where the values and the notes are.
@@ -273,14 +277,45 @@ struct Turn(File);
 
 impl Turn {
     fn take(notes: &Path) -> io::Result<Self> {
+        Self::take_within(notes, PATIENCE)
+    }
+
+    fn take_within(notes: &Path, patience: u32) -> io::Result<Self> {
         let directory = open_notes(notes)?;
-        for _ in 0..TRIES {
+        let mut wait = Wait::new(patience);
+        loop {
             if directory.try_lock().is_ok() {
+                // For those who wait: somebody else has it now.
+                let _ = directory.set_modified(SystemTime::now());
                 return Ok(Self(directory));
+            }
+            if !wait.goes_on(directory.metadata()?.modified()?) {
+                return Err(io::Error::from(io::ErrorKind::WouldBlock));
             }
             std::thread::sleep(PAUSE);
         }
-        Err(io::Error::from(io::ErrorKind::WouldBlock))
+    }
+}
+
+/// How long a lock is waited for. Nobody is next: who looks now and then may find it
+/// locked again and again while others come and go, however many looks there are. So
+/// only those count at which the same one has it.
+struct Wait {
+    since: Option<SystemTime>,
+    tries: u32,
+    most: u32,
+}
+
+impl Wait {
+    fn new(most: u32) -> Self {
+        Self { since: None, tries: 0, most }
+    }
+
+    /// It is locked, since then: is another look worth while?
+    fn goes_on(&mut self, since: SystemTime) -> bool {
+        self.tries = if self.since == Some(since) { self.tries + 1 } else { 0 };
+        self.since = Some(since);
+        self.tries < self.most
     }
 }
 

@@ -29,7 +29,10 @@ fn interface() -> Interface {
 
 impl Fake {
     fn new(name: &str, polls: u64, timeout: u64) -> Self {
-        let root = std::env::temp_dir().join(format!("ringroad-{name}-{}", std::process::id()));
+        // In memory, as the notes and sysfs are: a busy disk holds up who has its lock.
+        let memory = PathBuf::from("/dev/shm");
+        let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let root = base.join(format!("ringroad-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
         let places = Places { interfaces: root.join("net"), notes: root.join("notes") };
         fs::create_dir_all(places.interfaces.join("eth7")).unwrap();
@@ -240,6 +243,39 @@ fn a_note_that_somebody_locks_for_good_is_not_waited_for() {
     assert_eq!(fake.begin().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     drop(note);
     drop(fake.begin().unwrap());
+}
+
+#[test]
+fn while_others_come_and_go_nobody_is_sent_away() {
+    let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+    let mut wait = Wait::new(TRIES);
+    for round in 0..5 {
+        assert!((0..TRIES).all(|_| wait.goes_on(at(round))), "another one has it");
+    }
+    assert!(!wait.goes_on(at(4)), "the same one has it still");
+}
+
+#[test]
+fn who_takes_the_turn_says_so_to_those_who_wait() {
+    let fake = Fake::new("turns", 1, 30);
+    drop(fake.begin().unwrap());
+    let since = || fs::metadata(&fake.places.notes).unwrap().modified().unwrap();
+    let mut wait = Wait::new(TRIES);
+    assert!((0..TRIES).all(|_| wait.goes_on(since())));
+    // Two who have it one after the other, without a moment between.
+    drop(Turn::take(&fake.places.notes).unwrap());
+    assert!((0..TRIES).all(|_| wait.goes_on(since())));
+    assert!(!wait.goes_on(since()));
+}
+
+#[test]
+fn who_waits_for_one_who_stays_gives_up_in_the_end() {
+    let fake = Fake::new("stays", 1, 30);
+    drop(fake.begin().unwrap());
+    let turn = Turn::take(&fake.places.notes).unwrap();
+    assert_eq!(Turn::take_within(&fake.places.notes, 20).err().map(|why| why.kind()), Some(io::ErrorKind::WouldBlock));
+    drop(turn);
+    drop(Turn::take(&fake.places.notes).unwrap());
 }
 
 #[test]
