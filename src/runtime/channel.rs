@@ -39,8 +39,8 @@ pub(super) enum Command {
     Stock(usize),
     /// A frame that was not filled after all.
     Return(Frame),
-    /// The thread has ended; its rings may go.
-    Leave,
+    /// The thread has ended; its rings may go. What it has not heard comes back.
+    Leave(Box<Consumer<Reply>>),
 }
 
 /// Whose bell was rung.
@@ -249,13 +249,9 @@ impl Thread {
         loop {
             // A signal does not end this wait: the slot must stay until it is used.
             let _ = self.wait(None, |_| done() || seat.is_down());
-            if done() {
+            if last_look(|| seat.is_down(), || done().then_some(()))?.is_some() {
                 // SAFETY: the worker is done with it (Acquire above).
                 return unsafe { (*data).result.take() }.ok_or(Errno::ENETDOWN);
-            }
-            if seat.is_down() {
-                // Down is the worker's last act: if the call is not done, it never runs.
-                return Err(Errno::ENETDOWN);
             }
         }
     }
@@ -406,17 +402,33 @@ impl Drop for Thread {
         if super::posix::forked() {
             return; // there is no worker in this process
         }
-        for line in &mut self.lines {
-            let frames = line.stock.drain().map(Command::Return);
-            let mut last = frames.chain([Command::Leave]).peekable();
-            let seat = &line.hub.seats[line.worker];
+        for Line { hub, worker, mut commands, replies, mut stock } in self.lines.drain(..) {
+            let frames = stock.drain().map(Command::Return);
+            // Frames may be on their way here; who waited for them would wait for the
+            // worker, which may be waiting for this thread's end.
+            let mut last = frames.chain([Command::Leave(Box::new(replies))]).peekable();
+            let seat = &hub.seats[worker];
             while last.peek().is_some() && !seat.is_down() {
-                if line.commands.push_batch(&mut last) == 0 {
+                if commands.push_batch(&mut last) == 0 {
                     std::thread::yield_now();
                 }
                 seat.sleeper.wake();
             }
         }
+    }
+}
+
+/// What `look` finds of what a worker leaves for others; where it finds nothing and never
+/// will, that is an error. Down is the worker's last act: who knows of it before the look
+/// misses nothing, and who asks only afterwards may miss what came between.
+///
+/// # Errors
+/// `ENETDOWN`.
+pub(super) fn last_look<T>(down: impl FnOnce() -> bool, look: impl FnOnce() -> Option<T>) -> Result<Option<T>> {
+    let down = down();
+    match look() {
+        None if down => Err(Errno::ENETDOWN),
+        found => Ok(found),
     }
 }
 
@@ -445,4 +457,31 @@ where
         }
     }
     run::<F, R>
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+
+    #[test]
+    fn what_a_worker_did_last_is_found() {
+        let (left, is_down) = (Cell::new(None), Cell::new(false));
+        let end = || {
+            left.set(Some(7));
+            is_down.set(true);
+        };
+        // It leaves something and ends before it is asked the one or the other.
+        let asked = last_look(|| { end(); is_down.get() }, || left.get());
+        assert_eq!(asked, Ok(Some(7)));
+        left.set(None);
+        is_down.set(false);
+        let asked = last_look(|| is_down.get(), || { end(); left.get() });
+        assert_eq!(asked, Ok(Some(7)));
+        left.set(None);
+        is_down.set(false);
+        assert_eq!(last_look(|| is_down.get(), || left.get()), Ok(None));
+        is_down.set(true);
+        assert_eq!(last_look(|| is_down.get(), || left.get()), Err(Errno::ENETDOWN));
+    }
 }

@@ -4,6 +4,7 @@
 mod closing;
 mod frames;
 mod slow;
+mod waits;
 
 use super::channel::{Channel, Command, Reply};
 use super::datagrams::send_late;
@@ -20,18 +21,12 @@ use core::sync::atomic::{Ordering, fence};
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use waits::Waiter;
 
 /// Commands of one thread that a turn carries out, at most.
 const COMMAND_BUDGET: usize = 128;
 /// Below this part of the pool the worker wants frames back at once.
 const HUNGRY_PART: u32 = 4;
-
-/// A thread that waits for a link.
-pub(super) struct Waiter {
-    pub channel: usize,
-    pub interest: u32,
-    pub ticket: u64,
-}
 
 /// A link as the worker keeps it.
 pub(super) struct LinkEnd {
@@ -47,6 +42,8 @@ pub(super) struct LinkEnd {
     pub ending: Option<Ending>,
     /// Its last descriptor was closed: no call waits on it any more.
     pub nudged: bool,
+    /// It is among those that wait for frames.
+    starved: bool,
 }
 
 /// What is done once everything written was taken.
@@ -127,9 +124,16 @@ impl Desk {
             refused: false,
             ending: None,
             nudged: false,
+            starved: false,
         });
         sockets.watch(handle, token(id));
         link
+    }
+
+    /// How many links wait for frames.
+    #[cfg(test)]
+    pub fn starved(&self) -> usize {
+        self.starved.len()
     }
 
     /// Ends all memberships in a set that is gone. Linear in all links, once.
@@ -238,12 +242,7 @@ impl Core {
             Command::Close(link) => self.close_link(&link),
             Command::Stock(n) => self.hand_out(channel, n),
             Command::Return(frame) => self.take_home(frame),
-            Command::Leave => {
-                self.desk.channels[channel] = None;
-                for link in self.desk.links.iter_mut().flatten() {
-                    link.waiters.retain(|w| w.channel != channel);
-                }
-            }
+            Command::Leave(replies) => self.leave(channel, *replies),
         }
     }
 
@@ -274,21 +273,6 @@ impl Core {
     pub(super) fn wake(&mut self, channel: usize) {
         if let Some(channel) = &self.desk.channels[channel] {
             channel.sleeper.wake();
-        }
-    }
-
-    fn wait_for(&mut self, channel: usize, id: LinkId, interest: u32, ticket: u64) {
-        self.pump(id, 0);
-        let ready = match self.desk.link(id) {
-            None => u32::MAX,
-            Some(link) if link.nudged => u32::MAX,
-            Some(link) => link.level(),
-        };
-        if ready & (interest | SPECIAL) != 0 {
-            self.reply(channel, Reply::Woken(ticket));
-            self.wake(channel);
-        } else if let Some(link) = self.desk.link(id) {
-            link.waiters.push(Waiter { channel, interest, ticket });
         }
     }
 
@@ -442,7 +426,9 @@ impl Core {
         }
         let pool = &self.sockets.stack.core.pool;
         if pool.available() < pool.capacity() / HUNGRY_PART {
-            self.desk.starved.push(link.link.id);
+            if !core::mem::replace(&mut link.starved, true) {
+                self.desk.starved.push(link.link.id);
+            }
             return 0;
         }
         if !link.has_room() {
@@ -457,7 +443,7 @@ impl Core {
         if !link.waiters.is_empty() {
             let ready = edges | link.level();
             for i in (0..link.waiters.len()).rev() {
-                if ready & (link.waiters[i].interest | SPECIAL) != 0 {
+                if link.waiters[i].is_met_by(ready) {
                     let waiter = link.waiters.swap_remove(i);
                     self.reply(waiter.channel, Reply::Woken(waiter.ticket));
                     self.wake(waiter.channel);
@@ -491,6 +477,7 @@ impl Core {
         }
         self.desk.watched = watched;
         for id in core::mem::take(&mut self.desk.starved) {
+            self.desk.link(id).into_iter().for_each(|link| link.starved = false);
             self.pump(id, 0);
         }
         for set in self.desk.sets.iter_mut().flatten() {

@@ -200,10 +200,13 @@ impl Sockets {
 
     pub(super) fn datagram_shutdown(&mut self, h: Handle, read: bool, write: bool) -> Result<()> {
         match self.table.get(h)?.kind {
-            Kind::Udp(id) => self.stack.udp.shutdown(id, read, write),
-            Kind::Icmp(id) => self.stack.icmp.shutdown(id, read, write),
-            _ => Err(Errno::ENOTSOCK),
+            Kind::Udp(id) => self.stack.udp.shutdown(id, read, write)?,
+            Kind::Icmp(id) => self.stack.icmp.shutdown(id, read, write)?,
+            _ => return Err(Errno::ENOTSOCK),
         }
+        // As Linux: whoever waits looks again, whatever for.
+        self.happened(h, crate::tcp::Readiness::all());
+        Ok(())
     }
 
     pub(super) fn datagram_close(&mut self, h: Handle) {

@@ -3,6 +3,7 @@
 use super::HUNGRY_PART;
 use crate::frame::Frame;
 use crate::runtime::channel::Reply;
+use crate::runtime::ring::Consumer;
 use crate::runtime::worker::Core;
 use core::sync::atomic::Ordering;
 
@@ -24,6 +25,19 @@ impl Core {
         }
         self.reply(channel, Reply::StockEnd);
         self.wake(channel);
+    }
+
+    /// A thread has ended: takes back what it was given and has not seen.
+    pub(super) fn leave(&mut self, channel: usize, mut replies: Consumer<Reply>) {
+        let late = self.desk.channels[channel].take().map(|c| c.late).unwrap_or_default();
+        for reply in core::iter::from_fn(|| replies.pop()).chain(late) {
+            if let Reply::Stock(frame) = reply {
+                self.take_home(frame);
+            }
+        }
+        for link in self.desk.links.iter_mut().flatten() {
+            link.waiters.retain(|w| w.channel != channel);
+        }
     }
 
     /// Says in the seat whether frames are short. Before a sleep, with a fence

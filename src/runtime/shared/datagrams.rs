@@ -14,6 +14,8 @@ impl SharedSocket {
     pub(super) fn recv_datagram(&self, thread: &mut Thread, bufs: &mut [IoSliceMut<'_>], flags: i32) -> Result<(usize, RecvMeta)> {
         let links = self.links();
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        // Before the look: what came before that is found by it.
+        let down = links.iter().any(|l| self.hub.seats[l.worker].is_down());
         for i in 0..links.len() {
             let link = &links[(first + i) % links.len()];
             let mut held = link.receiving.hold();
@@ -35,14 +37,14 @@ impl SharedSocket {
                 let idle = ring.is_empty();
                 let bell = receiving.returns.must_ring(link, idle);
                 drop(held);
-                self.ring_for_returns(thread, link, bell)?;
+                self.ring_for_returns(thread, link, bell);
             }
             return Ok((n, meta));
         }
+        if down {
+            return Err(Errno::ENETDOWN);
+        }
         for link in links {
-            if self.hub.seats[link.worker].is_down() {
-                return Err(Errno::ENETDOWN);
-            }
             if link.status() & SPECIAL != 0 {
                 // An error waits, or it was shut down.
                 let id = link.id;

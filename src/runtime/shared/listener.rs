@@ -3,7 +3,7 @@
 use super::{IN, SharedSocket};
 use crate::errno::{Errno, Result};
 use crate::runtime::channel::{Thread, close_link};
-use crate::runtime::link::{ACCEPTED, Kind, Rx};
+use crate::runtime::link::{ACCEPTED, Kind, Rx, SPECIAL};
 use crate::runtime::posix::Begun;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
@@ -59,12 +59,23 @@ impl SharedSocket {
         thread.call(self.hub, self.home.worker, move |core| core.pump(id, 0))
     }
 
+    /// Whether it does, or was shut down since.
+    fn still_listens(&self, thread: &mut Thread) -> Result<()> {
+        let mut value = [0; 4];
+        let asked = self.at_home(thread, move |core, h| {
+            core.sockets.get_option(h, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, &mut value).map(|_| value)
+        })??;
+        if i32::from_ne_bytes(asked) == 0 { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
     /// `accept`, from all workers in turn.
     pub fn accept(&self, thread: &mut Thread, nonblocking: bool, begun: Begun) -> Result<(Self, SocketAddr)> {
         let deadline = begun.deadline(&self.recv_timeout);
         loop {
             let links = self.links();
             let first = self.turn.fetch_add(1, Ordering::Relaxed);
+            // Before the look: what came before that is found by it.
+            let down = links.iter().any(|l| self.hub.seats[l.worker].is_down());
             for i in 0..links.len() {
                 let link = &links[(first + i) % links.len()];
                 let mut receiving = link.receiving.hold();
@@ -82,9 +93,9 @@ impl SharedSocket {
                 }
                 drop(receiving);
                 if refill {
-                    // More may wait in the listener's own queue.
+                    // More may wait in the listener's own queue. This one is accepted.
                     let id = link.id;
-                    thread.call(self.hub, link.worker, move |core| core.pump(id, 0))?;
+                    let _ = thread.call(self.hub, link.worker, move |core| core.pump(id, 0));
                 }
                 // As in Linux an accepted connection has the listener's.
                 let (receive, send) = (self.recv_timeout.load(Ordering::Relaxed), self.send_timeout.load(Ordering::Relaxed));
@@ -92,8 +103,11 @@ impl SharedSocket {
                 let made = Self::over(link_made, true, nonblocking);
                 return Ok((made.with_options(Ok((receive, send, linger))), peer));
             }
-            if links.iter().any(|l| self.hub.seats[l.worker].is_down()) {
+            if down {
                 return Err(Errno::ENETDOWN);
+            }
+            if links.iter().any(|l| l.status() & SPECIAL != 0) {
+                self.still_listens(thread)?;
             }
             if !self.blocks(0) {
                 return Err(Errno::EAGAIN);

@@ -1,6 +1,7 @@
 //! Runtimes with real threads over the memory wire.
 
 mod app;
+pub(super) mod by_hand;
 mod datagrams;
 mod edges;
 mod flags;

@@ -83,7 +83,7 @@ impl Device for Plug {
     fn refill(&mut self, _: &mut Pool) {}
 }
 
-fn seat(plug: Plug, ip: IpAddr, pool: Pool) -> Station<Plug> {
+pub(super) fn seat(plug: Plug, ip: IpAddr, pool: Pool) -> Station<Plug> {
     let config = stack::Config {
         mode: stack::Mode::Owned,
         addresses: vec![(ip, 24)],
@@ -178,7 +178,7 @@ fn connections_survive_that_their_packets_change_queues() {
 
 /// Two workers at A, without threads: each has its turn when the test says so.
 /// The second one holds UDP port 53.
-fn two_cores() -> (Core, Core, Handle) {
+pub(super) fn two_cores() -> (Core, Core, Handle) {
     let cable = Arc::new(Cable::default());
     let arena = Arena::heap(4096, 2048);
     let hub = Hub::new(Config { workers: 2, ..config(Wait::Block) }, 2, arena.clone()).unwrap();
@@ -202,7 +202,7 @@ fn two_cores() -> (Core, Core, Handle) {
 }
 
 /// A datagram from B to A's port 53 with this number in it.
-fn numbered(number: u32) -> Vec<u8> {
+pub(super) fn numbered(number: u32) -> Vec<u8> {
     let (IpAddr::V4(src), IpAddr::V4(dst)) = (B, A) else { unreachable!() };
     let payload = number.to_be_bytes();
     let len = udp::HEADER_LEN + payload.len();
@@ -219,7 +219,7 @@ fn numbered(number: u32) -> Vec<u8> {
 }
 
 /// What a turn of a worker does with a received packet.
-fn receive(core: &mut Core, bytes: &[u8]) {
+pub(super) fn receive(core: &mut Core, bytes: &[u8]) {
     let mut batch = Batch::new();
     let pool = &mut core.sockets.stack.core.pool;
     let mut frame = pool.alloc().expect("a free frame");
@@ -245,7 +245,7 @@ fn take_numbers(core: &mut Core, h: Handle) -> Vec<u32> {
 }
 
 /// Frames of the worker's pool that something holds.
-fn held(core: &Core) -> u32 {
+pub(super) fn held(core: &Core) -> u32 {
     let pool = &core.sockets.stack.core.pool;
     pool.assert_conserved();
     let counts = pool.counts();
