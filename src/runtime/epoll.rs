@@ -123,6 +123,12 @@ impl Subscription {
         self.set
     }
 
+    /// What the member asks for.
+    #[cfg(test)]
+    pub fn asks(&self) -> u32 {
+        self.events
+    }
+
     /// Reports the member if it asked for one of these events and the last
     /// report was taken. After the fence that follows the publishing.
     pub fn report(&mut self, edges: u32, sets: &mut [Option<SetEnd>]) {

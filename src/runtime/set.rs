@@ -120,14 +120,7 @@ impl EpollSet {
     /// The set for a worker's own socket that comes in; `None` where it is to come in as
     /// any thread's, as another than this worker's program waits.
     pub fn own_part(&self, owner: Owner) -> Result<Option<Handle>> {
-        if self.waits.is_for_others(owner) {
-            return Ok(None);
-        }
-        let local = self.local(owner, true)?;
-        // Who begins to wait meanwhile either finds that one, and has it opened on this
-        // worker behind what this worker does now, or is seen here: the claim on them
-        // comes after that one's note, or before this look.
-        Ok(local.filter(|_| !self.waits.is_for_others(owner)))
+        self.waits.enter_own(owner, || self.local(owner, true))
     }
 
     /// Before a wait: what it is to find and is another worker's own is made any
@@ -383,14 +376,16 @@ impl EpollSet {
         let hub = self.shared.hub;
         let mut inner = self.inner.hold();
         inner.take_reports();
-        if hub.stopping() && hub.seats.iter().any(Seat::is_down) {
+        let broken = hub.stopping() && hub.seats.iter().any(Seat::is_down);
+        if broken {
             inner.list_all(); // each says that it is broken
         }
         let last = if inner.list.is_empty() { Vec::new() } else { inner.report(out, max) };
         let left = !inner.list.is_empty();
         drop(inner);
         drop(last);
-        if left {
+        // The end of the network is for all who sleep, and signalled once.
+        if left || broken && !out.is_empty() {
             self.pass_on();
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::errno::Result;
 use crate::runtime::descriptors::Owner;
-use core::sync::atomic::{AtomicU32, Ordering};
+use crate::runtime::sync::atomic::{AtomicU32, Ordering};
 
 const NOBODY: u32 = u32::MAX;
 const ANYBODY: u32 = u32::MAX - 1;
@@ -39,6 +39,21 @@ impl Waits {
     pub fn is_open_to(&self, owner: Option<Owner>) -> bool {
         let now = self.now.load(Ordering::Relaxed);
         now == ANYBODY || now == waiter(owner)
+    }
+
+    /// Enters a worker's own part of the set by `enter`; `None` where others wait, who
+    /// would not find it there.
+    ///
+    /// Who begins to wait meanwhile either finds that part, and has it opened on this
+    /// worker behind what this worker does now, or is seen here: its look at the parts,
+    /// under a claim, comes after its note, and `enter`, under the same one, before this
+    /// look.
+    pub fn enter_own<T>(&self, owner: Owner, enter: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
+        if self.is_for_others(owner) {
+            return Ok(None);
+        }
+        let entered = enter()?;
+        Ok(entered.filter(|_| !self.is_for_others(owner)))
     }
 
     /// Opens it to one more by `open`, which is given the worker whose own sockets
@@ -119,5 +134,39 @@ mod tests {
         }).unwrap();
         assert_eq!(inner.get(), Err(Errno::ENOMEM));
         assert!(waits.is_for_others(ONE) && waits.is_open_to(None), "the first waits");
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::runtime::claim::Claim;
+    use loom::sync::Arc;
+
+    /// A socket comes into its worker's own part while a thread begins to wait: it stays
+    /// out, or the wait finds the part.
+    #[test]
+    fn an_own_socket_does_not_come_in_behind_the_back_of_who_begins_to_wait() {
+        loom::model(|| {
+            let shared = Arc::new((Waits::new(), Claim::new(false)));
+            let waiter = {
+                let shared = shared.clone();
+                loom::thread::spawn(move || {
+                    let mut found = false;
+                    let opened = shared.0.open_to(None, |_| {
+                        found = *shared.1.hold();
+                        Ok(())
+                    });
+                    opened.map(|()| found)
+                })
+            };
+            let one = Owner { runtime: 1, worker: 1 };
+            let entered = shared.0.enter_own(one, || {
+                *shared.1.hold() = true;
+                Ok(Some(()))
+            });
+            let found = waiter.join().unwrap().unwrap();
+            assert!(entered == Ok(None) || found);
+        });
     }
 }

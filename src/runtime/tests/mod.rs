@@ -2,8 +2,10 @@
 
 mod app;
 pub(super) mod by_hand;
+mod crossed;
 mod datagrams;
 mod edges;
+mod ends;
 mod flags;
 mod manners;
 mod own;
