@@ -1,6 +1,7 @@
 //! Runtimes with real threads over the memory wire.
 
 mod app;
+mod asleep;
 pub(super) mod by_hand;
 mod crossed;
 mod datagrams;
