@@ -13,6 +13,7 @@ mod ours;
 mod sharing;
 mod smol;
 mod tcp;
+mod touched;
 mod worker;
 
 use clap::{Parser, Subcommand};
@@ -105,6 +106,11 @@ enum What {
     /// What that watches
     #[command(hide = true)]
     Shared { name: String },
+    /// Watch which cache lines of a connection an echo touches
+    Lines,
+    /// What that watches
+    #[command(hide = true)]
+    Touch,
 }
 
 fn run(name: &str) -> ExitCode {
@@ -130,6 +136,8 @@ fn main() -> ExitCode {
         Some(What::Gate(options)) => gate::run(&options),
         Some(What::Sharing) => sharing::run(),
         Some(What::Shared { name }) => sharing::serve(&name),
+        Some(What::Lines) => touched::run(),
+        Some(What::Touch) => touched::touch(),
         None => {
             println!("operations: run it by scripts/counts");
             ExitCode::SUCCESS

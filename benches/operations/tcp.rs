@@ -5,24 +5,31 @@ use crate::ours::{MESSAGE, PLAIN, Pair, SERVER, Shape};
 use ringroad::socket::Handle;
 use ringroad::socket::linux::*;
 use ringroad::time::Duration;
+use std::ops::Range;
 
 /// A message there and back: at both ends, or at the server alone.
 pub struct Echo {
     pair: Pair,
+    near: Handle,
     both: bool,
 }
 
 impl Echo {
     pub fn new(both: bool) -> Self {
-        let (mut pair, far, _) = Pair::connected(PLAIN);
+        let (mut pair, far, near) = Pair::connected(PLAIN);
         pair.far.begin(far);
-        Self { pair, both }
+        Self { pair, near, both }
+    }
+
+    /// Where the near end's connection lies, and how many bytes of that are asked for ahead.
+    pub fn place(&self) -> (Range<usize>, usize) {
+        self.pair.near.sockets.place(self.near).expect("a stream")
     }
 }
 
 impl Operation for Echo {
     fn step(&mut self, meter: &mut Meter) -> u64 {
-        let Self { pair, both } = self;
+        let Self { pair, both, .. } = self;
         meter.count_if(*both, || pair.far.sockets.turn(pair.now));
         pair.carry_near(64);
         meter.count(|| pair.near_serves());

@@ -17,6 +17,14 @@ const MAX_REFUSED: usize = 64;
 const TCP: u8 = IPPROTO_TCP as u8;
 
 impl Sockets {
+    /// Where the connection of a stream lies in memory, and how much of that is asked for
+    /// ahead of a batch: for a tool that watches what is touched (`scripts/counts lines`).
+    #[doc(hidden)]
+    pub fn place(&self, h: Handle) -> Option<(core::ops::Range<usize>, usize)> {
+        let (conn, _) = self.table.stream(h)?;
+        Some(self.stack.tcp.place(conn))
+    }
+
     /// What a connection of this socket starts with.
     pub(super) fn inherit(&self, options: &Options) -> Inherit {
         let defaults = &self.stack.core.config.tcp.options;

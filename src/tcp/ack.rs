@@ -2,7 +2,7 @@
 //! windows.
 
 use super::congestion;
-use super::connection::{Bits, Connection};
+use super::connection::{Bits, Connection, Watch};
 use super::rtt::PROBED;
 use super::seq;
 use super::timers::{Mode, Timer};
@@ -50,14 +50,14 @@ impl Connection {
         if bytes >= h.mss.into() && merged == 0 {
             self.cold.acked_mss = h.mss;
         }
-        self.cold.stalled = Instant::NEVER;
-        self.cold.bytes_acked += u64::from(bytes);
+        self.warm.watch -= Watch::STALLED;
+        self.warm.bytes_acked += u64::from(bytes);
         self.measure(env, ack, timestamp, sent_at);
         self.open_window(env, (bytes, merged), flight, sent_at);
         let flush = self.hot.send.has_unsent();
         // RFC 6298, 5.2 and 5.3.
         if self.hot.snd_una == self.hot.snd_nxt {
-            self.hot.timers.stop(Timer::Retransmit);
+            self.warm.timers.stop(Timer::Retransmit);
         } else {
             self.set_retransmit(env.now, env.config);
         }
@@ -92,8 +92,8 @@ impl Connection {
         sent_at: Option<Instant>,
     ) {
         let limited = self.is_window_limited(flight);
-        let congestion = &self.hot.congestion;
-        if limited || congestion.wants_all() || self.cold.flow.is_some() {
+        let congestion = &self.warm.congestion;
+        if limited || congestion.wants_all() || self.warm.watch.contains(Watch::FLOW) {
             let most = self.most_under_way(self.hot.snd_una.wrapping_sub(bytes), flight);
             let limited = limited || self.is_window_limited(most);
             let progress = Progress { acked: bytes, merged, delivered: bytes, limited, ..Progress::default() };
@@ -105,7 +105,7 @@ impl Connection {
     /// start half a window is enough, after it all of it.
     #[inline]
     pub(super) fn is_window_limited(&self, flight: u32) -> bool {
-        let (congestion, mss) = (&self.hot.congestion, u32::from(self.hot.mss));
+        let (congestion, mss) = (&self.warm.congestion, u32::from(self.hot.mss));
         flight.saturating_add(2 * mss) > congestion.window
             || flight.saturating_mul(2) > congestion.window
                 && congestion.window < congestion.threshold()
@@ -113,7 +113,7 @@ impl Connection {
 
     /// The least round trip time lately; zero before the first.
     pub(super) fn least_rtt(&self) -> Duration {
-        Duration::from_micros(self.cold.min_rtt.least().into())
+        Duration::from_micros(self.warm.min_rtt.least().into())
     }
 
     /// Tells congestion control of what was acknowledged, delivered and lost.
@@ -123,8 +123,8 @@ impl Connection {
         let rate = self.sample_rate(env, p);
         let (total, ece) = (self.delivered(), self.echoes());
         let h = &mut self.hot;
-        let srtt = Duration::from_micros(h.rtt.smoothed().into());
-        h.congestion.on_ack(&congestion::Ack {
+        let srtt = Duration::from_micros(self.warm.rtt.smoothed().into());
+        self.warm.congestion.on_ack(&congestion::Ack {
             now: env.now,
             acked: p.acked,
             acks: p.merged + 1,
@@ -155,7 +155,7 @@ impl Connection {
         timestamp: Option<(u32, u32)>,
         sent_at: Option<Instant>,
     ) {
-        if seq::lt(ack, self.cold.rtt_seq) {
+        if seq::lt(ack, self.warm.rtt_seq) {
             return;
         }
         let took = match sent_at {
@@ -166,9 +166,9 @@ impl Connection {
                 None => return,
             },
         };
-        self.hot.rtt.sample(took);
-        self.cold.min_rtt.sample(took, env.now);
-        self.cold.rtt_seq = self.hot.snd_nxt;
+        self.warm.rtt.sample(took);
+        self.warm.min_rtt.sample(took, env.now);
+        self.warm.rtt_seq = self.hot.snd_nxt;
         // The backed-off RTO lasts until something was measured (Karn; RFC 6298, 5).
         self.hot.backoff = 0;
     }
@@ -203,7 +203,7 @@ impl Connection {
             return false;
         }
         h.snd_wnd = window;
-        self.cold.max_wnd = self.cold.max_wnd.max(window);
+        self.warm.max_wnd = self.warm.max_wnd.max(window);
         if old == 0 || window == 0 {
             self.window_turned(window);
         }
@@ -218,17 +218,17 @@ impl Connection {
         let h = &mut self.hot;
         if !h.bits.contains(Bits::ORPHAN) {
             h.retries = 0;
-            self.cold.stalled = Instant::NEVER;
+            self.warm.watch -= Watch::STALLED;
         }
         if window == 0 {
-            if matches!(self.cold.mode, Mode::Retransmit | Mode::Probe | Mode::Reorder) {
-                self.cold.mode = Mode::Persist;
+            if matches!(self.warm.mode, Mode::Retransmit | Mode::Probe | Mode::Reorder) {
+                self.warm.mode = Mode::Persist;
             }
             return;
         }
         let probed = h.backoff & !PROBED > 0;
         h.backoff &= PROBED;
-        h.timers.stop(Timer::Retransmit);
+        self.warm.timers.stop(Timer::Retransmit);
         if probed {
             // The probe met a shut window: it goes again, without waiting. Else a
             // window that flaps would buy all that is under way again and again.

@@ -82,12 +82,12 @@ impl Connection {
     /// millisecond's worth at twice the rate of the window, more where the path is
     /// short; so many at least (`Config::least_train`).
     pub(super) fn train(&self, least: u32) -> u32 {
-        let (h, rtt) = (&self.hot, self.hot.rtt.smoothed());
+        let (h, rtt) = (&self.hot, self.warm.rtt.smoothed());
         if rtt == 0 {
             return u32::MAX;
         }
-        let rate = u64::from(h.congestion.window) * 2_000_000 / u64::from(rtt);
-        let near = 65_536u64 >> (self.cold.min_rtt.least() >> 9).min(63);
+        let rate = u64::from(self.warm.congestion.window) * 2_000_000 / u64::from(rtt);
+        let near = 65_536u64 >> (self.warm.min_rtt.least() >> 9).min(63);
         (((rate >> 10) + near) / u64::from(h.mss)).clamp(least.clamp(1, 1000).into(), 1000) as u32
     }
 
@@ -95,7 +95,7 @@ impl Connection {
     #[inline]
     fn begin(&self, least: u32, burst: &mut Burst) {
         if burst.most == 0 {
-            let half = self.hot.congestion.window / u32::from(self.hot.mss) / 2;
+            let half = self.warm.congestion.window / u32::from(self.hot.mss) / 2;
             burst.most = half.clamp(1, self.train(least));
         }
     }
@@ -122,7 +122,7 @@ impl Connection {
         }
         let both = len + h.send.get(i + 1).len().min(h.mss.into());
         let edge = h.snd_una.wrapping_add(h.snd_wnd);
-        self.pipe() + both > h.congestion.window || seq::distance(h.snd_nxt, edge) < both
+        self.pipe() + both > self.warm.congestion.window || seq::distance(h.snd_nxt, edge) < both
     }
 
     /// Sends what is plain of the segments that were never sent: from their own frames,
@@ -132,13 +132,13 @@ impl Connection {
     #[inline(never)]
     pub(super) fn send_row(&mut self, env: &mut Env, burst: &mut Burst) {
         let odd = Bits::PROBE_DUE | Bits::ECN_BUSY | Bits::CARE;
-        if self.hot.bits.intersects(odd) || self.hot.congestion.is_spaced() {
+        if self.hot.bits.intersects(odd) || self.warm.congestion.is_spaced() {
             return;
         }
         self.begin(env.config.least_train, burst);
         let (room, timestamp, window) = (self.room(), self.data_timestamp(env.now), self.window_now());
         let edge = self.hot.snd_una.wrapping_add(self.hot.snd_wnd);
-        let open = self.hot.congestion.window.saturating_sub(self.pipe());
+        let open = self.warm.congestion.window.saturating_sub(self.pipe());
         let (h, template) = (&mut self.hot, &self.template);
         let (mss, rcv_nxt) = (u32::from(h.mss), h.rcv_nxt);
         let all = seq::distance(h.snd_nxt, edge).min(open);
@@ -167,7 +167,7 @@ impl Connection {
         if sent > 0 {
             h.send.on_sent(sent);
             h.snd_nxt = h.snd_nxt.wrapping_add(all - left);
-            self.cold.last_sent = env.now;
+            self.warm.last_sent = env.now;
             env.counters.tcp_segments_out += u64::from(sent) - 1;
             self.ack_left(env.counters, true);
         }

@@ -9,10 +9,9 @@ use super::recv_queue::RecvQueue;
 use super::loss::{Recovery, Reordering};
 use super::rtt::{MinRtt, Rtt};
 use super::send_queue::SendQueue;
-use super::timers::{Mode, Timers};
+use super::timers::{Mode, SlowTimers, Timers};
 use super::types::{Discover, Env, State};
 use super::{Template, isn};
-use crate::errno::Errno;
 use crate::time::Instant;
 use crate::wire::tcp::SackBlock;
 use core::num::NonZeroU8;
@@ -96,7 +95,32 @@ bitflags::bitflags! {
     }
 }
 
-/// What the in-order path touches.
+bitflags::bitflags! {
+    /// Which of the cold fields are in use: where one is not, its line need not come.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct Watch: u8 {
+        /// There is a [`Cold::flow`].
+        const FLOW = 1;
+        /// [`Cold::stalled`] holds.
+        const STALLED = 2;
+        /// There is a [`Cold::user_timeout`].
+        const USER_TIMEOUT = 4;
+        /// [`Cold::low_water`] is more than a byte.
+        const LOW_WATER = 8;
+    }
+}
+
+/// A byte with one value. That a place has no connection is told by another value of some
+/// byte in it that has most to spare, and each call looks there first: with this one it is
+/// a byte of the first line, and not one of whichever cold field has most.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(super) enum There {
+    Is,
+}
+
+/// What every segment in order touches, in or out: two lines. The numbers and windows
+/// that it is compared with, and the queue that it leaves from and is acknowledged in.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Hot {
@@ -105,8 +129,8 @@ pub(super) struct Hot {
     pub quick: u8,
     /// Duplicate ACKs received in a row.
     pub dup_acks: u8,
-    /// Duplicate ACKs to send (a peer without SACK gets one a segment).
-    pub dup_out: u8,
+    /// Where `None` of an `Option<Connection>` is told, see [`There`].
+    pub there: There,
     pub bits: Bits,
     /// Payload bytes in a full segment of ours.
     pub mss: u16,
@@ -128,6 +152,8 @@ pub(super) struct Hot {
     pub rcv_buf: u32,
     /// Bytes in order that were not read, lent ones included.
     pub rcv_used: u32,
+    /// When this is received the receive buffer is looked at.
+    pub tune_at: u32,
 
     pub snd_una: u32,
     pub snd_nxt: u32,
@@ -135,52 +161,68 @@ pub(super) struct Hot {
     pub snd_end: u32,
     pub snd_wnd: u32,
     pub snd_wl1: u32,
+    // Here the first line ends: all that says whether a segment is the expected one, but
+    // for what is under way.
     pub snd_wl2: u32,
     pub snd_buf: u32,
-
-    pub rtt: Rtt,
-    pub congestion: Congestion,
-    pub timers: Timers,
     pub send: SendQueue,
 }
 
-/// What is seldom touched, but for the first 88 bytes: an echo needs them too.
+/// What a request and its answer touch besides: clocks, estimates, counters.
 #[derive(Debug)]
 #[repr(C)]
-pub(super) struct Cold {
+pub(super) struct Warm {
+    /// Each round trip starts and stops the retransmission timer, and an ACK that leaves
+    /// the delayed one. The others are cold.
+    pub timers: Timers,
+    /// Looked at by each ACK, and before sending.
+    pub congestion: Congestion,
+    /// Takes a sample of each round trip.
+    pub rtt: Rtt,
+    pub min_rtt: MinRtt,
     /// When the last segment came in.
     pub last_recv: Instant,
     /// When data was last sent.
     pub last_sent: Instant,
-    /// Since when nothing gets through.
-    pub stalled: Instant,
     pub bytes_acked: u64,
     pub bytes_received: u64,
-    pub flow: Option<Box<Flow>>,
-    pub min_rtt: MinRtt,
     /// The next measurement of the round trip begins when this is acknowledged.
     pub rtt_seq: u32,
-    /// What our timestamps are ahead of the clock.
+    /// What our timestamps are ahead of the clock: in each segment that leaves.
     pub ts_offset: u32,
-    /// When this is received the receive buffer is looked at.
-    pub tune_at: u32,
-    /// The largest window that the peer announced.
+    /// The largest window that the peer announced, who may do so with each segment.
     pub max_wnd: u32,
-    /// After the last segment that was not full.
+    /// After the last segment that was not full, as requests and answers are.
     pub small_end: u32,
+    /// By so much at least a window opens, which is asked before each segment.
+    pub adv_mss: u16,
+    /// The number of the error that waits: in a byte, which is all of Linux's. Readiness
+    /// asks for it.
+    pub error: Option<NonZeroU8>,
+    /// What the timer is set for.
+    pub mode: Mode,
+    pub watch: Watch,
+}
+
+/// What an echo does not touch: handshakes, options, losses, timers of seconds.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Cold {
+    /// The timers that are seldom set.
+    pub timers: SlowTimers,
+    /// Since when nothing gets through, where [`Watch::STALLED`] says so.
+    pub stalled: Instant,
+    pub flow: Option<Box<Flow>>,
+    /// In milliseconds; 0: none.
     pub user_timeout: u32,
     /// Readable from so many bytes on.
     pub low_water: u32,
-    pub adv_mss: u16,
-    /// The number of the error that waits: in a byte, which is all of Linux's.
-    pub error: Option<NonZeroU8>,
-    pub mode: Mode,
-
     /// Its SYN came with data and a cookie: the program has it already.
     pub early: bool,
     /// The segment size in which as much was acknowledged at once; 0: none yet.
     pub acked_mss: u16,
-    pub soft_error: Option<Errno>,
+    /// As [`Warm::error`].
+    pub soft_error: Option<NonZeroU8>,
     pub iss: u32,
     pub irs: u32,
     /// Recovery lasts until this is acknowledged (RFC 6582).
@@ -197,6 +239,8 @@ pub(super) struct Cold {
     pub min_mss: u16,
     pub keep_count: u8,
     pub keep_probes: u8,
+    /// Duplicate ACKs to send (a peer without SACK gets one a segment).
+    pub dup_out: u8,
     /// Data in the SYN was taken.
     pub syn_data: bool,
     /// The ACK that ends the handshake came and was not heard: how often the
@@ -221,58 +265,76 @@ pub(super) struct Cold {
     pub recovery: Option<Box<Recovery>>,
 }
 
-impl Cold {
+impl Warm {
     /// Of a connection in no state yet. What the path allows is the caller's to set.
     #[inline(always)]
-    fn new(env: &Env, options: &ConnOptions, initial: isn::Initial) -> Self {
-        let iss = initial.iss;
+    fn new(env: &Env, options: &ConnOptions, initial: isn::Initial, adv_mss: u16) -> Self {
+        let mut watch = Watch::empty();
+        if options.user_timeout > 0 || options.low_water > 1 {
+            watch.set(Watch::USER_TIMEOUT, options.user_timeout > 0);
+            watch.set(Watch::LOW_WATER, options.low_water > 1);
+        }
         Self {
-            iss,
+            timers: Timers::OFF,
+            congestion: Congestion::new(options.congestion, env.config.knobs(), 10 * 536),
+            rtt: Rtt::new(env.config),
+            min_rtt: MinRtt::default(),
+            last_recv: env.now,
+            last_sent: env.now,
+            bytes_acked: 0,
+            bytes_received: 0,
+            rtt_seq: initial.iss,
             ts_offset: initial.ts_offset,
-            rtt_seq: iss,
+            max_wnd: 0,
+            small_end: initial.iss,
+            adv_mss,
+            error: None,
+            mode: Mode::Retransmit,
+            watch,
+        }
+    }
+}
+
+impl Cold {
+    /// Likewise.
+    #[inline(always)]
+    fn new(env: &Env, options: &ConnOptions, iss: u32) -> Self {
+        Self {
+            timers: SlowTimers::OFF,
+            stalled: Instant::NEVER,
+            flow: None,
+            user_timeout: options.user_timeout,
+            low_water: options.low_water.max(1),
+            early: false,
+            acked_mss: 0,
+            soft_error: None,
+            iss,
             irs: 0,
             recover: iss,
-            error: None,
-            soft_error: None,
-            mode: Mode::Retransmit,
-            early: false,
-            tune_at: 0,
             tune_receive: options.tune_receive,
             tune_send: options.tune_send,
             discover: options.discover,
-            acked_mss: 0,
+            syn_retries: options.syn_retries,
             mtu: 0,
-            adv_mss: 0,
             peer_mss: 0,
             max_segment: options.max_segment,
             min_mss: env.config.min_mss,
-            syn_retries: options.syn_retries,
             keep_count: options.keep_count,
             keep_probes: 0,
+            dup_out: 0,
             syn_data: false,
+            deferred: 0,
             keep_idle: options.keep_idle,
             keep_interval: options.keep_interval,
-            user_timeout: options.user_timeout,
-            low_water: options.low_water.max(1),
-            stalled: Instant::NEVER,
-            small_end: iss,
-            last_sent: env.now,
-            last_recv: env.now,
-            max_wnd: 0,
             challenge_span: 0,
             challenge_left: 0,
             invalid_answered: 0,
             total_retrans: 0,
-            fast_open: None,
-            deferred: 0,
-            bytes_acked: 0,
-            bytes_received: 0,
-            recovery: None,
-            reordering: Reordering::new(env.config.early_reordering),
-            min_rtt: MinRtt::default(),
-            dsack: SackBlock { left: 0, right: 0 },
             dsack_dups: 0,
-            flow: None,
+            dsack: SackBlock { left: 0, right: 0 },
+            reordering: Reordering::new(env.config.early_reordering),
+            fast_open: None,
+            recovery: None,
         }
     }
 }
@@ -280,12 +342,14 @@ impl Cold {
 /// A TCP connection (RFC 9293).
 ///
 /// It holds frames: end it with [`Connection::dispose`], not by dropping it. What a
-/// segment there and an answer back touch comes first, in six lines.
+/// segment there and an answer back touch comes first, in five lines; `scripts/counts lines`
+/// looks whether it is all of that and nothing else.
 #[derive(Debug)]
 #[repr(C)]
 #[must_use = "a connection that is dropped loses its frames"]
 pub struct Connection {
     pub(super) hot: Hot,
+    pub(super) warm: Warm,
     pub(super) recv: RecvQueue,
     pub(super) template: Template,
     pub(super) cold: Cold,
@@ -293,16 +357,28 @@ pub struct Connection {
     pub(super) extra: Option<Box<Extra>>,
 }
 
-const _: () = assert!(size_of::<Hot>() <= 192, "the hot part fits in three cache lines");
+const LINE: usize = 64;
+/// Where a field lies in a connection.
+macro_rules! at {
+    ($($field:tt)+) => { core::mem::offset_of!(Connection, $($field)+) };
+}
+const _: () = assert!(size_of::<Hot>() <= 2 * LINE && align_of::<Hot>() == LINE, "the hot part is two lines");
+const _: () = assert!(at!(hot) == 0 && at!(warm) == 2 * LINE, "and nothing else lies in them");
+const _: () = assert!(at!(hot.snd_wl1) + 4 <= LINE, "what a segment is compared with, in the first");
+const _: () = assert!(at!(hot.snd_wl2) == LINE, "what it changes, and the queue, in the second");
+const _: () = assert!(at!(warm.last_sent) + 8 == 3 * LINE, "clocks and estimates in the third");
+const _: () = assert!(at!(warm.bytes_acked) == 3 * LINE, "counters and the first frame in the fourth");
+const _: () = assert!(at!(recv) + RecvQueue::FRONT == 4 * LINE);
 const _: () = assert!(
-    core::mem::offset_of!(Connection, cold.early) <= Connection::WARM,
-    "the ordinary way touches no more lines"
+    at!(template) + Template::USED_V4 <= Connection::WARM,
+    "an echo over IPv4 touches no more lines"
 );
+const _: () = assert!(at!(cold) >= Connection::WARM, "nothing cold comes with them");
 const _: () = assert!(size_of::<Connection>() <= 512, "a connection fits in 512 bytes");
 
 impl Connection {
     /// Its first bytes, which is all that segments touch that nothing is unusual about.
-    pub const WARM: usize = 384;
+    pub const WARM: usize = 5 * LINE;
 
     /// A connection in no state yet, made where it is to lie: each copy of it would be
     /// some 40 instructions and 16 lines.
@@ -336,7 +412,7 @@ impl Connection {
             state: State::Closed,
             quick: config.quick_acks,
             dup_acks: 0,
-            dup_out: 0,
+            there: There::Is,
             bits,
             mss: 536,
             rcv_mss: adv_mss.min(536),
@@ -357,14 +433,15 @@ impl Connection {
             snd_wl1: 0,
             snd_wl2: 0,
             snd_buf: options.send_buffer.clamp(1024, config.max_send_buffer.clamp(1024, MOST)),
-            rtt: Rtt::new(config),
-            congestion: Congestion::new(options.congestion, config.knobs(), 10 * 536),
-            timers: Timers::OFF,
+            tune_at: 0,
             send: SendQueue::default(),
         };
-        let cold = Cold { mtu, adv_mss, peer_mss, ..Cold::new(env, options, initial) };
-        let conn = place.insert(Self { hot, recv: RecvQueue::default(), template, cold, extra: None });
-        conn.set_max_pacing_rate(options.max_pacing_rate);
+        let warm = Warm::new(env, options, initial, adv_mss);
+        let cold = Cold { mtu, peer_mss, ..Cold::new(env, options, initial.iss) };
+        let conn = place.insert(Self { hot, warm, recv: RecvQueue::default(), template, cold, extra: None });
+        if options.max_pacing_rate > 0 {
+            conn.set_max_pacing_rate(options.max_pacing_rate);
+        }
         conn.set_mss(env.pool.arena().capacity());
         conn.set_rare(options);
         conn

@@ -43,7 +43,7 @@ impl Connection {
             if super::seq::gt(value, now) {
                 value = value.wrapping_sub(MASK + 1);
             }
-            conn.cold.ts_offset = conn.cold.ts_offset.wrapping_sub(now.wrapping_sub(value));
+            conn.warm.ts_offset = conn.warm.ts_offset.wrapping_sub(now.wrapping_sub(value));
         } else {
             conn.hot.bits -= Bits::SACK | Bits::SCALING;
             conn.hot.rcv_scale = 0;

@@ -45,7 +45,7 @@ pub(super) struct Ecn {
 
 impl Connection {
     fn wants_ecn(&self, env: &Env) -> bool {
-        env.config.ecn == Mode::Request || self.hot.congestion.needs_ecn()
+        env.config.ecn == Mode::Request || self.warm.congestion.needs_ecn()
     }
 
     /// The flags of a SYN or SYN-ACK. One that goes again asks for nothing:
@@ -70,7 +70,7 @@ impl Connection {
             if asked && theirs == Flags::ECE {
                 self.flow().ecn.on = true;
             }
-        } else if theirs == both && (env.config.ecn != Mode::Off || self.hot.congestion.needs_ecn()) {
+        } else if theirs == both && (env.config.ecn != Mode::Off || self.warm.congestion.needs_ecn()) {
             let ecn = &mut self.flow().ecn;
             (ecn.on, ecn.asked) = (true, true);
         } else if let Some(flow) = &mut self.cold.flow {
@@ -100,7 +100,7 @@ impl Connection {
 
     #[inline(never)]
     fn take_marks(&mut self, env: &mut Env, seg: &Segment) {
-        let dctcp = self.hot.congestion.needs_ecn();
+        let dctcp = self.warm.congestion.needs_ecn();
         let ecn = &mut self.flow().ecn;
         ecn.ece = seg.flags.contains(Flags::ECE) && !seg.flags.contains(Flags::SYN);
         if seg.payload_len > 0 {
@@ -153,7 +153,7 @@ impl Connection {
         }
         (ecn.end, ecn.cwr, ecn.reduced) = (Some(nxt), true, !lost);
         if !lost {
-            self.hot.congestion.on_ecn(env.now, flight, mss);
+            self.warm.congestion.on_ecn(env.now, flight, mss);
         }
         self.mark_ecn_busy();
     }
@@ -165,14 +165,14 @@ impl Connection {
     pub(super) fn reduce_for_loss(&mut self, env: &Env, flight: u32) {
         let mss = u32::from(self.hot.mss);
         if !self.is_reduced_for_mark() {
-            self.hot.congestion.on_recovery(env.now, flight, mss);
+            self.warm.congestion.on_recovery(env.now, flight, mss);
         }
         self.tell_reduction();
     }
 
     fn is_reduced_for_mark(&self) -> bool {
         let h = &self.hot;
-        let full = matches!(h.congestion.algorithm(), Algorithm::Cubic | Algorithm::Reno);
+        let full = matches!(self.warm.congestion.algorithm(), Algorithm::Cubic | Algorithm::Reno);
         let flight = h.snd_nxt.wrapping_sub(h.snd_una);
         let under_way = |end: u32| (1..=flight).contains(&end.wrapping_sub(h.snd_una));
         let ecn = self.cold.flow.as_ref().map(|f| &f.ecn).filter(|e| e.reduced);

@@ -44,7 +44,7 @@ impl Connection {
     #[inline(never)]
     pub fn input_edge(&mut self, env: &mut Env, seg: &Plain, payload: Option<Frame>, fin: bool) -> Disposition {
         env.counters.tcp_segments_in += 1;
-        self.cold.last_recv = env.now;
+        self.warm.last_recv = env.now;
         self.cold.keep_probes = 0;
         self.take_timestamp(seg.seq, seg.timestamp);
         if self.hot.state == State::LastAck && seg.ack == self.hot.snd_end.wrapping_add(1) {
@@ -54,7 +54,7 @@ impl Connection {
         if self.hot.state == State::SynReceived {
             let h = &mut self.hot;
             h.snd_wnd = u32::from(seg.window) << h.snd_scale;
-            self.cold.max_wnd = self.cold.max_wnd.max(h.snd_wnd);
+            self.warm.max_wnd = self.warm.max_wnd.max(h.snd_wnd);
             (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
             d = self.establish(env, seg.ack, seg.timestamp.map(|t| t.1));
         } else {
@@ -66,7 +66,7 @@ impl Connection {
         }
         if let Some(frame) = payload {
             d = d.and(self.take_in_order(env, frame));
-            if seq::ge(self.hot.rcv_nxt, self.cold.tune_at) {
+            if seq::ge(self.hot.rcv_nxt, self.hot.tune_at) {
                 d = d.and(self.tune_received(env, seg.timestamp.map(|t| t.1)));
             }
         }
@@ -76,7 +76,7 @@ impl Connection {
     /// Our FIN is acknowledged, and the peer's came before: nothing of what an ACK
     /// teaches is of use any more.
     fn last_acknowledged(&mut self, env: &mut Env, ack: u32) -> Disposition {
-        self.cold.bytes_acked += u64::from(ack.wrapping_sub(self.hot.snd_una));
+        self.warm.bytes_acked += u64::from(ack.wrapping_sub(self.hot.snd_una));
         self.hot.snd_una = ack;
         self.end(env, None)
     }

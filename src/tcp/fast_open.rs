@@ -63,7 +63,7 @@ impl Connection {
     /// it waits for that data.
     pub fn fast_open(&mut self, option: Option<Cookie>, mss: u16, deferred: bool) {
         self.cold.fast_open = Some(Box::new(FastOpen { option, deferred, ..FastOpen::default() }));
-        self.cold.peer_mss = if mss > 0 { mss } else { self.cold.adv_mss };
+        self.cold.peer_mss = if mss > 0 { mss } else { self.warm.adv_mss };
         if deferred {
             self.hot.bits -= Bits::SYN_DUE;
         }
@@ -83,7 +83,7 @@ impl Connection {
             return n;
         }
         // The peer's segment size is not known yet; what is too long is cut later.
-        let (mss, piece, path) = (self.hot.mss, self.hot.send.piece, self.cold.adv_mss);
+        let (mss, piece, path) = (self.hot.mss, self.hot.send.piece, self.warm.adv_mss);
         self.hot.mss = path.saturating_sub((self.room() - self.template.l2l3_len() - 20) as u16).max(1);
         self.hot.send.piece = self.hot.mss.min(limits(env.pool.frame_capacity(), self.room()).1 as u16);
         let room = self.hot.snd_buf.saturating_sub(self.queued()) as usize;
@@ -176,7 +176,7 @@ impl Connection {
             return Disposition::NONE;
         }
         // It was sent, after all; what was not taken of it is lost.
-        let at = self.cold.last_sent;
+        let at = self.warm.last_sent;
         self.hot.send.sent_with_syn(at);
         self.hot.snd_nxt = self.hot.snd_una.wrapping_add(sent.into());
         let mut d = Disposition { events: Events::empty(), flush: true };
@@ -226,7 +226,7 @@ impl Connection {
         conn.hot.rcv_edge = conn.hot.rcv_nxt.wrapping_add(conn.hot.rcv_buf.min(65_535));
         // What was offered is for data; our SYN's own number is under way too.
         conn.hot.snd_wnd += 1;
-        conn.hot.congestion.window += 1;
+        conn.warm.congestion.window += 1;
         if let Some(packet) = payload {
             conn.cold.syn_data = true;
             let first = conn.hot.rcv_nxt;
@@ -234,7 +234,7 @@ impl Connection {
         }
         // That was no answer to anything: the quick ACKs are still to come.
         conn.hot.quick = env.config.quick_acks;
-        conn.hot.timers.stop(Timer::DelayedAck);
+        conn.warm.timers.stop(Timer::DelayedAck);
         conn
     }
 

@@ -1,7 +1,7 @@
 //! What a connection keeps that sends in bulk, paces, or speaks of congestion with
 //! the path. It is made when it is first needed.
 
-use super::connection::Connection;
+use super::connection::{Connection, Watch};
 use super::ecn::Ecn;
 use super::pacing::Pacing;
 use super::rate::Rate;
@@ -33,6 +33,7 @@ impl Connection {
 
     /// The box, made if there is none.
     pub(super) fn flow(&mut self) -> &mut Flow {
+        self.warm.watch |= Watch::FLOW;
         self.cold.flow.get_or_insert_with(Box::default)
     }
 }

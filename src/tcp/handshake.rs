@@ -1,6 +1,6 @@
 //! Opening: active, passive and simultaneous (RFC 9293, 3.5 and 3.10.7.3).
 
-use super::connection::{Bits, Connection};
+use super::connection::{Bits, Connection, Watch};
 use super::input::Arrival;
 use super::burst::Stop;
 use super::template::Fields;
@@ -70,10 +70,10 @@ impl Connection {
         h.rcv_nxt = syn.seq.wrapping_add(1);
         h.rcv_edge = h.rcv_nxt.wrapping_add(announced);
         h.last_ack = h.rcv_nxt;
-        self.cold.last_recv = env.now;
+        self.warm.last_recv = env.now;
         // The window of a SYN is not scaled (RFC 7323, 2.2).
         h.snd_wnd = syn.window.into();
-        self.cold.max_wnd = h.snd_wnd;
+        self.warm.max_wnd = h.snd_wnd;
         h.snd_wl1 = syn.seq;
         h.snd_wl2 = if syn.flags.contains(Flags::ACK) { syn.ack } else { h.snd_una };
         self.negotiate_ecn(env, syn);
@@ -112,8 +112,8 @@ impl Connection {
     fn start_window(&mut self, env: &Env, segments: u32) {
         let mss = u32::from(self.hot.mss);
         let bytes = (segments * mss).min((2 * mss).max(segments * 1460));
-        let c = &self.hot.congestion;
-        self.hot.congestion = super::congestion::Congestion::new(c.algorithm(), c.knobs(), bytes);
+        let c = &self.warm.congestion;
+        self.warm.congestion = super::congestion::Congestion::new(c.algorithm(), c.knobs(), bytes);
         debug_assert!(env.config.initial_window > 0);
     }
 
@@ -123,13 +123,13 @@ impl Connection {
         // What was sent last may be data that answered the SYN's.
         let answered = self.cold.early && self.hot.send.sent() > 0;
         if !repeated && !answered {
-            let took = env.now.since(self.cold.last_sent);
-            self.hot.rtt.sample(took);
-            self.cold.min_rtt.sample(took, env.now);
+            let took = env.now.since(self.warm.last_sent);
+            self.warm.rtt.sample(took);
+            self.warm.min_rtt.sample(took, env.now);
         } else if let Some(took) = self.echoed(env, echo) {
-            self.hot.rtt.sample(took);
+            self.warm.rtt.sample(took);
         } else if repeated {
-            self.hot.rtt.after_syn_timeout();
+            self.warm.rtt.after_syn_timeout();
         }
         // One that was too large for the path was not lost to congestion.
         let resized = self.hot.state == State::SynSent && self.hot.retries == 0;
@@ -144,12 +144,12 @@ impl Connection {
     pub(super) fn open(&mut self, env: &mut Env, ack: u32) -> Disposition {
         let h = &mut self.hot;
         h.snd_una = ack;
-        self.cold.rtt_seq = ack;
+        self.warm.rtt_seq = ack;
         (h.backoff, h.retries) = (0, 0);
-        h.timers.stop(Timer::Retransmit);
+        self.warm.timers.stop(Timer::Retransmit);
         h.bits -= Bits::SYN_DUE;
         h.bits.set(Bits::TAIL, h.bits.contains(Bits::SACK) && env.config.tail_loss_probe);
-        self.cold.stalled = crate::time::Instant::NEVER;
+        self.warm.watch -= Watch::STALLED;
         let closing = h.bits.contains(Bits::FIN_QUEUED);
         h.state = if closing { State::FinWait1 } else { State::Established };
         self.tune_after();
@@ -198,7 +198,7 @@ impl Connection {
             // Simultaneous open (MUST-10): our SYN goes again, with an ACK.
             self.hot.state = State::SynReceived;
             self.hot.bits |= Bits::SYN_DUE;
-            self.hot.timers.stop(Timer::Retransmit);
+            self.warm.timers.stop(Timer::Retransmit);
             return Disposition { events: Events::empty(), flush: true };
         }
         let syn_acked = self.cold.iss.wrapping_add(1);
@@ -218,7 +218,7 @@ impl Connection {
         if !self.hot.bits.contains(Bits::TIMESTAMPS) || seg.flags.contains(Flags::RST) {
             return true;
         }
-        let first = self.cold.stalled.min(self.cold.last_sent);
+        let first = self.stalled().min(self.warm.last_sent);
         seq::le(self.ts_now(first), echo) && seq::le(echo, self.ts_now(env.now))
     }
 
@@ -275,7 +275,7 @@ impl Connection {
         h.snd_nxt = seq::max(h.snd_nxt, self.cold.iss.wrapping_add(1));
         h.last_ack = h.rcv_nxt;
         h.bits -= Bits::SYN_DUE | Bits::ACK_NOW | Bits::ACK_PENDING;
-        self.cold.last_sent = env.now;
+        self.warm.last_sent = env.now;
         Ok(())
     }
 
@@ -284,7 +284,7 @@ impl Connection {
     fn syn_options(&self, env: &Env) -> sack::Bytes {
         let h = &self.hot;
         let mut bytes = sack::Bytes::new();
-        let [m, s] = self.cold.adv_mss.to_be_bytes();
+        let [m, s] = self.warm.adv_mss.to_be_bytes();
         bytes.extend([2, 4, m, s]);
         let permitted = h.bits.contains(Bits::SACK);
         if h.bits.contains(Bits::TIMESTAMPS) {

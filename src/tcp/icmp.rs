@@ -4,6 +4,7 @@ use super::connection::{Bits, Connection};
 use super::seq;
 use super::types::{Disposition, Env, IcmpError, State};
 use crate::errno::Errno;
+use core::num::NonZeroU8;
 use crate::telemetry::DropReason;
 
 impl Connection {
@@ -38,7 +39,7 @@ impl Connection {
             env.counters.tcp_aborted += 1;
             return self.end(env, Some(errno));
         }
-        self.cold.soft_error = Some(errno);
+        self.cold.soft_error = NonZeroU8::new(errno as u8);
         Disposition::NONE
     }
 
@@ -54,7 +55,7 @@ impl Connection {
             return Disposition::NONE;
         }
         if soft && !opening {
-            self.cold.soft_error = Some(errno);
+            self.cold.soft_error = NonZeroU8::new(errno as u8);
             return Disposition::NONE;
         }
         self.hot.bits -= Bits::PATH;

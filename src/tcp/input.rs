@@ -3,7 +3,7 @@
 
 use super::connection::{Bits, Connection};
 use super::seq;
-use super::timers::{Timer, Timers};
+use super::timers::{Slow, SlowTimers, Timers};
 use super::types::{Disposition, Env, Events, State};
 use crate::errno::Errno;
 use crate::frame::{Frame, Packet};
@@ -130,7 +130,7 @@ impl Connection {
     #[inline(always)]
     pub fn input_expected(&mut self, env: &mut Env, seg: &Plain, payload: Option<Frame>) -> Disposition {
         let mut d = Disposition::NONE;
-        self.cold.last_recv = env.now;
+        self.warm.last_recv = env.now;
         self.take_timestamp(seg.seq, seg.timestamp);
         if seg.ack != self.hot.snd_una {
             d = self.acknowledged(env, seg.ack, seg.timestamp, seg.merged);
@@ -138,7 +138,7 @@ impl Connection {
         d.flush |= self.take_window(seg.seq, seg.ack, seg.window);
         if let Some(frame) = payload {
             d = d.and(self.take_in_order(env, frame));
-            if seq::ge(self.hot.rcv_nxt, self.cold.tune_at) {
+            if seq::ge(self.hot.rcv_nxt, self.hot.tune_at) {
                 d = d.and(self.tune_received(env, seg.timestamp.map(|t| t.1)));
             }
         }
@@ -149,7 +149,7 @@ impl Connection {
     #[inline(never)]
     pub fn chain_expected(&mut self, env: &mut Env, seg: &Plain, packet: Packet) -> Disposition {
         let d = self.input_expected(env, seg, None).and(self.take_chain(env, seg.seq, packet));
-        if seq::lt(self.hot.rcv_nxt, self.cold.tune_at) {
+        if seq::lt(self.hot.rcv_nxt, self.hot.tune_at) {
             return d;
         }
         d.and(self.tune_received(env, seg.timestamp.map(|t| t.1)))
@@ -190,7 +190,7 @@ impl Connection {
     pub(super) fn after_ack(&mut self, env: &mut Env, a: &mut Arrival) -> Disposition {
         let d = self.note_urgent(env, a);
         let mut d = d.and(self.process_text(env, a));
-        if seq::ge(self.hot.rcv_nxt, self.cold.tune_at) {
+        if seq::ge(self.hot.rcv_nxt, self.hot.tune_at) {
             d = d.and(self.tune_received(env, a.seg.options.timestamp.map(|t| t.1)));
         }
         if self.hot.state == State::Closed {
@@ -253,7 +253,7 @@ impl Connection {
             }
             let scale = if seg.flags.contains(Flags::SYN) { 0 } else { h.snd_scale };
             h.snd_wnd = u32::from(seg.window) << scale;
-            self.cold.max_wnd = self.cold.max_wnd.max(h.snd_wnd);
+            self.warm.max_wnd = self.warm.max_wnd.max(h.snd_wnd);
             (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
             // What else it acknowledges was sent early.
             d = self.establish(env, self.cold.iss.wrapping_add(1), seg.options.timestamp.map(|t| t.1));
@@ -293,7 +293,7 @@ impl Connection {
             State::FinWait1 => {
                 h.state = State::FinWait2;
                 if h.bits.contains(Bits::ORPHAN) {
-                    h.timers.set(Timer::Linger, env.now + env.config.fin_wait_2);
+                    self.cold.timers.set(Slow::Linger, env.now + env.config.fin_wait_2);
                 }
                 Disposition::NONE
             }
@@ -305,8 +305,8 @@ impl Connection {
 
     pub(super) fn enter_time_wait(&mut self, env: &Env) -> Disposition {
         self.hot.state = State::TimeWait;
-        self.hot.timers = Timers::OFF;
-        self.hot.timers.set(Timer::Linger, env.now + env.config.time_wait);
+        (self.warm.timers, self.cold.timers) = (Timers::OFF, SlowTimers::OFF);
+        self.cold.timers.set(Slow::Linger, env.now + env.config.time_wait);
         Disposition { events: Events::TIME_WAIT, flush: false }
     }
 

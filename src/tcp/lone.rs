@@ -4,7 +4,7 @@
 //! what is used here.
 
 use super::Config;
-use super::connection::{Bits, Connection};
+use super::connection::{Bits, Connection, Watch};
 use super::send_queue::Marks;
 use super::template::{Fields, Template};
 use super::timers::{Mode, Timer};
@@ -85,15 +85,15 @@ impl Connection {
         h.send.on_lone_sent();
         h.snd_nxt = end;
         if len < usize::from(h.mss) {
-            self.cold.small_end = end;
+            self.warm.small_end = end;
         }
-        self.cold.last_sent = now;
+        self.warm.last_sent = now;
         self.ack_left(counters, true);
-        let settled = matches!(self.cold.mode, Mode::Hold | Mode::Settle);
-        if settled || !self.hot.timers.is_set(Timer::Retransmit) {
+        let settled = matches!(self.warm.mode, Mode::Hold | Mode::Settle);
+        if settled || !self.warm.timers.is_set(Timer::Retransmit) {
             self.set_lone_timer(now, config);
         }
-        Some(self.hot.timers.get(Timer::Retransmit))
+        Some(self.warm.timers.get(Timer::Retransmit))
     }
 
     /// As [`set_retransmit`](Self::set_retransmit), of which most is settled where a lone
@@ -101,13 +101,14 @@ impl Connection {
     /// probed for. Some 25 instructions instead of 50.
     #[inline(always)]
     fn set_lone_timer(&mut self, now: Instant, config: &Config) {
-        let h = &mut self.hot;
-        if !h.bits.contains(Bits::TAIL) || h.backoff != 0 || !h.rtt.is_measured() || self.cold.user_timeout > 0 {
+        let (h, w) = (&self.hot, &mut self.warm);
+        let bounded = w.watch.contains(Watch::USER_TIMEOUT);
+        if !h.bits.contains(Bits::TAIL) || h.backoff != 0 || !w.rtt.is_measured() || bounded {
             return self.set_any_timer(now, config);
         }
         debug_assert!(h.snd_wnd > 0 && h.send.sent() == 1);
-        h.timers.set(Timer::Retransmit, now + h.rtt.rto(0, config).min(h.rtt.lone_probe(config)));
-        self.cold.mode = Mode::Probe;
+        w.timers.set(Timer::Retransmit, now + w.rtt.rto(0, config).min(w.rtt.lone_probe(config)));
+        w.mode = Mode::Probe;
     }
 
     #[inline(never)]
@@ -128,8 +129,8 @@ impl Connection {
             && seg.frame.offset() == room
             && seg.more == 0
             && seg.marks.contains(Marks::PUSH)
-            && h.congestion.window <= initial
-            && !h.congestion.is_spaced()
-            && self.cold.flow.is_none()
+            && self.warm.congestion.window <= initial
+            && !self.warm.congestion.is_spaced()
+            && !self.warm.watch.contains(Watch::FLOW)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::burst::{Burst, Stop};
-use super::connection::{Bits, Connection};
+use super::connection::{Bits, Connection, Watch};
 use super::send_queue::Marks;
 use super::template::{Fields, timestamp_option};
 use super::timers::{Mode, Timer};
@@ -61,8 +61,8 @@ impl Connection {
     fn flush_counted(&mut self, env: &mut Env) -> Sent {
         let before = self.pipe();
         let sent = self.flush_synchronized(env);
-        let bulk = self.hot.send.sent() > 1 || self.cold.flow.is_some();
-        if bulk && self.cold.last_sent == env.now && self.pipe() > 0 {
+        let bulk = self.hot.send.sent() > 1 || self.warm.watch.contains(Watch::FLOW);
+        if bulk && self.warm.last_sent == env.now && self.pipe() > 0 {
             self.note_departure(env, before);
         }
         sent
@@ -108,7 +108,7 @@ impl Connection {
             let (seq, len) = (self.hot.send.get(i).seq, self.hot.send.get(i).len());
             let pipe = self.pipe();
             let probe = self.hot.bits.contains(Bits::PROBE_DUE);
-            if pipe > 0 && pipe + len > self.hot.congestion.window && !probe && i > 0 {
+            if pipe > 0 && pipe + len > self.warm.congestion.window && !probe && i > 0 {
                 return Ok(());
             }
             let usable = seq::distance(seq, self.hot.snd_una.wrapping_add(self.hot.snd_wnd));
@@ -204,7 +204,7 @@ impl Connection {
         let mss = u32::from(h.mss);
         let len = len.min(mss);
         let pipe = self.pipe();
-        if pipe + len > h.congestion.window && pipe > 0 {
+        if pipe + len > self.warm.congestion.window && pipe > 0 {
             return 0;
         }
         let edge = h.snd_una.wrapping_add(h.snd_wnd);
@@ -219,7 +219,7 @@ impl Connection {
         if !self.may_send_small() {
             return 0;
         }
-        self.cold.small_end = self.hot.snd_nxt.wrapping_add(len);
+        self.warm.small_end = self.hot.snd_nxt.wrapping_add(len);
         len
     }
 
@@ -231,7 +231,7 @@ impl Connection {
         if h.bits.contains(Bits::PROBE_DUE) {
             return usable.max(1);
         }
-        if usable > 0 && usable >= self.cold.max_wnd / 2 { usable } else { 0 }
+        if usable > 0 && usable >= self.warm.max_wnd / 2 { usable } else { 0 }
     }
 
     /// Nagle's algorithm (SHLD-7) and cork, for a segment that is not full. As in
@@ -247,7 +247,7 @@ impl Connection {
         if h.bits.contains(Bits::CORK) {
             return self.urgent_out() || self.pushed_out();
         }
-        let small = self.cold.small_end;
+        let small = self.warm.small_end;
         let other = seq::gt(small, h.snd_una) && seq::le(small, h.snd_nxt);
         let now = h.bits.contains(Bits::NODELAY) || !other;
         now || self.is_early() || self.urgent_out()
@@ -258,10 +258,10 @@ impl Connection {
     fn restart_after_idle(&mut self, env: &Env) {
         let h = &mut self.hot;
         let initial = u32::from(env.config.initial_window) * u32::from(h.mss);
-        if h.congestion.window > initial && env.config.restart_idle {
-            let idle = env.now.since(self.cold.last_sent);
-            if idle > h.rtt.rto(0, env.config) {
-                h.congestion.on_idle(env.now, initial);
+        if self.warm.congestion.window > initial && env.config.restart_idle {
+            let idle = env.now.since(self.warm.last_sent);
+            if idle > self.warm.rtt.rto(0, env.config) {
+                self.warm.congestion.on_idle(env.now, initial);
             }
         }
     }
@@ -291,7 +291,7 @@ impl Connection {
         seg.marks.set(Marks::TRAIN, with.push);
         h.send.on_first_sent();
         h.snd_nxt = h.snd_nxt.wrapping_add(len as u32);
-        self.cold.last_sent = env.now;
+        self.warm.last_sent = env.now;
         self.count_paced(env.now, len);
         if with.fin {
             self.fin_left();
@@ -364,7 +364,7 @@ impl Connection {
         if last_resent {
             self.hot.bits -= Bits::FIN_LOST;
         }
-        self.cold.last_sent = env.now;
+        self.warm.last_sent = env.now;
         self.count_paced(env.now, len);
         if with.fin {
             self.fin_left();
@@ -388,7 +388,7 @@ impl Connection {
         let (h, r) = self.books();
         r.board.on_resent(&mut h.send, i, env.now);
         r.undo.resent(env.now);
-        if i == 0 && self.cold.mode == Mode::Retransmit {
+        if i == 0 && self.warm.mode == Mode::Retransmit {
             // Not again less than an RTO from now (RFC 6298, 5).
             self.set_retransmit(env.now, env.config);
         }
@@ -435,17 +435,17 @@ impl Connection {
         }
         let h = &self.hot;
         if h.bits.contains(Bits::ACK_NOW) {
-            let copies = if h.bits.contains(Bits::SACK) { 1 } else { h.dup_out.max(1) };
+            let copies = if h.bits.contains(Bits::SACK) { 1 } else { self.cold.dup_out.max(1) };
             for _ in 0..copies {
                 self.send_ack(env, self.acceptable_seq(), &bytes)?;
-                self.hot.dup_out = self.hot.dup_out.saturating_sub(1);
+                self.cold.dup_out = self.cold.dup_out.saturating_sub(1);
             }
         }
         if self.hot.bits.contains(Bits::KEEP_DUE) {
             self.send_ack(env, self.hot.snd_una.wrapping_sub(1), &bytes)?;
             self.hot.bits -= Bits::KEEP_DUE;
         }
-        self.hot.dup_out = 0;
+        self.cold.dup_out = 0;
         Ok(())
     }
 
@@ -489,13 +489,13 @@ impl Connection {
             }
         }
         h.bits -= Bits::ACK_PENDING | Bits::ACK_NOW;
-        h.timers.stop(Timer::DelayedAck);
+        self.warm.timers.stop(Timer::DelayedAck);
     }
 
     /// The timestamp clock: milliseconds, and an offset of the connection's own.
     #[inline]
     pub(super) fn ts_now(&self, now: Instant) -> u32 {
-        now.as_millis_wrapping().wrapping_add(self.cold.ts_offset)
+        now.as_millis_wrapping().wrapping_add(self.warm.ts_offset)
     }
 
     /// The timestamp and its echo that a segment carries now.
@@ -527,14 +527,14 @@ impl Connection {
     #[inline]
     fn arm(&mut self, env: &Env) {
         let h = &mut self.hot;
-        if h.bits.contains(Bits::ACK_PENDING) && !h.timers.is_set(Timer::DelayedAck) {
-            h.timers.set(Timer::DelayedAck, env.now + env.config.delayed_ack);
+        if h.bits.contains(Bits::ACK_PENDING) && !self.warm.timers.is_set(Timer::DelayedAck) {
+            self.warm.timers.set(Timer::DelayedAck, env.now + env.config.delayed_ack);
         }
         if h.snd_una != h.snd_nxt {
-            let mode = self.cold.mode;
-            if !h.timers.is_set(Timer::Retransmit) || mode == Mode::Hold || mode == Mode::Settle {
+            let mode = self.warm.mode;
+            if !self.warm.timers.is_set(Timer::Retransmit) || mode == Mode::Hold || mode == Mode::Settle {
                 self.set_retransmit(env.now, env.config);
-            } else if mode == Mode::Probe && self.cold.last_sent == env.now {
+            } else if mode == Mode::Probe && self.warm.last_sent == env.now {
                 self.set_probe(env);
             }
         } else if h.send.has_unsent() || self.owes_fin() {
@@ -548,21 +548,21 @@ impl Connection {
     #[cold]
     fn arm_waiting(&mut self, env: &Env) {
         let h = &mut self.hot;
-        let set = h.timers.is_set(Timer::Retransmit) && self.cold.mode != Mode::Settle;
+        let set = self.warm.timers.is_set(Timer::Retransmit) && self.warm.mode != Mode::Settle;
         if set || !h.state.is_synchronized() {
             return;
         }
         if h.snd_wnd == 0 || !h.bits.contains(Bits::PATH) {
             // With no next hop either: its time-outs end the connection, or have
             // the neighbour asked for again.
-            self.cold.mode = Mode::Persist;
-            let at = env.now + h.rtt.rto(h.backoff, env.config);
-            h.timers.set(Timer::Retransmit, at);
+            self.warm.mode = Mode::Persist;
+            let at = env.now + self.warm.rtt.rto(h.backoff, env.config);
+            self.warm.timers.set(Timer::Retransmit, at);
         } else {
-            self.cold.mode = Mode::Hold;
+            self.warm.mode = Mode::Hold;
             let corked = h.bits.contains(Bits::CORK);
             let wait = if corked { env.config.cork } else { env.config.override_sws };
-            h.timers.set(Timer::Retransmit, env.now + wait);
+            self.warm.timers.set(Timer::Retransmit, env.now + wait);
         }
     }
 
@@ -571,7 +571,7 @@ impl Connection {
     #[inline]
     pub(super) fn set_retransmit(&mut self, now: Instant, config: &Config) {
         let h = &self.hot;
-        let mut wait = h.rtt.rto(h.backoff, config);
+        let mut wait = self.warm.rtt.rto(h.backoff, config);
         let none = Bits::NO_PROBE | Bits::TAIL_DUE | Bits::RECOVERY | Bits::LOSS;
         let trouble = Bits::TAIL | none;
         let mode = if h.snd_wnd == 0 && h.state.is_synchronized() {
@@ -583,11 +583,11 @@ impl Connection {
             Mode::Retransmit
         };
         let mut at = now + wait;
-        if self.cold.user_timeout > 0 {
+        if self.warm.watch.contains(Watch::USER_TIMEOUT) {
             let limit = Duration::from_millis(self.cold.user_timeout.into());
-            at = at.min(self.cold.stalled.min(now) + limit);
+            at = at.min(self.stalled().min(now) + limit);
         }
-        self.hot.timers.set(Timer::Retransmit, at);
-        self.cold.mode = mode;
+        self.warm.timers.set(Timer::Retransmit, at);
+        self.warm.mode = mode;
     }
 }

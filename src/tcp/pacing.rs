@@ -6,7 +6,7 @@
 //! soon as it is due.
 
 use super::connection::Connection;
-use super::timers::Timer;
+use super::timers::Slow;
 use crate::time::{Duration, Instant};
 
 /// Time that can be saved up: the timers' tick, and that one may be late.
@@ -49,10 +49,9 @@ impl Pacing {
 impl Connection {
     /// Bytes a second at which segments leave; `None`: as fast as windows allow.
     pub fn pacing_rate(&self) -> Option<u64> {
-        let h = &self.hot;
-        let srtt = Duration::from_micros(h.rtt.smoothed().into());
+        let srtt = Duration::from_micros(self.warm.rtt.smoothed().into());
         let most = self.cold.flow.as_ref().map_or(0, |f| f.pacing.max_rate);
-        let rate = if h.congestion.is_paced() { h.congestion.pacing_rate(srtt) } else { None };
+        let rate = if self.warm.congestion.is_paced() { self.warm.congestion.pacing_rate(srtt) } else { None };
         match (rate, most) {
             (rate, 0) => rate,
             (rate, most) => Some(rate.map_or(most, |r| r.min(most))),
@@ -65,7 +64,7 @@ impl Connection {
         if rate > 0 || self.cold.flow.is_some() {
             self.flow().pacing.max_rate = rate;
         }
-        self.hot.congestion.set_capped(rate > 0);
+        self.warm.congestion.set_capped(rate > 0);
     }
 
     /// The largest rate, zero where any will do.
@@ -76,7 +75,7 @@ impl Connection {
     /// True where the next segment has to wait for its time.
     #[inline]
     pub(super) fn is_held_back(&mut self, now: Instant) -> bool {
-        self.hot.congestion.is_spaced() && self.hold_back(now)
+        self.warm.congestion.is_spaced() && self.hold_back(now)
     }
 
     #[inline(never)]
@@ -90,13 +89,13 @@ impl Connection {
 
     /// This flush met a segment that has to wait for its time.
     pub(super) fn was_held_back(&self) -> bool {
-        self.hot.congestion.is_spaced() && self.cold.flow.as_ref().is_some_and(|f| f.pacing.held)
+        self.warm.congestion.is_spaced() && self.cold.flow.as_ref().is_some_and(|f| f.pacing.held)
     }
 
     /// A data segment left.
     #[inline]
     pub(super) fn count_paced(&mut self, now: Instant, bytes: usize) {
-        if self.hot.congestion.is_spaced() {
+        if self.warm.congestion.is_spaced() {
             self.spend_time(now, bytes);
         }
     }
@@ -111,7 +110,7 @@ impl Connection {
     /// Sets the timer for what was held back.
     #[inline]
     pub(super) fn arm_pacing(&mut self) {
-        if self.hot.congestion.is_spaced() {
+        if self.warm.congestion.is_spaced() {
             self.set_pacing_timer();
         }
     }
@@ -121,9 +120,9 @@ impl Connection {
         let pacing = &mut self.flow().pacing;
         let (held, next) = (core::mem::take(&mut pacing.held), pacing.next);
         if held {
-            self.hot.timers.set(Timer::Pace, next);
+            self.cold.timers.set(Slow::Pace, next);
         } else {
-            self.hot.timers.stop(Timer::Pace);
+            self.cold.timers.stop(Slow::Pace);
         }
     }
 }

@@ -86,7 +86,7 @@ impl Connection {
     #[cold]
     fn open_smaller(&mut self) -> Disposition {
         let headers = self.template.l3_len() as u16 + 20;
-        self.cold.adv_mss = self.cold.adv_mss.min(self.cold.mtu.saturating_sub(headers));
+        self.warm.adv_mss = self.warm.adv_mss.min(self.cold.mtu.saturating_sub(headers));
         let sent = self.hot.snd_nxt != self.cold.iss;
         self.hot.bits.set(Bits::SYN_DUE, sent);
         Disposition { events: Events::empty(), flush: sent }
@@ -151,7 +151,7 @@ impl Connection {
         }
         // One connection's are apart for as long as the counter needs to wrap;
         // where it begins the peer cannot know.
-        let start = self.cold.ts_offset as u16;
+        let start = self.warm.ts_offset as u16;
         let path = &mut self.extra().path;
         path.ident = path.ident.wrapping_add(1);
         Some(path.ident.wrapping_add(start))

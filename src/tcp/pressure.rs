@@ -10,7 +10,7 @@ impl Connection {
     pub fn stalled_since(&self) -> Option<Instant> {
         let h = &self.hot;
         let held = h.snd_wnd == 0 && h.state.is_synchronized() && self.queued() > 0;
-        (held && self.cold.stalled != Instant::NEVER).then_some(self.cold.stalled)
+        Some(self.stalled()).filter(|&since| held && since != Instant::NEVER)
     }
 
     /// Ends a connection whose memory others need (RFC 6429, 4).

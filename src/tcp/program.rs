@@ -4,7 +4,7 @@ use super::Config;
 use super::connection::{Bits, Connection};
 use super::send_queue::Marks;
 use super::seq;
-use super::timers::{Timer, Timers};
+use super::timers::{Slow, SlowTimers, Timers};
 use super::types::{Disposition, Env, Events, State};
 use crate::arch;
 use crate::errno::Errno;
@@ -312,7 +312,7 @@ impl Connection {
         let left = seq::distance(h.rcv_nxt, h.rcv_edge);
         // Not more than the header can say.
         let free = h.rcv_buf.saturating_sub(h.rcv_used).min(65_535 << h.rcv_scale);
-        let step = u32::from(self.cold.adv_mss).min(h.rcv_buf / 2);
+        let step = u32::from(self.warm.adv_mss).min(h.rcv_buf / 2);
         let due = free >= left.saturating_mul(2).max(left + step) && h.state.can_receive();
         if due {
             h.bits |= Bits::ACK_NOW;
@@ -333,7 +333,7 @@ impl Connection {
     /// (MUST-39).
     #[inline(never)]
     pub(super) fn window(&mut self) -> u16 {
-        let step = u32::from(self.cold.adv_mss);
+        let step = u32::from(self.warm.adv_mss);
         let h = &mut self.hot;
         let left = seq::distance(h.rcv_nxt, h.rcv_edge);
         let free = h.rcv_buf.saturating_sub(h.rcv_used);
@@ -354,7 +354,7 @@ impl Connection {
         let h = &self.hot;
         let left = h.rcv_edge.wrapping_sub(h.rcv_nxt);
         let free = h.rcv_buf.saturating_sub(h.rcv_used);
-        let step = u32::from(self.cold.adv_mss).min(h.rcv_buf / 2);
+        let step = u32::from(self.warm.adv_mss).min(h.rcv_buf / 2);
         if left as i32 >= 0 && free < left.saturating_add(step) {
             return (left >> h.rcv_scale).min(65_535) as u16;
         }
@@ -390,7 +390,7 @@ impl Connection {
             }
             _ if self.recv_len() > 0 => self.abort(env),
             State::FinWait2 => {
-                self.hot.timers.set(Timer::Linger, env.now + env.config.fin_wait_2);
+                self.cold.timers.set(Slow::Linger, env.now + env.config.fin_wait_2);
                 Disposition::NONE
             }
             _ => self.shutdown_send(),
@@ -415,7 +415,7 @@ impl Connection {
     pub(super) fn end(&mut self, env: &mut Env, error: Option<Errno>) -> Disposition {
         let mut events = Events::CLOSED;
         self.hot.state = State::Closed;
-        self.hot.timers = Timers::OFF;
+        (self.warm.timers, self.cold.timers) = (Timers::OFF, SlowTimers::OFF);
         self.hot.send.clear(env.pool);
         self.recv.drop_ahead(env.pool);
         self.hot.snd_end = self.hot.snd_una;
@@ -431,7 +431,7 @@ impl Connection {
             self.recv.clear(env.pool);
         }
         if let Some(error) = error {
-            self.cold.error = NonZeroU8::new(error as u8);
+            self.warm.error = NonZeroU8::new(error as u8);
             events |= Events::ERROR;
         }
         Disposition { events, flush: false }

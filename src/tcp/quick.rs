@@ -5,7 +5,7 @@
 //! no surroundings but the frames.
 
 use super::Config;
-use super::connection::{Bits, Connection};
+use super::connection::{Bits, Connection, Watch};
 use super::input::Plain;
 use super::seq;
 use super::timers::Timer;
@@ -29,7 +29,7 @@ impl Connection {
             && seg.window > 0
             && h.snd_wnd > 0
             && seq::le(h.snd_wl1, seg.seq)
-            && seq::lt(seg.seq.wrapping_add(seg.len), self.cold.tune_at)
+            && seq::lt(seg.seq.wrapping_add(seg.len), self.hot.tune_at)
             // Nothing new, or all that is under way.
             && (if seg.ack == h.snd_una { seg.len > 0 } else { seg.ack == h.snd_nxt && self.is_lone_under_way() })
     }
@@ -42,9 +42,9 @@ impl Connection {
         let flight = h.snd_nxt.wrapping_sub(h.snd_una);
         let least = flight.saturating_add(flight.max(2 * u32::from(h.mss)));
         h.send.lone_sent().is_some()
-            && least <= h.congestion.window
-            && !h.congestion.wants_all()
-            && self.cold.flow.is_none()
+            && least <= self.warm.congestion.window
+            && !self.warm.congestion.wants_all()
+            && !self.warm.watch.contains(Watch::FLOW)
             && !self.was_full(flight)
     }
 
@@ -77,7 +77,7 @@ impl Connection {
             self.lone_acknowledged(now, pool, seg.ack);
         }
         let h = &mut self.hot;
-        self.cold.last_recv = now;
+        self.warm.last_recv = now;
         if let Some((value, _)) = seg.timestamp
             && seq::le(seg.seq, h.last_ack)
         {
@@ -85,7 +85,7 @@ impl Connection {
         }
         (h.snd_wl1, h.snd_wl2) = (seg.seq, seg.ack);
         h.snd_wnd = u32::from(seg.window) << h.snd_scale;
-        self.cold.max_wnd = self.cold.max_wnd.max(h.snd_wnd);
+        self.warm.max_wnd = self.warm.max_wnd.max(h.snd_wnd);
     }
 
     /// True where `len` bytes from `seq` on go on where the stream ends now, behind a
@@ -94,7 +94,7 @@ impl Connection {
     #[inline(always)]
     pub fn goes_on(&self, seq: u32, len: u32) -> bool {
         let left = self.hot.rcv_edge.wrapping_sub(seq) as i32;
-        seq == self.hot.rcv_nxt && left >= len as i32 && seq::lt(seq.wrapping_add(len), self.cold.tune_at)
+        seq == self.hot.rcv_nxt && left >= len as i32 && seq::lt(seq.wrapping_add(len), self.hot.tune_at)
     }
 
     /// Takes the payload of a segment that [`goes_on`](Self::goes_on). Its acknowledgment,
@@ -114,10 +114,10 @@ impl Connection {
         if let Some(done) = h.send.take_lone_sent() {
             debug_assert_eq!(done.end(), ack);
             pool.free_at_once(done.frame);
-            if seq::ge(ack, self.cold.rtt_seq) {
-                self.cold.rtt_seq = ack;
-                h.rtt.sample(now.since(done.sent_at));
-                self.cold.min_rtt.sample(now.since(done.sent_at), now);
+            if seq::ge(ack, self.warm.rtt_seq) {
+                self.warm.rtt_seq = ack;
+                self.warm.rtt.sample(now.since(done.sent_at));
+                self.warm.min_rtt.sample(now.since(done.sent_at), now);
                 h.backoff = 0;
             }
         }
@@ -126,8 +126,8 @@ impl Connection {
         if bytes >= h.mss.into() {
             self.cold.acked_mss = h.mss;
         }
-        self.cold.stalled = Instant::NEVER;
-        self.cold.bytes_acked += u64::from(bytes);
-        h.timers.stop(Timer::Retransmit);
+        self.warm.watch -= Watch::STALLED;
+        self.warm.bytes_acked += u64::from(bytes);
+        self.warm.timers.stop(Timer::Retransmit);
     }
 }

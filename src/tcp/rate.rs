@@ -128,7 +128,7 @@ impl Rate {
 impl Connection {
     /// Bytes delivered since the beginning, modulo 2^32.
     pub(super) fn delivered(&self) -> u32 {
-        (self.cold.bytes_acked as u32).wrapping_add(self.hot.send.sacked())
+        (self.warm.bytes_acked as u32).wrapping_add(self.hot.send.sacked())
     }
 
     /// Called where a flush sent data: notes how things stood. `before`: what was
@@ -138,8 +138,8 @@ impl Connection {
         let (delivered, in_flight) = (self.delivered(), self.pipe());
         let h = &self.hot;
         // 4.2 of the draft: nothing more is there to be sent, though it could.
-        let idle = !h.send.has_unsent() && h.send.lost() == 0 && in_flight < h.congestion.window;
-        let idle = idle || h.congestion.is_app_limited();
+        let idle = !h.send.has_unsent() && h.send.lost() == 0 && in_flight < self.warm.congestion.window;
+        let idle = idle || self.warm.congestion.is_app_limited();
         let rate = &mut self.flow().rate;
         rate.on_sent(env.now, delivered, before, in_flight);
         if idle {

@@ -9,7 +9,10 @@ use crate::frame::{Frame, Pool};
 use crate::telemetry::Counters;
 
 /// In-order data, and what came ahead of a gap.
+///
+/// In this order, as segments in order do not touch the last field.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct RecvQueue {
     frames: Few<Frame>,
     /// Bytes in the frames.
@@ -18,6 +21,9 @@ pub(super) struct RecvQueue {
 }
 
 impl RecvQueue {
+    /// Bytes of the queue itself that its first frame lies in.
+    pub const FRONT: usize = core::mem::offset_of!(Self, len);
+
     /// Bytes that can be read.
     #[inline]
     pub fn len(&self) -> usize {

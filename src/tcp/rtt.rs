@@ -8,10 +8,8 @@ use crate::time::{Duration, Instant};
 pub(super) struct Rtt {
     /// Smoothed RTT times 8; zero before the first measurement.
     srtt8: u32,
-    /// Its variation times 4.
+    /// Its variation times 4; before the first measurement the time-out until then.
     var4: u32,
-    /// The time-out until something was measured.
-    initial: u32,
 }
 
 /// Longest round trip that is believed, in microseconds.
@@ -25,7 +23,7 @@ pub(super) const PROBED: u8 = 0x80;
 impl Rtt {
     /// Before any measurement (2.1).
     pub fn new(config: &Config) -> Self {
-        Self { srtt8: 0, var4: 0, initial: micros(config.initial_rto.max(config.min_rto)) }
+        Self { srtt8: 0, var4: micros(config.initial_rto.max(config.min_rto)) }
     }
 
     /// A measurement (2.2, 2.3). In line, as [`MinRtt::sample`] is: the two divide but once.
@@ -45,7 +43,9 @@ impl Rtt {
 
     /// The SYN's timer expired and nothing was measured: 3 seconds for data (5.7).
     pub fn after_syn_timeout(&mut self) {
-        self.initial = self.initial.max(3_000_000);
+        if !self.is_measured() {
+            self.var4 = self.var4.max(3_000_000);
+        }
     }
 
     /// The time-out after `backoff` expirations (5.5), 16 at most, within the
@@ -58,7 +58,7 @@ impl Rtt {
             let least = config.min_rto.as_nanos().max(GRANULARITY);
             u64::from(self.srtt8 >> 3) * 1000 + (u64::from(self.var4) * 1000).max(least)
         } else {
-            u64::from(self.initial) * 1000
+            u64::from(self.var4) * 1000
         };
         // Less than 2^43, so that the doublings do not overflow.
         Duration::from_nanos((ns << (backoff & 31).min(16)).min(config.max_rto.as_nanos()))
@@ -89,7 +89,7 @@ impl Rtt {
 
     /// RTT variation in microseconds.
     pub fn variation(&self) -> u32 {
-        self.var4 >> 2
+        if self.is_measured() { self.var4 >> 2 } else { 0 }
     }
 }
 
@@ -197,5 +197,10 @@ mod tests {
         let mut rtt = Rtt::new(&config);
         rtt.after_syn_timeout();
         assert_eq!(rtt.rto(0, &config), Duration::from_secs(3));
+        assert_eq!((rtt.smoothed(), rtt.variation()), (0, 0), "nothing was measured");
+        rtt.sample(Duration::from_millis(100));
+        let measured = rtt.rto(0, &config);
+        rtt.after_syn_timeout();
+        assert_eq!((rtt.rto(0, &config), rtt.variation()), (measured, 50_000), "too late");
     }
 }

@@ -202,8 +202,8 @@ impl Connection {
     /// How long no probe may leave after a loss: the time to the next loss by
     /// congestion as a rule of thumb has it (7.6.2).
     fn probe_pause(&self) -> Duration {
-        let segments = u64::from(self.hot.congestion.window / u32::from(self.hot.mss).max(1)) + 1;
-        Duration::from_micros(u64::from(self.hot.rtt.smoothed()) * segments)
+        let segments = u64::from(self.warm.congestion.window / u32::from(self.hot.mss).max(1)) + 1;
+        Duration::from_micros(u64::from(self.warm.rtt.smoothed()) * segments)
     }
 
     /// Losses came to light. True where it is the probe alone: that is not congestion
@@ -273,13 +273,13 @@ impl Connection {
         let h = &self.hot;
         let usable = seq::distance(h.snd_nxt, h.snd_una.wrapping_add(h.snd_wnd));
         let ready = usable >= needed
-            && h.congestion.window >= needed
+            && self.warm.congestion.window >= needed
             && self.unsent() >= needed
             && h.send.unsent_in_a_row(len as usize) >= len as usize;
         if !ready || self.is_held_back(env.now) {
             return Ok(false);
         }
-        if self.pipe() + len > self.hot.congestion.window {
+        if self.pipe() + len > self.warm.congestion.window {
             return Ok(self.pipe() > 0);
         }
         self.send_path_probe(env, size, len as usize)?;

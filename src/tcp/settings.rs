@@ -2,7 +2,7 @@
 
 use super::congestion::Algorithm;
 use super::connection::{Bits, Connection};
-use super::timers::Timer;
+use super::timers::Slow;
 use super::types::{Disposition, Events, State};
 use crate::time::Instant;
 
@@ -86,9 +86,9 @@ impl Connection {
         let synchronized = self.hot.state.is_synchronized() && self.hot.state != State::TimeWait;
         if synchronized && self.hot.bits.contains(Bits::KEEPALIVE) {
             let idle = crate::time::Duration::from_secs(self.cold.keep_idle.into());
-            self.hot.timers.set(Timer::KeepAlive, now + idle);
+            self.cold.timers.set(Slow::KeepAlive, now + idle);
         } else {
-            self.hot.timers.stop(Timer::KeepAlive);
+            self.cold.timers.stop(Slow::KeepAlive);
         }
     }
 
@@ -99,7 +99,7 @@ impl Connection {
 
     /// The user timeout in milliseconds; 0: the retry limits alone.
     pub fn set_user_timeout(&mut self, ms: u32) {
-        self.cold.user_timeout = ms;
+        self.keep_user_timeout(ms);
         self.user_timeout_was_set(ms);
     }
 
@@ -120,11 +120,11 @@ impl Connection {
 
     /// Congestion control by this algorithm from now on.
     pub fn set_congestion(&mut self, algorithm: Algorithm) {
-        self.hot.congestion.switch(algorithm);
+        self.warm.congestion.switch(algorithm);
     }
 
     /// The congestion control algorithm.
     pub fn congestion(&self) -> Algorithm {
-        self.hot.congestion.algorithm()
+        self.warm.congestion.algorithm()
     }
 }

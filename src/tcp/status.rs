@@ -1,6 +1,6 @@
 //! What can be asked of a connection.
 
-use super::connection::{Bits, Connection};
+use super::connection::{Bits, Connection, Watch};
 use super::seq;
 use super::types::{Readiness, State};
 use super::Template;
@@ -34,7 +34,7 @@ impl Connection {
     /// The earliest of the timers; [`Instant::NEVER`] if none is set.
     #[inline]
     pub fn deadline(&self) -> Instant {
-        self.hot.timers.earliest()
+        self.warm.timers.earliest().min(self.cold.timers.earliest())
     }
 
     /// True where `flush` has something to do.
@@ -124,7 +124,13 @@ impl Connection {
     #[inline(always)]
     fn has_enough(&self) -> bool {
         let n = self.recv_len();
-        n >= self.cold.low_water as usize || n > 0 && self.window_is_used()
+        let waits = self.warm.watch.contains(Watch::LOW_WATER) && n < self.cold.low_water as usize;
+        n > 0 && (!waits || self.window_is_used())
+    }
+
+    /// Since when nothing gets through; [`Instant::NEVER`]: it does.
+    pub(super) fn stalled(&self) -> Instant {
+        if self.warm.watch.contains(Watch::STALLED) { self.cold.stalled } else { Instant::NEVER }
     }
 
     /// At most a segment is left of the window that was announced.
@@ -144,7 +150,7 @@ impl Connection {
     pub fn plain_readiness(&self, asked: bool) -> Option<Readiness> {
         let h = &self.hot;
         let over = Bits::PEER_CLOSED | Bits::FIN_QUEUED | Bits::STARVED | Bits::URGENT;
-        if h.state != State::Established || h.bits.intersects(over) || self.cold.error.is_some() {
+        if h.state != State::Established || h.bits.intersects(over) || self.warm.error.is_some() {
             return None;
         }
         let mut ready = Readiness::empty();
@@ -157,7 +163,7 @@ impl Connection {
     pub(super) fn any_readiness(&self) -> Readiness {
         let h = &self.hot;
         let mut ready = Readiness::empty();
-        ready.set(Readiness::ERR, self.cold.error.is_some());
+        ready.set(Readiness::ERR, self.warm.error.is_some());
         let peer_closed = h.bits.contains(Bits::PEER_CLOSED) || h.state == State::Closed;
         let both = h.state == State::Closed || peer_closed && h.bits.contains(Bits::FIN_QUEUED);
         ready.set(Readiness::HUP, both);
@@ -176,22 +182,22 @@ impl Connection {
 
     /// The error that ended the connection, or a soft one; once.
     pub fn take_error(&mut self) -> Option<Errno> {
-        self.cold.error.take().and_then(|number| Errno::from_raw(number.get().into()))
+        self.warm.error.take().and_then(number_error)
     }
 
     /// True where an error is there to be taken.
     pub fn has_error(&self) -> bool {
-        self.cold.error.is_some()
+        self.warm.error.is_some()
     }
 
     /// Puts an error back that was taken.
     pub fn put_error(&mut self, error: Errno) {
-        self.cold.error = core::num::NonZeroU8::new(error as u8);
+        self.warm.error = core::num::NonZeroU8::new(error as u8);
     }
 
     /// The last soft error (RFC 1122, 4.2.4.1), not taken.
     pub fn soft_error(&self) -> Option<Errno> {
-        self.cold.soft_error
+        self.cold.soft_error.and_then(number_error)
     }
 
     /// The next hop's hardware address, or that it is not known: then nothing
@@ -226,4 +232,9 @@ impl Connection {
         self.hot.send.clear(pool);
         self.recv.clear(pool);
     }
+}
+
+/// The error of a number that is kept in a byte.
+fn number_error(number: core::num::NonZeroU8) -> Option<Errno> {
+    Errno::from_raw(number.get().into())
 }

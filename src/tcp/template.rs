@@ -40,14 +40,18 @@ enum Shape {
 
 /// The complete link and IP header of a connection, and its ports, with their
 /// sums taken.
+///
+/// The bytes come last: over IPv4 a third of them is not used, and may lie in a line that
+/// does not come with the others.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Template {
-    bytes: [u8; MAX],
-    shape: Shape,
     /// Sum of the IPv4 header without total length and checksum.
     ip_sum: u16,
     /// Sum of the pseudo-header without the length, and of the ports.
     pseudo: u16,
+    shape: Shape,
+    bytes: [u8; MAX],
 }
 
 /// The changing part of a TCP header.
@@ -334,6 +338,9 @@ impl Template {
 
     /// Bytes of the headers of the commonest shape: Ethernet, IPv4, TCP with a timestamp.
     pub(super) const PLAIN: usize = 34 + TCP + 12;
+
+    /// Bytes of the template that are used over Ethernet and IPv4.
+    pub(super) const USED_V4: usize = core::mem::offset_of!(Self, bytes) + 34 + 4;
 
     /// True for the commonest shape.
     #[inline(always)]

@@ -38,9 +38,9 @@ impl Connection {
     /// counted by segments is counted once.
     #[cold]
     pub(super) fn take_chain(&mut self, env: &mut Env, mut at: u32, packet: Packet) -> Disposition {
-        let len = packet.len().min(self.cold.adv_mss.into()) as u16;
+        let len = packet.len().min(self.warm.adv_mss.into()) as u16;
         self.hot.rcv_mss = self.hot.rcv_mss.max(len);
-        let (quick, dup_out) = (self.hot.quick, self.hot.dup_out);
+        let (quick, dup_out) = (self.hot.quick, self.cold.dup_out);
         let mut d = Disposition::NONE;
         let Packet { head, rest } = packet;
         let mut take = |frame: Frame, env: &mut Env| {
@@ -58,7 +58,7 @@ impl Connection {
             env.pool.keep_list(rest);
         }
         self.hot.quick = self.hot.quick.max(quick.saturating_sub(1));
-        self.hot.dup_out = self.hot.dup_out.min(dup_out.saturating_add(1));
+        self.cold.dup_out = self.cold.dup_out.min(dup_out.saturating_add(1));
         d
     }
 
@@ -109,9 +109,9 @@ impl Connection {
         let h = &mut self.hot;
         h.rcv_nxt = h.rcv_nxt.wrapping_add(n);
         h.rcv_used += n;
-        self.cold.bytes_received += u64::from(n);
+        self.warm.bytes_received += u64::from(n);
         if n > u32::from(h.rcv_mss) {
-            h.rcv_mss = n.min(self.cold.adv_mss.into()) as u16;
+            h.rcv_mss = n.min(self.warm.adv_mss.into()) as u16;
         }
         h.bits |= Bits::ACK_PENDING;
         // Every second full segment (SHLD-19), all at the start, else later.
@@ -150,7 +150,7 @@ impl Connection {
         h.bits & (due | urgent) == due
             && h.state == State::Established
             && !h.send.has_unsent()
-            && u64::from(h.rcv_used) == self.cold.bytes_received
+            && u64::from(h.rcv_used) == self.warm.bytes_received
             && h.rcv_nxt.wrapping_sub(h.last_ack) < 2 * u32::from(h.rcv_mss)
     }
 
@@ -158,7 +158,7 @@ impl Connection {
     /// once (RFC 5681, 4.2).
     #[cold]
     pub(super) fn keep_ahead(&mut self, env: &mut Env, first: u32, frame: Frame) -> Disposition {
-        self.hot.dup_out = self.hot.dup_out.saturating_add(1);
+        self.cold.dup_out = self.cold.dup_out.saturating_add(1);
         self.hot.quick = self.hot.quick.max(2);
         if env.pool.available() < env.config.frames_low {
             env.counters.drop(DropReason::PoolExhausted);

@@ -2,6 +2,7 @@
 //! the earliest; it may fire early or for a timer that has moved since.
 
 use crate::time::Instant;
+use core::marker::PhantomData;
 
 /// Which timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +11,11 @@ pub(super) enum Timer {
     Retransmit,
     /// An acknowledgment is due.
     DelayedAck,
+}
+
+/// Which of those that are seldom set or stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slow {
     /// The connection has been idle.
     KeepAlive,
     /// TIME-WAIT or FIN-WAIT-2 ends.
@@ -35,38 +41,58 @@ pub(super) enum Mode {
     Settle,
 }
 
-/// When each of them expires.
+/// When each of `N` timers expires, which `K` names by its number.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timers([Instant; 5]);
+pub(super) struct Set<K, const N: usize>([Instant; N], PhantomData<K>);
 
-impl Timers {
-    pub const OFF: Self = Self([Instant::NEVER; 5]);
+/// Those that requests and answers set and stop.
+pub(super) type Timers = Set<Timer, 2>;
+/// The others.
+pub(super) type SlowTimers = Set<Slow, 3>;
+
+impl From<Timer> for usize {
+    #[inline(always)]
+    fn from(timer: Timer) -> Self {
+        timer as Self
+    }
+}
+
+impl From<Slow> for usize {
+    #[inline(always)]
+    fn from(timer: Slow) -> Self {
+        timer as Self
+    }
+}
+
+impl<K: Into<usize>, const N: usize> Set<K, N> {
+    pub const OFF: Self = Self([Instant::NEVER; N], PhantomData);
 
     #[inline]
-    pub fn set(&mut self, timer: Timer, at: Instant) {
-        self.0[timer as usize] = at;
+    pub fn set(&mut self, timer: K, at: Instant) {
+        self.0[timer.into()] = at;
     }
 
     #[inline]
-    pub fn stop(&mut self, timer: Timer) {
-        self.0[timer as usize] = Instant::NEVER;
+    pub fn stop(&mut self, timer: K) {
+        self.0[timer.into()] = Instant::NEVER;
     }
 
     #[inline]
-    pub fn get(&self, timer: Timer) -> Instant {
-        self.0[timer as usize]
+    pub fn get(&self, timer: K) -> Instant {
+        self.0[timer.into()]
     }
 
     #[inline]
-    pub fn is_set(&self, timer: Timer) -> bool {
-        self.0[timer as usize] != Instant::NEVER
+    pub fn is_set(&self, timer: K) -> bool {
+        self.0[timer.into()] != Instant::NEVER
     }
 
     /// True, once, when the timer has expired.
-    pub fn take(&mut self, timer: Timer, now: Instant) -> bool {
-        let due = self.0[timer as usize] <= now;
+    pub fn take(&mut self, timer: K, now: Instant) -> bool {
+        let at = &mut self.0[timer.into()];
+        let due = *at <= now;
         if due {
-            self.stop(timer);
+            *at = Instant::NEVER;
         }
         due
     }
@@ -74,8 +100,7 @@ impl Timers {
     /// The earliest, [`Instant::NEVER`] if none is set.
     #[inline]
     pub fn earliest(&self) -> Instant {
-        let [a, b, c, d, e] = self.0;
-        a.min(b).min(c.min(d)).min(e)
+        self.0.into_iter().fold(Instant::NEVER, Instant::min)
     }
 }
 
@@ -86,15 +111,20 @@ mod tests {
     #[test]
     fn each_expires_once_at_its_time() {
         let at = Instant::from_nanos;
-        let mut timers = Timers::OFF;
-        assert_eq!(timers.earliest(), Instant::NEVER);
-        timers.set(Timer::KeepAlive, at(9));
+        let (mut timers, mut slow) = (Timers::OFF, SlowTimers::OFF);
+        assert_eq!((timers.earliest(), slow.earliest()), (Instant::NEVER, Instant::NEVER));
+        timers.set(Timer::Retransmit, at(9));
         timers.set(Timer::DelayedAck, at(5));
         assert_eq!(timers.earliest(), at(5));
         assert!(!timers.take(Timer::DelayedAck, at(4)));
         assert!(timers.take(Timer::DelayedAck, at(5)) && !timers.take(Timer::DelayedAck, at(5)));
-        assert_eq!(timers.earliest(), at(9));
-        timers.stop(Timer::KeepAlive);
-        assert!(!timers.is_set(Timer::KeepAlive));
+        assert_eq!((timers.earliest(), timers.get(Timer::Retransmit)), (at(9), at(9)));
+        timers.stop(Timer::Retransmit);
+        assert!(!timers.is_set(Timer::Retransmit));
+        for (i, timer) in [Slow::Pace, Slow::KeepAlive, Slow::Linger].into_iter().enumerate() {
+            slow.set(timer, at(7 - i as u64));
+            assert!(slow.is_set(timer));
+            assert_eq!(slow.earliest(), at(7 - i as u64));
+        }
     }
 }

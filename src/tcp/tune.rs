@@ -15,7 +15,7 @@
 //! renewed.
 
 use super::{Config, ConnOptions};
-use super::connection::{Bits, Connection, MOST};
+use super::connection::{Bits, Connection, MOST, Watch};
 use super::seq;
 use super::types::{Disposition, Env};
 use crate::time::{Duration, Instant};
@@ -73,7 +73,7 @@ impl Connection {
             true => (self.hot.rcv_buf / 8).clamp(2048, NEVER),
             false => NEVER,
         };
-        self.cold.tune_at = self.hot.rcv_nxt.wrapping_add(step);
+        self.hot.tune_at = self.hot.rcv_nxt.wrapping_add(step);
     }
 
     /// An eighth of the buffer's size came in since the last look. `echo` is the
@@ -86,7 +86,7 @@ impl Connection {
             return Disposition::NONE;
         }
         let took = self.echoed(env, echo).map_or(0, |t| t.as_micros() as u32);
-        let handshake = self.hot.rtt.smoothed();
+        let handshake = self.warm.rtt.smoothed();
         let read = self.read_seq();
         let t = &mut self.extra().tuning;
         t.rtt = match (t.rtt, took) {
@@ -146,9 +146,9 @@ impl Connection {
         let most = share(env, self.hot.mss).min(env.config.max_send_buffer);
         // What arrived behind a gap stays in the buffer, and a congestion control that
         // goes on in recovery as before has a third window of that.
-        let windows = if self.hot.congestion.owns_recovery() { 3 } else { 2 };
+        let windows = if self.warm.congestion.owns_recovery() { 3 } else { 2 };
         let wanted = |window: u32| window.saturating_mul(windows).min(most);
-        let (window, of_use) = (self.hot.congestion.window, self.window_of_use(env.now));
+        let (window, of_use) = (self.warm.congestion.window, self.window_of_use(env.now));
         let buffer = self.hot.snd_buf;
         self.hot.snd_buf = buffer.max(wanted(window.min(of_use)));
         if wanted(window) > buffer {
@@ -162,8 +162,8 @@ impl Connection {
     /// some of the least ones, which a pause of the peer does not lengthen. A look that a
     /// pause was in tells nothing: nothing grows until the next.
     fn window_of_use(&mut self, now: Instant) -> u32 {
-        let (least, usual) = (u64::from(self.cold.min_rtt.least()), u64::from(self.hot.rtt.smoothed()));
-        let acked = self.cold.bytes_acked;
+        let (least, usual) = (u64::from(self.warm.min_rtt.least()), u64::from(self.warm.rtt.smoothed()));
+        let acked = self.warm.bytes_acked;
         let t = &mut self.extra().tuning;
         let Some(looked) = t.looked else {
             (t.looked, t.acked, t.of_use, t.measure_at) = (Some(now), acked, NEVER, now + AGAIN);
@@ -196,7 +196,7 @@ impl Connection {
     /// under way, so that neither our own queue nor a busy peer is in it: for that the
     /// buffer is small, once what is in it has left.
     fn measure_anew(&mut self, now: Instant) {
-        if now < self.extra().tuning.measure_at || u64::from(self.cold.min_rtt.least()) >= LONG {
+        if now < self.extra().tuning.measure_at || u64::from(self.warm.min_rtt.least()) >= LONG {
             return;
         }
         let (buffer, mss) = (self.hot.snd_buf, u32::from(self.hot.mss).max(1));
@@ -204,7 +204,7 @@ impl Connection {
         if little >= buffer || self.hot.bits.intersects(Bits::TROUBLE) {
             return;
         }
-        let until = self.cold.bytes_acked + u64::from(self.queued());
+        let until = self.warm.bytes_acked + u64::from(self.queued());
         let t = &mut self.extra().tuning;
         (t.whole, t.until, t.looked, t.measure_at) = (buffer, until, Some(now), now + AGAIN);
         self.hot.snd_buf = little;
@@ -213,7 +213,7 @@ impl Connection {
     /// True while the least round trip is measured. The whole buffer is there again with
     /// the first ACK after that which finds the small one full.
     fn is_measuring(&mut self, now: Instant) -> bool {
-        let (acked, usual) = (self.cold.bytes_acked, self.hot.rtt.smoothed());
+        let (acked, usual) = (self.warm.bytes_acked, self.warm.rtt.smoothed());
         let t = &mut self.extra().tuning;
         if t.whole == 0 {
             return false;
@@ -224,7 +224,7 @@ impl Connection {
         if t.until > 0 {
             // What was measured until now was with all under way.
             (t.until, t.looked) = (0, Some(now));
-            self.cold.min_rtt.expire(now);
+            self.warm.min_rtt.expire(now);
             return true;
         }
         let since = t.looked.unwrap_or(now);
@@ -264,6 +264,7 @@ impl Connection {
     /// enough for it, as in Linux.
     pub fn set_low_water(&mut self, config: &Config, bytes: u32) -> Disposition {
         self.cold.low_water = bytes.max(1);
+        self.warm.watch.set(Watch::LOW_WATER, bytes > 1);
         let wanted = bytes.saturating_mul(2).min(config.max_receive_buffer).min(self.clamp());
         if !self.cold.tune_receive || wanted <= self.hot.rcv_buf {
             return Disposition::NONE;

@@ -2,7 +2,7 @@
 //! an acknowledgment, and both wait for the longer, within limits.
 
 use super::Config;
-use super::connection::{Bits, Connection};
+use super::connection::{Bits, Connection, Watch};
 use super::types::{Disposition, Events};
 
 const KIND: u8 = 28;
@@ -92,6 +92,12 @@ impl Connection {
         let _ = self.advertise();
     }
 
+    /// Sets it, in milliseconds; 0: none.
+    pub(super) fn keep_user_timeout(&mut self, ms: u32) {
+        self.cold.user_timeout = ms;
+        self.warm.watch.set(Watch::USER_TIMEOUT, ms > 0);
+    }
+
     /// The peer's option (3.1): the longer of the two, within limits.
     #[cold]
     pub(super) fn take_user_timeout(&mut self, config: &Config, value: u16) {
@@ -106,7 +112,7 @@ impl Connection {
             let (least, most) = config.user_timeout_limits;
             let wanted = u64::from(t.advertised.max(ms));
             let (least, most) = (least.as_millis(), most.as_millis());
-            self.cold.user_timeout = wanted.max(least).min(most).min(u32::MAX.into()) as u32;
+            self.keep_user_timeout(wanted.max(least).min(most).min(u32::MAX.into()) as u32);
         }
     }
 

@@ -4,7 +4,7 @@
 use super::connection::{Bits, Connection};
 use super::input::{Arrival, Check};
 use super::seq;
-use super::timers::Timer;
+use super::timers::Slow;
 use super::types::{Disposition, Env, Events, State};
 use crate::telemetry::DropReason;
 use crate::time::Duration;
@@ -29,7 +29,7 @@ impl Connection {
     /// RFC 5961, 5.2: what a segment acknowledges was sent, and is not far too old.
     #[inline]
     pub(super) fn is_ack_acceptable(&self, seg: &Segment) -> bool {
-        let oldest = self.hot.snd_una.wrapping_sub(self.cold.max_wnd);
+        let oldest = self.hot.snd_una.wrapping_sub(self.warm.max_wnd);
         seq::le(seg.ack, self.hot.snd_nxt) && seq::ge(seg.ack, oldest)
     }
 
@@ -80,7 +80,7 @@ impl Connection {
             }
             Some((value, _)) => seq::lt(value, h.ts_recent),
         };
-        if !old || env.now.since(self.cold.last_recv) > STALE {
+        if !old || env.now.since(self.warm.last_recv) > STALE {
             return Continue(());
         }
         env.counters.drop(DropReason::TcpPaws);
@@ -102,7 +102,7 @@ impl Connection {
         };
         if acceptable {
             self.note_time(env, a.seg);
-            self.cold.last_recv = env.now;
+            self.warm.last_recv = env.now;
             self.cold.keep_probes = 0;
             return Continue(());
         }
@@ -113,7 +113,7 @@ impl Connection {
         if window == 0 && first == h.rcv_nxt {
             // A probe of our shut window: its data is refused, its ACK, URG and
             // RST count (MUST-66).
-            self.cold.last_recv = env.now;
+            self.warm.last_recv = env.now;
             self.cold.keep_probes = 0;
             self.hot.bits |= Bits::ACK_NOW;
             if let Some(packet) = a.payload.take() {
@@ -144,7 +144,7 @@ impl Connection {
     #[cold]
     fn hear_anyway(&mut self, env: &mut Env) -> Check {
         env.counters.drop(DropReason::TcpOutOfWindow);
-        self.cold.last_recv = env.now;
+        self.warm.last_recv = env.now;
         self.cold.keep_probes = 0;
         if !self.answered_lately(env) {
             self.hot.bits |= Bits::ACK_NOW;
@@ -170,7 +170,7 @@ impl Connection {
         if kind != Flags::ACK || !self.is_ack_acceptable(seg) {
             return;
         }
-        if env.now.since(self.cold.last_recv) > STALE
+        if env.now.since(self.warm.last_recv) > STALE
             && let Some((value, _)) = seg.options.timestamp
         {
             // What was noted so long ago compares with nothing any more.
@@ -183,7 +183,7 @@ impl Connection {
     pub(super) fn again_in_time_wait(&mut self, env: &Env, a: &Arrival) {
         let fin = a.fin().map(|f| f.wrapping_add(1));
         if self.hot.state == State::TimeWait && fin == Some(self.hot.rcv_nxt) {
-            self.hot.timers.set(Timer::Linger, env.now + env.config.time_wait);
+            self.cold.timers.set(Slow::Linger, env.now + env.config.time_wait);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where there are many connections: what a batch will need is asked for before it is
 //! worked off. A connection that was quiet for a while is in none of the caches, and
-//! its seven lines come from memory one behind the other if they are first
+//! its six lines come from memory one behind the other if they are first
 //! touched as they are needed; a batch's all at once take little longer than one.
 
 use super::{NONE, Slot, Table, WAITING};
@@ -8,6 +8,7 @@ use crate::arch;
 use crate::frame::{BATCH, Batch, Pool};
 use crate::stack::quick;
 use arrayvec::ArrayVec;
+use core::ops::Range;
 
 /// As many connections stay in the second cache, or nearly so.
 const AT_HAND: usize = 512;
@@ -48,6 +49,14 @@ impl Table {
         if let Some(&id) = self.ahead.get(self.ahead.len().wrapping_sub(left + 1)) {
             self.last_found = id;
         }
+    }
+
+    /// Where the connection of a slot lies, and how much of that is asked for: for a tool
+    /// that watches what is touched (`scripts/counts lines`).
+    pub(crate) fn place(&self, id: u32) -> (Range<usize>, usize) {
+        let slot = &self.slots[id as usize];
+        let begin = core::ptr::from_ref(slot).addr();
+        (begin..begin + size_of::<Slot>(), Slot::WARM)
     }
 
     /// The connections that were found, as [`Table::expect`] takes them.

@@ -283,7 +283,7 @@ impl Bench {
         if !out.data.is_empty() {
             let end = first.wrapping_add(out.data.len() as u32);
             // One byte more is a probe.
-            let most = h.snd_una.wrapping_add(self.conn().cold.max_wnd).wrapping_add(1);
+            let most = h.snd_una.wrapping_add(self.conn().warm.max_wnd).wrapping_add(1);
             assert!(seq::le(end, most), "{} bytes beyond the window", seq::distance(most, end));
             assert!(out.data.len() <= usize::from(u16::MAX));
         }
@@ -318,7 +318,7 @@ impl Bench {
         assert!(seq::le(h.rcv_nxt, h.rcv_edge) || h.bits.contains(Bits::PEER_CLOSED));
         assert!(seq::le(h.last_ack, h.rcv_nxt));
         assert!(conn.recv_len() as u32 <= h.rcv_used && h.rcv_used <= h.rcv_buf);
-        assert!(h.mss > 0 && h.congestion.window > 0);
+        assert!(h.mss > 0 && conn.warm.congestion.window > 0);
         let ahead = conn.recv.ahead.as_ref().map_or(0, |a| a.frames());
         assert!(ahead <= self.config.out_of_order_segments as usize);
     }

@@ -55,14 +55,14 @@ fn syn_options(choices: &mut Choices) -> Options {
 }
 
 fn shake_hands(bench: &mut Bench, choices: &mut Choices) {
-    let (hot, cold) = (&bench.conn().hot, &bench.conn().cold);
+    let Connection { hot, warm, cold, .. } = bench.conn();
     let mut seg = match hot.state {
         State::SynSent => segment(Flags::SYN | Flags::ACK, IRS, hot.snd_nxt, choices.short(), 0),
         _ => segment(Flags::ACK, cold.irs.wrapping_add(1), hot.snd_nxt, choices.short(), 0),
     };
     if hot.state == State::SynSent {
         seg.options = syn_options(choices);
-        seg.options.timestamp = seg.options.timestamp.map(|t| (t.0, cold.ts_offset));
+        seg.options.timestamp = seg.options.timestamp.map(|t| (t.0, warm.ts_offset));
     } else if hot.bits.contains(crate::tcp::connection::Bits::TIMESTAMPS) {
         seg.options.timestamp = Some((5000, bench.conn().ts_now(bench.now)));
     }

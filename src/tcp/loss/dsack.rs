@@ -46,7 +46,7 @@ impl Connection {
         seen: &mut Seen,
     ) {
         let h = &self.hot;
-        let oldest = h.snd_una.wrapping_sub(self.cold.max_wnd.max(h.snd_buf));
+        let oldest = h.snd_una.wrapping_sub(self.warm.max_wnd.max(h.snd_buf));
         let absurd = seq::ge(block.left, block.right)
             || seq::lt(block.left, oldest)
             || seq::gt(block.right, h.snd_nxt);

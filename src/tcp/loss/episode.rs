@@ -4,7 +4,7 @@
 use super::{Frto, Recovery, Seen, dsack};
 use crate::tcp::ack::Progress;
 use crate::tcp::config::LossDetection;
-use crate::tcp::connection::{Bits, Connection};
+use crate::tcp::connection::{Bits, Connection, Watch};
 use crate::tcp::seq;
 use crate::tcp::timers::{Mode, Timer};
 use crate::tcp::types::{Disposition, Env};
@@ -86,7 +86,7 @@ impl Connection {
         let echo = seg.options.timestamp.filter(|_| time);
         Seen {
             min_rtt: self.least_rtt(),
-            echo: echo.map(|t| t.1.wrapping_sub(self.cold.ts_offset)),
+            echo: echo.map(|t| t.1.wrapping_sub(self.warm.ts_offset)),
             ..Seen::nothing(env.now, r.board.fack, self.cold.recover)
         }
     }
@@ -104,7 +104,7 @@ impl Connection {
             // acknowledged since.
             let outside = seq::le(block.right, block.left)
                 || seq::gt(block.right, h.snd_nxt)
-                || seq::lt(block.left, h.snd_una.wrapping_sub(self.cold.max_wnd));
+                || seq::lt(block.left, h.snd_una.wrapping_sub(self.warm.max_wnd));
             if outside {
                 env.counters.tcp_sack_discarded += 1;
                 continue;
@@ -131,8 +131,8 @@ impl Connection {
             seen.delivered = seen.delivered.saturating_sub(told);
         }
         (h.dup_acks, h.retries) = (0, 0);
-        self.cold.stalled = Instant::NEVER;
-        self.cold.bytes_acked += u64::from(bytes);
+        self.warm.watch -= Watch::STALLED;
+        self.warm.bytes_acked += u64::from(bytes);
     }
 
     /// By number, else by SACK, else by the echoed timestamp where new data was
@@ -146,7 +146,7 @@ impl Connection {
                 // What was in flight takes many round trips to be acknowledged now:
                 // with one measurement for all of them, an RTO that a long one drove
                 // up would come down by an eighth with each expiry.
-                self.cold.rtt_seq = self.hot.snd_una;
+                self.warm.rtt_seq = self.hot.snd_una;
             }
         }
     }
@@ -239,7 +239,7 @@ impl Connection {
         if !h.bits.contains(Bits::SACK) {
             h.send.set_sacked(0);
         }
-        h.congestion.on_recovered(env.now, pipe, h.mss.into());
+        self.warm.congestion.on_recovered(env.now, pipe, h.mss.into());
         self.recovery_is_over(r);
     }
 
@@ -256,7 +256,7 @@ impl Connection {
         let newly_lost = core::mem::take(&mut r.untold);
         let advanced = self.hot.snd_una.wrapping_sub(before.una);
         if seen.delivered > 0 || advanced > 0 || newly_lost > 0 {
-            let ruled = before.in_recovery && !self.hot.congestion.owns_recovery();
+            let ruled = before.in_recovery && !self.warm.congestion.owns_recovery();
             let limited = !ruled && self.is_window_limited(before.pipe);
             let progress = Progress {
                 // What was known to be there before makes no window larger now.
@@ -271,13 +271,13 @@ impl Connection {
             self.tell_congestion(env, &progress);
         }
         let h = &mut self.hot;
-        if h.bits.contains(Bits::RECOVERY) && !h.congestion.owns_recovery() && seen.delivered > 0 {
+        if h.bits.contains(Bits::RECOVERY) && !self.warm.congestion.owns_recovery() && seen.delivered > 0 {
             let pipe = self.pipe();
             let h = &mut self.hot;
             let safe = advanced > 0 && !r.is_detected;
-            let threshold = h.congestion.threshold();
+            let threshold = self.warm.congestion.threshold();
             let room = r.prr.room(seen.delivered, safe, pipe, threshold, h.mss.into());
-            h.congestion.window = pipe + room;
+            self.warm.congestion.window = pipe + room;
         }
     }
 
@@ -295,17 +295,17 @@ impl Connection {
         self.put_books(r);
         let h = &mut self.hot;
         if h.snd_una == h.snd_nxt {
-            h.timers.stop(Timer::Retransmit);
+            self.warm.timers.stop(Timer::Retransmit);
             if self.cold.recovery.is_some() {
                 // Nothing is under way: the books are closed a while later.
-                h.timers.set(Timer::Retransmit, env.now + h.rtt.rto(0, env.config));
-                self.cold.mode = Mode::Settle;
+                self.warm.timers.set(Timer::Retransmit, env.now + self.warm.rtt.rto(0, env.config));
+                self.warm.mode = Mode::Settle;
             }
             return;
         }
         // RFC 6298, 5.3; and where the timer was set for what is no longer waited for.
         let trouble = Bits::NO_PROBE | Bits::RECOVERY | Bits::LOSS;
-        let stale = match self.cold.mode {
+        let stale = match self.warm.mode {
             Mode::Probe => h.bits.intersects(trouble),
             Mode::Reorder => true,
             _ => false,
@@ -313,16 +313,15 @@ impl Connection {
         if advanced || stale {
             self.set_retransmit(env.now, env.config);
         }
-        let h = &mut self.hot;
         if reneging {
             // The peer has what it does not acknowledge: it may have thrown it
             // away (RFC 2018, 8). Not much time is lost until it is sent again.
-            let soon = Duration::from_micros((h.rtt.smoothed() / 2).into());
-            h.timers.set(Timer::Retransmit, env.now + soon.max(Duration::from_millis(10)));
-            self.cold.mode = Mode::Retransmit;
+            let soon = Duration::from_micros((self.warm.rtt.smoothed() / 2).into());
+            self.warm.timers.set(Timer::Retransmit, env.now + soon.max(Duration::from_millis(10)));
+            self.warm.mode = Mode::Retransmit;
         } else if reorder_at < Instant::NEVER {
-            h.timers.set(Timer::Retransmit, reorder_at);
-            self.cold.mode = Mode::Reorder;
+            self.warm.timers.set(Timer::Retransmit, reorder_at);
+            self.warm.mode = Mode::Reorder;
         }
     }
 

@@ -26,11 +26,11 @@ pub(super) use tlp::Tail;
 pub(super) use undo::Frto;
 
 use super::config::LossDetection;
-use super::connection::{Bits, Connection, Hot};
+use super::connection::{Bits, Connection, Hot, Watch};
 use super::rtt::PROBED;
 use super::send_queue::Marks;
 use super::seq;
-use super::timers::{Mode, Timer};
+use super::timers::{Mode, Slow, Timer};
 use super::types::{Disposition, Env, Events, State};
 use crate::errno::Errno;
 use crate::time::{Duration, Instant};
@@ -147,18 +147,18 @@ impl Connection {
     pub fn on_timer(&mut self, env: &mut Env) -> Disposition {
         let mut d = Disposition::NONE;
         let h = &mut self.hot;
-        if h.timers.take(Timer::Linger, env.now) {
+        if self.cold.timers.take(Slow::Linger, env.now) {
             return self.end(env, None);
         }
-        if h.timers.take(Timer::DelayedAck, env.now) && h.bits.contains(Bits::ACK_PENDING) {
+        if self.warm.timers.take(Timer::DelayedAck, env.now) && h.bits.contains(Bits::ACK_PENDING) {
             h.bits |= Bits::ACK_NOW;
             d.flush = true;
         }
-        if h.timers.take(Timer::Retransmit, env.now) {
+        if self.warm.timers.take(Timer::Retransmit, env.now) {
             d = d.and(self.on_retransmit_timer(env));
         }
-        d.flush |= self.hot.timers.take(Timer::Pace, env.now);
-        if self.hot.timers.take(Timer::KeepAlive, env.now) {
+        d.flush |= self.cold.timers.take(Slow::Pace, env.now);
+        if self.cold.timers.take(Slow::KeepAlive, env.now) {
             d = d.and(self.on_keepalive_timer(env));
         }
         self.hot.send.trim();
@@ -168,7 +168,7 @@ impl Connection {
 
     fn on_retransmit_timer(&mut self, env: &mut Env) -> Disposition {
         let outstanding = self.hot.snd_una != self.hot.snd_nxt;
-        match self.cold.mode {
+        match self.warm.mode {
             Mode::Hold if !outstanding => {
                 self.hot.bits |= Bits::PROBE_DUE;
                 return FLUSH;
@@ -188,7 +188,7 @@ impl Connection {
         }
         if self.gives_up(env) {
             env.counters.tcp_aborted += 1;
-            let error = self.cold.soft_error.unwrap_or(Errno::ETIMEDOUT);
+            let error = self.soft_error().unwrap_or(Errno::ETIMEDOUT);
             return self.end(env, Some(error));
         }
         let h = &mut self.hot;
@@ -220,7 +220,7 @@ impl Connection {
         let h = &mut self.hot;
         let flight = h.snd_nxt.wrapping_sub(h.snd_una);
         let recovery = h.bits.contains(Bits::RECOVERY);
-        h.congestion.on_timeout(flight, h.mss.into(), first, recovery);
+        self.warm.congestion.on_timeout(flight, h.mss.into(), first, recovery);
         if first {
             r.undo.begin(h.snd_una, r.board.retransmitted);
         }
@@ -231,7 +231,7 @@ impl Connection {
         h.bits |= Bits::LOSS;
         h.dup_acks = 0;
         self.cold.recover = h.snd_nxt;
-        self.cold.rtt_seq = h.snd_una;
+        self.warm.rtt_seq = h.snd_una;
         if !h.bits.contains(Bits::SACK) {
             h.send.set_sacked(0);
         } else if h.send.front().is_some_and(|s| s.marks.contains(Marks::SACKED)) {
@@ -263,10 +263,10 @@ impl Connection {
                 self.enter_recovery(env, &mut r, flight, sacked);
             }
             let h = &self.hot;
-            if h.bits.contains(Bits::RECOVERY) && !h.congestion.owns_recovery() {
-                let (threshold, mss) = (h.congestion.threshold(), u32::from(h.mss));
+            if h.bits.contains(Bits::RECOVERY) && !self.warm.congestion.owns_recovery() {
+                let (threshold, mss) = (self.warm.congestion.threshold(), u32::from(h.mss));
                 let pipe = self.pipe();
-                self.hot.congestion.window = pipe + r.prr.room(0, false, pipe, threshold, mss);
+                self.warm.congestion.window = pipe + r.prr.room(0, false, pipe, threshold, mss);
             }
         }
         self.set_retransmit(env.now, env.config);
@@ -285,13 +285,14 @@ impl Connection {
     fn gives_up(&mut self, env: &Env) -> bool {
         let (h, c) = (&self.hot, &mut self.cold);
         let opening = matches!(h.state, State::SynSent | State::SynReceived);
-        if c.stalled == Instant::NEVER {
+        if !self.warm.watch.contains(Watch::STALLED) {
+            self.warm.watch |= Watch::STALLED;
             let front = h.send.front().filter(|_| h.send.sent() > 0);
             c.stalled = match front {
                 Some(segment) => segment.sent_at,
-                None if opening => c.last_sent,
+                None if opening => self.warm.last_sent,
                 // A FIN alone: it left when its timer was set.
-                None => env.now - h.rtt.rto(h.backoff, env.config),
+                None => env.now - self.warm.rtt.rto(h.backoff, env.config),
             };
         }
         let limit = match h.state {
@@ -317,29 +318,29 @@ impl Connection {
             return c.keep_probes >= c.keep_count;
         }
         let limit = Duration::from_millis(c.user_timeout.into());
-        c.keep_probes > 0 && env.now.since(self.cold.last_recv) >= limit
+        c.keep_probes > 0 && env.now.since(self.warm.last_recv) >= limit
     }
 
     /// RFC 9293, 3.8.4 (MUST-24 to MUST-29).
     fn on_keepalive_timer(&mut self, env: &mut Env) -> Disposition {
         let idle = Duration::from_secs(self.cold.keep_idle.into());
         let interval = Duration::from_secs(self.cold.keep_interval.into());
-        let due = self.cold.last_recv + idle;
+        let due = self.warm.last_recv + idle;
         if due > env.now || self.hot.snd_una != self.hot.snd_nxt {
             // Something came in since, or the retransmission timer watches.
             self.cold.keep_probes = 0;
             let next = if due > env.now { due } else { env.now + idle };
-            self.hot.timers.set(Timer::KeepAlive, next);
+            self.cold.timers.set(Slow::KeepAlive, next);
             return Disposition::NONE;
         }
         if self.keepalive_is_over(env) {
             env.counters.tcp_aborted += 1;
             self.send_reset(env, self.acceptable_seq(), Some(self.hot.rcv_nxt));
-            let error = self.cold.soft_error.unwrap_or(Errno::ETIMEDOUT);
+            let error = self.soft_error().unwrap_or(Errno::ETIMEDOUT);
             return self.end(env, Some(error));
         }
         self.cold.keep_probes = self.cold.keep_probes.saturating_add(1);
-        self.hot.timers.set(Timer::KeepAlive, env.now + interval);
+        self.cold.timers.set(Slow::KeepAlive, env.now + interval);
         self.hot.bits |= Bits::KEEP_DUE;
         let unheard = self.cold.keep_probes > 1;
         let events = if unheard { Events::UNHEARD } else { Events::empty() };

@@ -106,9 +106,9 @@ impl Connection {
                 return Duration::ZERO;
             }
         }
-        let quarter = u64::from(self.cold.min_rtt.least()) / 4;
+        let quarter = u64::from(self.warm.min_rtt.least()) / 4;
         let window = Duration::from_micros(quarter * u64::from(how.quarters));
-        window.min(Duration::from_micros(self.hot.rtt.smoothed().into()))
+        window.min(Duration::from_micros(self.warm.rtt.smoothed().into()))
     }
 
     /// RFC 8985, 6.2, step 5. What may still be under way is looked at again at
@@ -147,7 +147,7 @@ impl Connection {
     /// long ago; what left a moment ago is not.
     pub(super) fn lose_on_timeout(&mut self, env: &Env, r: &mut Recovery) {
         // While there were no books the latest round trip was not noted.
-        let smoothed = Duration::from_micros(self.hot.rtt.smoothed().into());
+        let smoothed = Duration::from_micros(self.warm.rtt.smoothed().into());
         let rtt = if r.rack.newest.is_some() { r.rack.rtt } else { smoothed };
         let wait = rtt + self.reordering_window(r);
         for i in 0..self.hot.send.sent() as usize {

@@ -92,12 +92,12 @@ impl Connection {
     pub(in crate::tcp) fn set_probe(&mut self, env: &Env) {
         self.set_retransmit(env.now, env.config);
         let h = &self.hot;
-        if let Some(front) = h.send.front().filter(|_| self.cold.mode == Mode::Probe) {
-            let since = front.sent_at.max(self.cold.last_recv);
-            let last = since + h.rtt.rto(h.backoff, env.config);
+        if let Some(front) = h.send.front().filter(|_| self.warm.mode == Mode::Probe) {
+            let since = front.sent_at.max(self.warm.last_recv);
+            let last = since + self.warm.rtt.rto(h.backoff, env.config);
             if last < env.now + self.probe_timeout(env.config) {
                 let soon = env.now + Duration::from_millis(1);
-                self.hot.timers.set(Timer::Retransmit, last.max(soon));
+                self.warm.timers.set(Timer::Retransmit, last.max(soon));
             }
         }
     }

@@ -30,7 +30,7 @@ impl Connection {
     /// ends is allowed for.
     #[inline]
     pub(in crate::tcp) fn probe_timeout(&self, config: &Config) -> Duration {
-        let rtt = &self.hot.rtt;
+        let rtt = &self.warm.rtt;
         match self.hot.send.sent() {
             _ if !rtt.is_measured() => Duration::from_secs(1),
             0 | 1 => rtt.lone_probe(config),
@@ -88,7 +88,7 @@ impl Connection {
         let flight = end.wrapping_sub(self.hot.snd_una);
         self.books().1.tail = Some(Tail { end, resent: fresh.is_none(), flight });
         // The time-out counts from here.
-        self.cold.mode = Mode::Retransmit;
+        self.warm.mode = Mode::Retransmit;
         self.set_retransmit(env.now, env.config);
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Connection {
             let mss = u32::from(h.mss);
             if !h.bits.intersects(Bits::RECOVERY | Bits::LOSS) {
                 self.reduce_for_loss(env, tail.flight);
-                self.hot.congestion.on_recovered(env.now, tail.flight, mss);
+                self.warm.congestion.on_recovered(env.now, tail.flight, mss);
             }
             r.tail = None;
         } else if !tail.resent || seen.probe_duplicate || plain && seen.sacked == 0 {

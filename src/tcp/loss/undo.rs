@@ -133,7 +133,7 @@ impl Connection {
         if !h.bits.contains(Bits::SACK) {
             h.send.set_sacked(0);
         }
-        h.congestion.undo();
+        self.warm.congestion.undo();
         self.withdraw_reduction();
         env.counters.tcp_undone += 1;
         (r.undo, r.untold) = (Undo::default(), 0);

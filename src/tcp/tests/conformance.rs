@@ -20,18 +20,18 @@ fn one_sample_a_round_trip_is_taken() {
     solo.host.note(d);
     solo.host.send(&[1; 4000]);
     assert_eq!(solo.host.out().len(), 4);
-    let before = solo.host.conn().hot.rtt.smoothed();
+    let before = solo.host.conn().warm.rtt.smoothed();
     solo.host.now += ms(100);
     solo.get_ack(1000);
-    let first = solo.host.conn().hot.rtt.smoothed();
+    let first = solo.host.conn().warm.rtt.smoothed();
     assert_ne!(first, before, "the first ACK of the flight is measured");
     solo.host.now += ms(100);
     for _ in 0..2 {
         solo.get_ack(1000);
-        assert_eq!(solo.host.conn().hot.rtt.smoothed(), first, "the next are not");
+        assert_eq!(solo.host.conn().warm.rtt.smoothed(), first, "the next are not");
     }
     solo.get_ack(1000);
-    assert_ne!(solo.host.conn().hot.rtt.smoothed(), first, "what ends the round trip is");
+    assert_ne!(solo.host.conn().warm.rtt.smoothed(), first, "what ends the round trip is");
     solo.host.finish();
 }
 
@@ -49,11 +49,11 @@ fn after_a_timeout_each_ack_is_a_sample() {
         solo.echo = solo.host.out_one().seg.options.timestamp.unwrap().0;
     }
     for part in 1..4 {
-        let before = solo.host.conn().hot.rtt.smoothed();
+        let before = solo.host.conn().warm.rtt.smoothed();
         solo.host.now += ms(10);
         solo.get_ack(1000);
         solo.host.out();
-        assert_ne!(solo.host.conn().hot.rtt.smoothed(), before, "ACK number {part}");
+        assert_ne!(solo.host.conn().warm.rtt.smoothed(), before, "ACK number {part}");
     }
     solo.host.finish();
 }
@@ -131,7 +131,7 @@ fn the_echo_of_a_syn_without_ack_is_not_looked_at() {
     let stamped = Options { timestamp: Some((77, value)), ..Options::default() };
     host.input(&segment(SYN, IRS, 0, 1000, stamped, 0), b"");
     assert_eq!(host.state(), State::SynReceived);
-    assert!(!host.conn().hot.rtt.is_measured());
+    assert!(!host.conn().warm.rtt.is_measured());
     assert_eq!(host.out_one().seg.options.timestamp, Some((value, 77)));
     host.finish();
 }
@@ -320,11 +320,11 @@ fn an_echo_that_acknowledges_nothing_is_not_measured() {
     let left = solo.ack.wrapping_add(1448);
     options.sack.push(SackBlock { left, right: left.wrapping_add(100) });
     let block = segment(ACK, solo.seq, solo.ack, 60_000, options, 0);
-    let before = solo.host.conn().hot.rtt.smoothed();
+    let before = solo.host.conn().warm.rtt.smoothed();
     solo.host.now += ms(150);
     solo.host.input(&block, b"");
     solo.get(ACK, b"data");
-    assert_eq!(solo.host.conn().hot.rtt.smoothed(), before);
+    assert_eq!(solo.host.conn().warm.rtt.smoothed(), before);
     solo.host.finish();
 }
 

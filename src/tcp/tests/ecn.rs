@@ -285,7 +285,7 @@ fn a_mark_counts_however_many_bytes_after_the_last() {
     // Two gigabytes and some later.
     let far = 0x9000_0000u32;
     let conn = solo.host.conn.as_mut().unwrap();
-    let (h, rtt_seq) = (&mut conn.hot, &mut conn.cold.rtt_seq);
+    let (h, rtt_seq) = (&mut conn.hot, &mut conn.warm.rtt_seq);
     for number in [&mut h.snd_una, &mut h.snd_nxt, &mut h.snd_end, &mut h.snd_wl2, rtt_seq] {
         *number = number.wrapping_add(far);
     }
@@ -315,7 +315,7 @@ fn marks_and_losses_of_one_window_of_data_reduce_once() {
     tell_sack(&mut solo, 2000, 6000);
     solo.leaving();
     assert_eq!(solo.host.counters.tcp_recoveries, 1);
-    assert_eq!(solo.host.conn().hot.congestion.threshold(), 5000);
+    assert_eq!(solo.host.conn().warm.congestion.threshold(), 5000);
     solo.get_ack(9000);
     // The next window's loss does reduce.
     solo.host.send(&pattern(10_000));
@@ -323,7 +323,7 @@ fn marks_and_losses_of_one_window_of_data_reduce_once() {
     tell_sack(&mut solo, 11_000, 14_000);
     solo.leaving();
     assert_eq!(solo.host.counters.tcp_recoveries, 2);
-    assert!(solo.host.conn().hot.congestion.threshold() < 5000);
+    assert!(solo.host.conn().warm.congestion.threshold() < 5000);
     solo.host.finish();
 }
 

@@ -101,7 +101,7 @@ fn run(short: bool, modern: bool, steps: &[Step], taken: &mut Taken) -> Vec<Stri
 fn look(h: &Host, seen: &mut Vec<String>) {
     let conn = h.conn();
     if conn.state() == State::Closed {
-        seen.push(format!("{:?} {:?} {}", conn.hot.bits, conn.cold.error, conn.cold.bytes_acked));
+        seen.push(format!("{:?} {:?} {}", conn.hot.bits, conn.warm.error, conn.warm.bytes_acked));
         return;
     }
     // Each run has an arena of its own.

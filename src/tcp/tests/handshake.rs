@@ -255,7 +255,7 @@ fn data_that_answers_a_syns_does_not_shorten_the_handshakes_round_trip() {
         solo.host.now += ms(10);
         solo.get(ACK, b"");
         assert_eq!(solo.host.state(), State::Established);
-        assert_eq!(solo.host.conn().hot.rtt.smoothed(), rtt);
+        assert_eq!(solo.host.conn().warm.rtt.smoothed(), rtt);
         solo.host.finish();
     }
 }

@@ -41,8 +41,8 @@ fn a_train_is_as_long_as_the_least_and_its_last_carries_psh_each_time_it_goes_wi
         solo.get_ack(500);
         // The handshake took no time, and that was no path.
         solo.host.with(|conn, env| {
-            conn.cold.min_rtt = Default::default();
-            conn.cold.min_rtt.sample(Duration::from_millis(100), env.now);
+            conn.warm.min_rtt = Default::default();
+            conn.warm.min_rtt.sample(Duration::from_millis(100), env.now);
         });
         solo.host.send(&pattern(30_000));
         let first = flags(&solo.host.out());

@@ -2,6 +2,7 @@
 //! answer, and the numbers stay in order.
 
 use super::*;
+use crate::tcp::connection::Watch;
 
 /// A segment that may be anything, often close to what is expected.
 fn any_segment(solo: &Solo, rng: &mut Rng) -> (Segment, Vec<u8>) {
@@ -39,6 +40,15 @@ fn any_segment(solo: &Solo, rng: &mut Rng) -> (Segment, Vec<u8>) {
     (seg, data)
 }
 
+/// What stands for a cold field says whether it is in use.
+fn watched(conn: &Connection) {
+    let (watch, c) = (conn.warm.watch, &conn.cold);
+    assert_eq!(watch.contains(Watch::FLOW), c.flow.is_some());
+    assert_eq!(watch.contains(Watch::USER_TIMEOUT), c.user_timeout > 0);
+    assert_eq!(watch.contains(Watch::LOW_WATER), c.low_water > 1);
+    assert!(!watch.contains(Watch::STALLED) || c.stalled != Instant::NEVER);
+}
+
 fn invariants(host: &Host) {
     let h = &host.conn().hot;
     assert!(seq::le(h.snd_una, h.snd_nxt));
@@ -46,7 +56,8 @@ fn invariants(host: &Host) {
     assert!(closed || seq::le(h.snd_nxt, h.snd_end.wrapping_add(1)));
     assert!(seq::le(h.rcv_nxt, h.rcv_edge));
     assert!(h.send.lost() <= h.snd_nxt.wrapping_sub(h.snd_una));
-    assert!(h.congestion.window > 0);
+    assert!(host.conn().warm.congestion.window > 0);
+    watched(host.conn());
     assert!(host.conn().recv_len() as u32 <= h.rcv_used);
     if closed {
         assert_eq!(host.conn().deadline(), Instant::NEVER);
@@ -75,6 +86,9 @@ fn storm(seed: u64) {
     if rng.below(8) > 0 {
         solo.get(ACK, b"");
     }
+    let least = if seed % 4 == 1 { 700 } else { 1 };
+    let d = solo.host.with(|c, e| c.set_low_water(&e.config.clone(), least));
+    solo.host.note(d);
     for _ in 0..400 {
         match rng.below(16) {
             0..8 => {
@@ -96,7 +110,11 @@ fn storm(seed: u64) {
                 }
             }
             14 => {
-                let d = match rng.below(5) {
+                let d = match rng.below(6) {
+                    5 => {
+                        solo.host.with(|c, _| c.set_user_timeout(rng.below(2) * 20_000));
+                        Disposition::NONE
+                    }
                     0 => solo.host.with(|c, _| c.set_cork(true)),
                     1 => solo.host.with(|c, _| c.set_cork(false)),
                     2 => solo.host.with(|c, e| c.set_mtu(e, 100 + rng.below(1400) as usize)),

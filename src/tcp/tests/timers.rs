@@ -209,14 +209,14 @@ fn over_ethernet() -> Host {
 fn a_next_hop_that_is_not_known_is_no_congestion() {
     let mut host = over_ethernet();
     host.with(|c, _| c.set_path(None));
-    let window = host.conn().hot.congestion.window;
+    let window = host.conn().warm.congestion.window;
     host.send(b"data");
     assert!(host.output().is_empty());
     for _ in 0..3 {
         host.advance(Duration::from_secs(1000));
         assert!(host.output().is_empty());
     }
-    assert_eq!(host.conn().hot.congestion.window, window);
+    assert_eq!(host.conn().warm.congestion.window, window);
     host.with(|c, _| c.set_path(Some(crate::wire::ethernet::Mac([3; 6]))));
     assert_eq!(host.output().len(), 1);
     host.finish();
@@ -243,7 +243,7 @@ fn a_probe_that_cannot_leave_does_not_keep_the_time_out_away() {
 fn an_echo_of_this_millisecond_is_no_round_trip_of_none() {
     let mut solo = Solo::established(Config { min_rto: ms(10), ..Config::default() }, MODERN);
     solo.host.now += ms(1000);
-    solo.host.conn.as_mut().unwrap().cold.min_rtt = Default::default();
+    solo.host.conn.as_mut().unwrap().warm.min_rtt = Default::default();
     solo.host.send(&pattern(100));
     solo.leaving();
     // Sent again: only the echo tells the round trip.
@@ -253,6 +253,6 @@ fn an_echo_of_this_millisecond_is_no_round_trip_of_none() {
     let out = solo.host.out();
     solo.echo = out[0].seg.options.timestamp.unwrap().0;
     solo.get_ack(100);
-    assert!(solo.host.conn().cold.min_rtt.least() >= 1000);
+    assert!(solo.host.conn().warm.min_rtt.least() >= 1000);
     solo.host.finish();
 }

@@ -142,13 +142,13 @@ fn a_window_used_at_a_rounds_begin_grows_with_all_of_the_rounds_acks() {
     let mut solo = Solo::plain();
     solo.host.send(&pattern(9000));
     assert_eq!(solo.leaving().len(), 9);
-    let before = solo.host.with(|c, _| c.hot.congestion.window);
+    let before = solo.host.with(|c, _| c.warm.congestion.window);
     for _ in 0..4 {
         solo.get_ack(2000);
     }
     solo.get_ack(1000);
     // To twice what was under way, and no further.
-    assert_eq!(solo.host.with(|c, _| c.hot.congestion.window), before + 8000);
+    assert_eq!(solo.host.with(|c, _| c.warm.congestion.window), before + 8000);
     solo.host.finish();
 }
 
@@ -410,7 +410,7 @@ fn the_send_buffer_grows_in_congestion_avoidance_too() {
     let conn = flow.0.host.conn();
     let under_way = conn.unacknowledged() - conn.unsent();
     flow.0.get_ack(under_way);
-    assert!(flow.0.host.conn().hot.congestion.threshold() < u32::MAX);
+    assert!(flow.0.host.conn().warm.congestion.threshold() < u32::MAX);
     flow.rounds(2000, |_| 1500);
     let before = flow.size();
     flow.rounds(6000, |_| 1500);

@@ -187,7 +187,7 @@ fn the_send_buffer_grows_in_recovery_too() {
     let mss = u32::from(solo.host.conn().segment_size());
     tell(&mut solo, 0, &[(mss, 2 * mss)]);
     let h = &solo.host.conn().hot;
-    assert_eq!(h.snd_buf, 2 * h.congestion.window);
+    assert_eq!(h.snd_buf, 2 * solo.host.conn().warm.congestion.window);
     assert!(h.snd_buf > 10_000 && solo.host.take_events().contains(Events::WRITABLE));
     solo.host.finish();
 }

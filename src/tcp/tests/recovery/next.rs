@@ -54,11 +54,11 @@ fn what_is_lost_of_what_recovery_sent_is_the_next_recoverys() {
     let again = solo.leaving();
     assert!(again.contains(&(0, 1000)), "{again:?}");
     assert_eq!(solo.host.counters.tcp_recoveries, 1);
-    let before = solo.host.conn().hot.congestion.threshold();
+    let before = solo.host.conn().warm.congestion.threshold();
     solo.host.now += ms(100);
     tell(&mut solo, 10_000, &[(11_000, last + 1000)]);
     assert_eq!(solo.host.counters.tcp_recoveries, 2, "another window's loss");
-    assert!(solo.host.conn().hot.congestion.threshold() < before);
+    assert!(solo.host.conn().warm.congestion.threshold() < before);
     solo.host.finish();
 }
 
