@@ -255,7 +255,7 @@ impl Connection {
     /// Data may be sent: the state allows it, or the peer's cookie did.
     #[inline]
     pub fn may_send(&self) -> bool {
-        self.hot.state.can_send() || self.is_early()
+        self.hot.state.can_send() || self.is_early() && !self.hot.bits.contains(Bits::FIN_QUEUED)
     }
 
     /// SYN-RECEIVED, and the program has the connection already.

@@ -166,11 +166,12 @@ impl Connection {
     }
 
     /// As [`send_frame`](Self::send_frame) with a frame that was received. Refused also
-    /// where few frames are free, but for the first: a peer that acknowledges nothing must
-    /// not have all.
+    /// where few frames are free, but for the first if it takes none from the pool: a peer
+    /// that acknowledges nothing must not have all.
     #[inline]
     pub fn send_received(&mut self, env: &mut Env, frame: Frame) -> Result<(), Frame> {
-        let low = !self.hot.send.is_empty() && env.pool.available() <= env.config.send_reserve();
+        let takes = !self.hot.send.is_empty() || !env.pool.is_home(&frame);
+        let low = takes && env.pool.available() <= env.config.send_reserve();
         self.hot.bits.set(Bits::STARVED, low);
         // It is as long as it is: where the program was told of room it may go beyond, as
         // nothing else would tell of more.

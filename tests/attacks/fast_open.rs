@@ -70,6 +70,24 @@ fn data_in_the_syn_is_read_and_answered_before_the_handshake_is_over() {
 }
 
 #[test]
+fn what_is_shut_early_takes_no_more() {
+    let (mut b, cookie) = server(5);
+    b.put(&early(4000, cookie), b"request");
+    let (h, _) = b.sockets.accept(b.listener).unwrap();
+    assert_eq!(b.sockets.send(h, b"answer", 0), Ok(6));
+    b.sockets.shutdown(h, SHUT_WR).unwrap();
+    assert_eq!(b.sockets.send(h, b"more", MSG_NOSIGNAL), Err(Errno::EPIPE));
+    let out = b.take();
+    assert_eq!((out.len(), &out[1].data[..]), (2, &b"answer"[..]), "it leaves all the same");
+    assert_eq!(out[1].seg.flags & FIN, FIN, "and ends the stream");
+    let time = Some((2, out[1].seg.options.timestamp.unwrap().0));
+    let c = Conn { h, port: 4000, seq: 1007, ack: out[1].seg.seq.wrapping_add(7), time };
+    b.put(&c.seg(ACK), b"");
+    assert_eq!(b.take().len(), 0, "FIN-WAIT-2");
+    assert_eq!(b.sockets.send(h, b"more", MSG_NOSIGNAL), Err(Errno::EPIPE));
+}
+
+#[test]
 fn a_wrong_cookie_opens_nothing_early() {
     let (mut b, cookie) = server(5);
     let wrong = Cookie::new(&[9; 8]).unwrap();

@@ -297,3 +297,38 @@ fn what_is_sent_back_leaves_frames_for_others() {
     net.run();
     assert_eq!(recv(&mut net.a, client), Ok(b"textmore".to_vec()));
 }
+
+#[test]
+fn another_workers_frame_that_is_refused_is_told_of_room_later() {
+    let mut net = Net::new();
+    let arena = crate::frame::Arena::heap(4096, 2048);
+    let mut far = Pool::new(arena.clone(), 4000, 96);
+    net.b = Sockets::new(Stack::new(config(2), Pool::new(arena, 0, 4000), 2));
+    let (client, server, _) = open(&mut net);
+    net.a.send(client, b"text", 0).unwrap();
+    net.a.turn(net.now);
+    let (pool, queue) = net.a.tx();
+    let desc = queue.pop().unwrap();
+    let mut frame = far.alloc().unwrap();
+    frame.set_range(0, pool.tx_bytes(&desc).len());
+    far.bytes_mut(&mut frame).copy_from_slice(pool.tx_bytes(&desc));
+    pool.complete(desc.index());
+    let mut batch = Batch::new();
+    batch.push(Packet::single(frame));
+    net.b.receive(net.now, &mut batch);
+    let frame = net.b.zc_recv(server).unwrap();
+    let reserve = net.b.stack.core.config.tcp.send_reserve();
+    let pool = &mut net.b.stack.core.pool;
+    let hoard: Vec<_> = core::iter::from_fn(|| (pool.available() > reserve).then(|| pool.alloc()).flatten()).collect();
+    // Nothing is under way whose ACK would tell.
+    let (error, frame) = net.b.zc_send(server, frame).unwrap_err();
+    assert_eq!((error, net.b.readiness(server).contains(Readiness::OUT)), (Errno::EAGAIN, false));
+    hoard.into_iter().for_each(|frame| net.b.stack.core.pool.free(frame));
+    net.b.turn(net.now);
+    assert!(net.b.readiness(server).contains(Readiness::OUT));
+    net.b.zc_send(server, frame).unwrap();
+    net.run();
+    assert_eq!(recv(&mut net.a, client), Ok(b"text".to_vec()));
+    net.b.stack.core.pool.take_foreign().for_each(|frame| far.free(frame));
+    far.assert_conserved();
+}
