@@ -54,6 +54,7 @@ fn verdict(socket: Option<u32>, way_in: Option<u32>, way_out: Option<u32>) -> co
 }
 
 /// Polls these queues of the interface, if the configuration wants that and it can be.
+/// What a killed one left there is put back in any case.
 ///
 /// # Errors
 /// It cannot be, and is demanded (`busy_poll` on).
@@ -62,6 +63,7 @@ pub(super) fn begin<'a>(
     interface: &Interface,
     devices: impl Iterator<Item = &'a mut XdpDevice>,
 ) -> Result<Polling> {
+    Deferral::clear(&Places::default(), interface);
     let Some(values) = wanted(config) else { return Ok(Polling::Unwanted) };
     match try_begin(interface, values, devices.collect()) {
         Ok(left) => Ok(Polling::On(left)),

@@ -134,17 +134,33 @@ impl Deferral {
         Err(io::Error::from(io::ErrorKind::WouldBlock))
     }
 
+    /// Puts back what a killed process left behind on the interface, if it can be.
+    /// Nothing is done where somebody uses it.
+    pub fn clear(places: &Places, interface: &Interface) {
+        if let Some((_turn, mut left)) = Self::unused(places, interface, true) {
+            left.put_back();
+            let _ = left.note.unlock();
+        }
+    }
+
+    /// A note that is there and nobody uses, locked.
+    fn unused(places: &Places, interface: &Interface, write: bool) -> Option<(Turn, Self)> {
+        directory(places, interface).ok()?;
+        open_notes(&places.notes).ok()?;
+        let path = note_path(places, interface.index);
+        let note = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
+        let turn = Turn::take(&places.notes).ok()?;
+        note.try_lock().ok()?;
+        Some((turn, Self::of(places, interface, note)))
+    }
+
     /// What a killed process left behind on the interface, in words; `None` where
     /// nothing is, or somebody uses it.
     pub fn left_behind(places: &Places, interface: &Interface) -> Option<String> {
         let directory = directory(places, interface).ok()?;
-        let _turn = Turn::take(&places.notes).ok()?;
-        let path = note_path(places, interface.index);
-        let note = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
-        note.try_lock().ok()?;
-        let mut this = Self::of(places, interface, note);
-        let changes = this.read_note();
-        let _ = this.note.unlock();
+        let (_turn, mut left) = Self::unused(places, interface, false)?;
+        let changes = left.read_note();
+        let _ = left.note.unlock();
         let changes = changes.ok()?;
         let mut text = String::new();
         for (name, change) in NAMES.iter().zip(changes) {

@@ -429,3 +429,21 @@ fn a_note_without_room_is_as_it_was() {
     assert_eq!(deferral.read_note().unwrap(), [Change { before: 1, set: 3 }, Change { before: 3, set: 5 }]);
     deferral.write_note(&old).unwrap();
 }
+
+#[test]
+fn who_does_not_poll_puts_back_what_a_killed_one_left_and_nothing_else() {
+    let fake = Fake::new("cleared", 0, 5_000);
+    let clear = || Deferral::clear(&fake.places, &interface());
+    clear();
+    assert!(!fake.places.notes.exists(), "there is nothing to look at");
+    kill(fake.begin().unwrap());
+    let used = fake.begin().unwrap();
+    clear();
+    assert_eq!(fake.values(), [2, 200_000], "somebody uses them");
+    kill(used);
+    clear();
+    assert_eq!(fake.values(), [0, 5_000]);
+    fake.write(NAMES[1], "200000");
+    clear();
+    assert_eq!(fake.values(), [0, 200_000], "what is set later is somebody else's");
+}
