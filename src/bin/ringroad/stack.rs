@@ -57,7 +57,8 @@ impl StackArgs {
     }
 }
 
-/// A configuration from the environment, with this interface and address.
+/// A configuration from the environment, with this interface and address; to be
+/// validated with what else the command line says.
 ///
 /// # Errors
 /// A sentence about the value that cannot be.
@@ -67,7 +68,6 @@ pub fn configuration(interface: &str, address: Option<&str>) -> Result<Config, S
     if let Some(address) = address {
         config.addresses = runtime::config::parse_addresses(address).map_err(|e| format!("--address: {e}"))?;
     }
-    config.validate().map_err(|e| e.to_string())?;
     Ok(config)
 }
 

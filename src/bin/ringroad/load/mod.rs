@@ -149,6 +149,7 @@ fn over_stack(args: &Args, driver: Driver, target: SocketAddr) -> Result<(Driver
     let mut config = crate::stack::configuration(interface, args.address.as_deref())?;
     config.workers = 1;
     config.wait = Wait::Spin;
+    config.validate().map_err(|e| e.to_string())?;
     let (driver, result, mode) = stack::run(config, driver)?;
     result.map_err(|e| why(&e, target))?;
     Ok((driver, format!("our stack on {interface}, one worker, spinning; {mode}")))
