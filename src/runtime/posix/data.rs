@@ -219,10 +219,10 @@ pub(in crate::runtime) fn send_rest(
     call.count(local.unwrap_or_else(|| call.on_shared(shared)))
 }
 
-/// A read of the urgent byte waits for nothing, as in Linux.
+/// A read of the urgent byte or of the error queue waits for nothing, as in Linux.
 #[inline]
 fn patience(flags: i32) -> i32 {
-    if flags & libc::MSG_OOB != 0 { flags | libc::MSG_DONTWAIT } else { flags }
+    if flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 { flags | libc::MSG_DONTWAIT } else { flags }
 }
 
 /// A read of a stream that waits waits for SO_RCVLOWAT's bytes. One that leaves them

@@ -123,6 +123,26 @@ fn the_shortest_way_leaves_what_is_not_the_workers_own_and_what_is_due_a_turn() 
 }
 
 #[test]
+fn a_read_of_the_error_queue_or_the_urgent_byte_does_not_wait() {
+    let bed = Bed::new(Wait::Block);
+    bed.a().run_loop(|| {
+        let [fd, far] = connection(9);
+        let ten_seconds = [10i64, 0].map(i64::to_ne_bytes).concat();
+        posix::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &ten_seconds).unwrap();
+        let begun = std::time::Instant::now();
+        let mut buf = [0; 4];
+        assert_eq!(posix::recv(fd, &mut buf, libc::MSG_ERRQUEUE), Err(Errno::EAGAIN));
+        let mut parts = [std::io::IoSliceMut::new(&mut buf)];
+        assert_eq!(posix::recv_message(fd, &mut parts, libc::MSG_ERRQUEUE).err(), Some(Errno::EAGAIN));
+        assert_eq!(posix::recv(fd, &mut buf, libc::MSG_OOB), Err(Errno::EINVAL));
+        assert!(begun.elapsed() < Duration::from_secs(9));
+        [fd, far].into_iter().for_each(|fd| posix::close(fd).unwrap());
+        false
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_workers_set_takes_others_members() {
     let bed = Bed::new(Wait::Block);
     bed.a().run_loop(|| {
