@@ -411,6 +411,13 @@ int rr_init(const struct rr_config *config);
 // again, until it can finish or times out. 0, or -1 with errno EINVAL (no
 // loop), EBUSY (loops run already) or ENETDOWN (rr_init is missing, a worker
 // panicked, the interface went away).
+//
+// Signal handlers on a worker: beside rr_stop they may send and receive without
+// waiting (rr_send, rr_sendto, rr_write, rr_recv, rr_recvfrom, rr_read, with
+// O_NONBLOCK or MSG_DONTWAIT) on sockets that were made on that worker. EBUSY
+// means that the handler interrupted a call, also one that waits, or what the
+// worker does between two calls of `loop`: nothing was done; try again outside
+// of the handler. They may use malloc, so not where malloc is interrupted.
 int rr_run(int (*loop)(void *arg), void *arg);
 
 // Ends the workers: rr_run returns, blocking calls fail. Safe in a signal

@@ -120,9 +120,12 @@ thread_local! {
 /// Runs `f` with this thread's state.
 ///
 /// # Errors
-/// `EBUSY` from within a signal handler that interrupted such a call; `EMFILE`
-/// where no eventfd can be had.
+/// `EBUSY` from within a signal handler that interrupted such a call, or one that uses
+/// this thread's worker; `EMFILE` where no eventfd can be had.
 pub(super) fn with<R>(f: impl FnOnce(&mut Thread) -> Result<R>) -> Result<R> {
+    if worker::is_busy() {
+        return Err(Errno::EBUSY);
+    }
     THREAD.with(|cell| {
         let mut cell = cell.try_borrow_mut().map_err(|_| Errno::EBUSY)?;
         if cell.is_none() {
@@ -137,6 +140,10 @@ pub(super) fn close_link(link: Arc<Link>) {
     let mut link = Some(link);
     let by_ring = THREAD.try_with(|cell| {
         let Ok(mut cell) = cell.try_borrow_mut() else { return };
+        // In the middle of a turn a full ring to this worker would stay full.
+        if worker::is_busy() {
+            return;
+        }
         if let (Some(thread), Some(gone)) = (cell.as_mut(), link.take()) {
             let (hub, worker) = (gone.hub, gone.worker);
             let _ = thread.send(hub, worker, Command::Close(gone), true);

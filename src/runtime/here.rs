@@ -6,6 +6,7 @@ use super::worker::Core;
 use crate::socket::Sockets;
 use crate::time::Instant;
 use core::cell::Cell;
+use core::sync::atomic::{AtomicPtr, Ordering, compiler_fence};
 use std::os::fd::RawFd;
 
 /// What a call on a worker's own thread needs of it.
@@ -27,8 +28,10 @@ struct Current {
 /// costs a function call in a shared library.
 struct Here {
     /// The sockets that a call may use without further questions: the thread is
-    /// their worker's, in its program's loop, and in no simulation. Else null.
-    own: Cell<*mut Sockets>,
+    /// their worker's, in its program's loop, and in no simulation. [`IN_USE`] while a
+    /// call or a turn uses the worker, which is what a signal's handler in the middle of
+    /// it finds. Else null.
+    own: AtomicPtr<Sockets>,
     /// The same, but that the thread need not be in its program's loop.
     mine: Cell<*mut Sockets>,
     /// What the table says of the descriptors of such sockets.
@@ -36,11 +39,13 @@ struct Here {
     /// The worker whose thread this is, whatever it does.
     seated: Cell<Option<Current>>,
     in_loop: Cell<bool>,
-    in_app: Cell<bool>,
     in_simulation: Cell<bool>,
     /// Waits since the last turn, [`WAIT`] each, and calls that found nothing.
     waits: Cell<u32>,
 }
+
+/// In the place of the sockets: something uses the worker already.
+const IN_USE: *mut Sockets = core::ptr::without_provenance_mut(1);
 
 /// So many waits without a turn, and the next runs one: a loop that waits on its own
 /// and always finds something must not keep its worker from the network.
@@ -51,12 +56,11 @@ const WAIT: u32 = 8;
 
 thread_local! {
     static HERE: Here = const { Here {
-        own: Cell::new(core::ptr::null_mut()),
+        own: AtomicPtr::new(core::ptr::null_mut()),
         mine: Cell::new(core::ptr::null_mut()),
         state: Cell::new(0),
         seated: Cell::new(None),
         in_loop: Cell::new(false),
-        in_app: Cell::new(false),
         in_simulation: Cell::new(false),
         waits: Cell::new(0),
     } };
@@ -64,6 +68,8 @@ thread_local! {
 
 impl Here {
     fn sit(&self, current: Current) {
+        self.own.store(IN_USE, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
         self.state.set(local_state(current.owner));
         self.seated.set(Some(current));
         self.find_mine();
@@ -74,11 +80,44 @@ impl Here {
         self.mine.set(current.map_or(core::ptr::null_mut(), |c| c.sockets));
     }
 
+    /// What a handler finds in between is [`IN_USE`]: it is first to come, last to go.
     #[inline(always)]
     fn set_in_loop(&self, yes: bool) {
-        self.in_loop.set(yes);
         self.waits.set(0);
-        self.own.set(if yes { self.mine.get() } else { core::ptr::null_mut() });
+        if yes {
+            self.in_loop.set(true);
+            compiler_fence(Ordering::SeqCst);
+            self.own.store(self.mine.get(), Ordering::Relaxed);
+        } else {
+            self.own.store(IN_USE, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            self.in_loop.set(false);
+        }
+    }
+
+    #[inline(always)]
+    fn is_busy(&self) -> bool {
+        self.own.load(Ordering::Relaxed) == IN_USE
+    }
+
+    /// The worker is in use while this lives.
+    #[inline(always)]
+    fn using(&self, was: *mut Sockets) -> Using<'_> {
+        self.own.store(IN_USE, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        Using { here: self, was }
+    }
+
+    /// Runs `f` on the worker in whose program's loop the thread is, if nothing uses it
+    /// and it is the one that is wanted.
+    #[inline(always)]
+    fn take<R>(&self, wanted: impl FnOnce(Owner) -> bool, f: impl FnOnce(Current) -> R) -> Option<R> {
+        if self.is_busy() {
+            return None;
+        }
+        let current = self.current().filter(|c| wanted(c.owner))?;
+        let _using = self.using(self.own.load(Ordering::Relaxed));
+        Some(f(current))
     }
 
     #[inline(always)]
@@ -90,9 +129,10 @@ impl Here {
 
     fn rise(&self) {
         self.set_in_loop(false);
-        self.in_app.set(false);
         self.seated.set(None);
         self.find_mine();
+        compiler_fence(Ordering::SeqCst);
+        self.own.store(core::ptr::null_mut(), Ordering::Relaxed);
     }
 
     fn current(&self) -> Option<Current> {
@@ -100,21 +140,40 @@ impl Here {
     }
 }
 
+/// A use of the worker, which ends with this, also by a panic.
+struct Using<'a> {
+    here: &'a Here,
+    was: *mut Sockets,
+}
+
+impl Drop for Using<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        self.here.own.store(self.was, Ordering::Relaxed);
+    }
+}
+
 /// Runs `f` on this thread's own sockets and what `find` finds by the state of their
 /// descriptors; `None` where it finds nothing, and where the thread has no such
-/// sockets. The first step of most calls: some 5 instructions.
+/// sockets or is using them ([`is_busy`]). The first step of most calls: some 7
+/// instructions.
 #[inline(always)]
 pub(super) fn on_own<K, R>(
     find: impl FnOnce(u64) -> Option<K>,
     f: impl FnOnce(&mut Sockets, K) -> R,
 ) -> Option<R> {
-    let (sockets, state) = HERE.with(|here| (here.own.get(), here.state.get()));
-    if sockets.is_null() {
-        return None;
-    }
-    let found = find(state)?;
-    // SAFETY: as in `with_sockets`: `own` is null but in the program's loop.
-    Some(f(unsafe { &mut *sockets }, found))
+    HERE.with(|here| {
+        let sockets = here.own.load(Ordering::Relaxed);
+        if sockets <= IN_USE {
+            return None;
+        }
+        let found = find(here.state.get())?;
+        let _using = here.using(sockets);
+        // SAFETY: sockets are in `own` only in the program's loop, while nothing else
+        // uses the worker, and are out of it until `f` is over.
+        Some(f(unsafe { &mut *sockets }, found))
+    })
 }
 
 /// As [`on_own`], for a look at what there is: one that finds something is counted as a
@@ -124,14 +183,18 @@ pub(super) fn look_on_own<K, R>(
     find: impl FnOnce(u64) -> Option<K>,
     f: impl FnOnce(&Sockets, K) -> Option<R>,
 ) -> Option<R> {
-    let (sockets, state, waits) = HERE.with(|here| (here.own.get(), here.state.get(), here.waits.get()));
-    if sockets.is_null() || waits >= WAITS {
-        return None;
-    }
-    // SAFETY: as in `on_own`.
-    let seen = f(unsafe { &*sockets }, find(state)?)?;
-    HERE.with(|here| here.waits.set(waits + WAIT));
-    Some(seen)
+    HERE.with(|here| {
+        let (sockets, waits) = (here.own.load(Ordering::Relaxed), here.waits.get());
+        if sockets <= IN_USE || waits >= WAITS {
+            return None;
+        }
+        let found = find(here.state.get())?;
+        let _using = here.using(sockets);
+        // SAFETY: as in `on_own`.
+        let seen = f(unsafe { &*sockets }, found)?;
+        here.waits.set(waits + WAIT);
+        Some(seen)
+    })
 }
 
 /// As [`on_own`], for a wait: `None` also where a turn is due ([`run_due_turn`]).
@@ -140,13 +203,7 @@ pub(super) fn wait_on_own<K, R>(
     find: impl FnOnce(u64) -> Option<K>,
     f: impl FnOnce(&mut Sockets, K) -> R,
 ) -> Option<R> {
-    let (sockets, state, waits) = HERE.with(|here| (here.own.get(), here.state.get(), here.count_wait()));
-    if sockets.is_null() || waits >= WAITS {
-        return None;
-    }
-    let found = find(state)?;
-    // SAFETY: as in `on_own`.
-    Some(f(unsafe { &mut *sockets }, found))
+    if HERE.with(Here::count_wait) >= WAITS { None } else { on_own(find, f) }
 }
 
 /// Before a wait of a program's loop: runs a turn, which does not block, where there
@@ -176,7 +233,11 @@ pub(crate) fn set_in_simulation(yes: bool) {
     HERE.with(|here| {
         here.in_simulation.set(yes);
         here.find_mine();
-        here.set_in_loop(here.in_loop.get());
+        here.waits.set(0);
+        if !here.is_busy() {
+            let own = if here.in_loop.get() { here.mine.get() } else { core::ptr::null_mut() };
+            here.own.store(own, Ordering::Relaxed);
+        }
     });
 }
 
@@ -186,77 +247,75 @@ pub(super) fn current_owner() -> Option<Owner> {
     HERE.with(Here::current).map(|c| c.owner)
 }
 
-/// True within an [`App`](super::App)'s turn, where only the sockets that it was given may
-/// be used.
-pub(super) fn in_app() -> bool {
-    HERE.with(|here| here.in_app.get())
+/// True where a call or a turn uses this thread's worker: in a signal's handler that came
+/// in the middle of it, and in an [`App`](super::App)'s turn, where only the sockets that
+/// it was given may be used. A call then ends with EBUSY.
+#[inline(always)]
+pub(super) fn is_busy() -> bool {
+    HERE.with(Here::is_busy)
 }
 
-/// Runs `f` on this thread's own sockets; `None` where it is no worker's.
+/// Runs `f` on this thread's own sockets; `None` where it is no worker's, or that is
+/// [busy](is_busy).
 #[inline]
 pub(super) fn with_sockets<R>(owner: Owner, f: impl FnOnce(&mut Sockets) -> R) -> Option<R> {
-    let current = HERE.with(Here::current).filter(|c| c.owner == owner)?;
-    // SAFETY: there is a current worker only while the worker's thread is in its program's
-    // loop, when no other borrow of the worker is alive; `f` cannot come back here
-    // with one, as `Sockets` calls nothing of the runtime's but the port guard.
-    Some(f(unsafe { &mut *current.sockets }))
+    // SAFETY: what is taken is a worker whose thread is in its program's loop, and which
+    // nothing else uses until `f` is over: whoever asks meanwhile finds it busy.
+    HERE.with(|here| here.take(|of| of == owner, |c| f(unsafe { &mut *c.sockets })))
 }
 
-/// Runs `f` on this worker, if its thread is this one.
+/// Runs `f` on this worker, if its thread is this one, and it is not [busy](is_busy).
 pub(super) fn with_core<R>(hub: &'static Hub, worker: usize, f: impl FnOnce(&mut Core) -> R) -> Option<R> {
-    let current = HERE.with(Here::current)?;
-    if current.owner.runtime != hub.number || usize::from(current.owner.worker) != worker {
-        return None;
-    }
+    let wanted = |of: Owner| of.runtime == hub.number && usize::from(of.worker) == worker;
     // SAFETY: as in `with_sockets`.
-    Some(f(unsafe { (*current.turner).core() }))
+    HERE.with(|here| here.take(wanted, |c| f(unsafe { (*c.turner).core() })))
 }
 
-/// Runs `f` on this thread's own worker; `None` where it is no such owner's.
+/// Runs `f` on this thread's own worker; `None` where it is no such owner's, or busy.
 pub(super) fn with_own_core<R>(owner: Owner, f: impl FnOnce(&mut Core) -> R) -> Option<R> {
-    let current = HERE.with(Here::current).filter(|c| c.owner == owner)?;
     // SAFETY: as in `with_sockets`.
-    Some(f(unsafe { (*current.turner).core() }))
+    HERE.with(|here| here.take(|of| of == owner, |c| f(unsafe { (*c.turner).core() })))
 }
 
-/// Runs a turn, without waiting, if this thread is a worker of the hub's.
+/// Runs a turn, without waiting, if this thread is a worker of the hub's, and not busy.
 pub(super) fn run_turn(hub: &'static Hub) -> bool {
-    let Some(current) = HERE.with(Here::current).filter(|c| c.owner.runtime == hub.number) else {
-        return false;
-    };
     // SAFETY: as in `with_sockets`; a turn does not enter the program's loop.
-    unsafe { (*current.turner).turn() };
-    true
+    HERE.with(|here| here.take(|of| of.runtime == hub.number, |c| unsafe { (*c.turner).turn() })).is_some()
 }
 
 /// Runs a turn of this thread's worker, and waits as its mode says if there is
-/// nothing to do, at most until the deadline (ns). False: no worker's thread.
+/// nothing to do, at most until the deadline (ns). False: no worker's thread, or busy.
 pub(super) fn run_blocked_turn(deadline: Option<u64>) -> bool {
     run_blocked_turn_with(deadline, None)
 }
 
 /// As [`run_blocked_turn`]; a wait ends also when `extra` is readable.
 pub(super) fn run_blocked_turn_with(deadline: Option<u64>, extra: Option<RawFd>) -> bool {
-    let Some(current) = HERE.with(Here::current) else { return false };
-    HERE.with(|here| here.waits.set(0));
-    // SAFETY: as in `with_sockets`; a turn does not enter the program's loop.
-    unsafe { (*current.turner).blocked_turn(deadline.map(Instant::from_nanos), extra) };
-    true
+    let turn = |current: Current| {
+        HERE.with(|here| here.waits.set(0));
+        // SAFETY: as in `with_sockets`; a turn does not enter the program's loop.
+        unsafe { (*current.turner).blocked_turn(deadline.map(Instant::from_nanos), extra) }
+    };
+    HERE.with(|here| here.take(|_| true, turn)).is_some()
 }
 
 /// Ends this thread's worker, in whose program's loop a call panicked: what it
 /// left half done is touched by nobody any more.
 #[cold]
 pub(crate) fn panicked() {
-    if let Some(current) = HERE.with(Here::current) {
-        HERE.with(Here::rise);
+    // A handler's call that found the worker busy has left nothing half done.
+    let ended = HERE.with(|here| {
         // SAFETY: as in `with_sockets`: the panic has left every borrow.
-        unsafe { (*current.turner).panicked() }
+        here.take(|_| true, |current| unsafe { (*current.turner).panicked() })
+    });
+    if ended.is_some() {
+        HERE.with(Here::rise);
     }
 }
 
 /// Seats a worker on this thread, until it [rises](rise). The pointers are valid, and
-/// what they point to is borrowed by nobody while the thread is in the program's loop.
+/// what they point to is borrowed by nobody but calls of this module while the thread is
+/// in the program's loop.
 pub(super) fn sit(turner: *mut dyn Turner, sockets: *mut Sockets, owner: Owner) {
     HERE.with(|here| here.sit(Current { turner, sockets, owner }));
 }
@@ -264,11 +323,6 @@ pub(super) fn sit(turner: *mut dyn Turner, sockets: *mut Sockets, owner: Owner) 
 /// The thread is no worker's any more.
 pub(super) fn rise() {
     HERE.with(Here::rise);
-}
-
-/// The thread enters an [`App`](super::App)'s turn, or leaves it.
-pub(super) fn set_in_app(yes: bool) {
-    HERE.with(|here| here.in_app.set(yes));
 }
 
 /// The thread is in its worker's program's loop while this lives.

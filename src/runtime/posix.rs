@@ -76,9 +76,9 @@ enum Found<'t> {
 }
 
 /// Looks a descriptor up; a worker's own socket or set that another thread uses
-/// becomes one that any thread may use.
+/// becomes one that any thread may use. `EBUSY` from within a call or a turn.
 fn find(fd: RawFd) -> Result<Found<'static>> {
-    if worker::in_app() {
+    if worker::is_busy() {
         return Err(Errno::EBUSY);
     }
     loop {
@@ -161,7 +161,7 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<RawFd> {
     if TABLE.forked() {
         return Err(Errno::EBADF);
     }
-    if worker::in_app() {
+    if worker::is_busy() {
         return Err(Errno::EBUSY);
     }
     let hub = Hub::current().ok_or(Errno::ENETDOWN)?;

@@ -11,7 +11,7 @@ use super::descriptors::Owner;
 use super::exchange::Exchange;
 use super::here::{self, InLoop, Turner};
 pub(super) use super::here::{
-    current_owner, found_nothing, in_app, look_on_own, on_own, run_blocked_turn, run_blocked_turn_with,
+    current_owner, found_nothing, is_busy, look_on_own, on_own, run_blocked_turn, run_blocked_turn_with,
     run_due_turn, run_turn, wait_on_own, with_core, with_own_core, with_sockets,
 };
 pub(crate) use super::here::{panicked, set_in_simulation};
@@ -183,10 +183,7 @@ impl<D: Device + 'static> Worker<D> {
             Some(Program::App(app)) => {
                 // SAFETY: as above; the program is no part of the sockets.
                 let (now, sockets) = unsafe { ((*this).core.now, &mut (*this).core.sockets) };
-                here::set_in_app(true);
-                let flow = app.turn(now, sockets);
-                here::set_in_app(false);
-                flow.is_continue()
+                app.turn(now, sockets).is_continue()
             }
             Some(Program::Loop(enter)) => {
                 // What is boxed is not the worker's own memory, and stays while it

@@ -67,7 +67,7 @@ impl Call {
         &mut self,
         mut attempt: impl FnMut(&mut Sockets, Handle, &mut usize) -> Result<R>,
     ) -> Option<Result<R>> {
-        if worker::in_app() {
+        if worker::is_busy() {
             return Some(Err(Errno::EBUSY));
         }
         loop {

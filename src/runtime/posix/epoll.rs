@@ -19,6 +19,9 @@ pub fn epoll_create(cloexec: bool) -> Result<RawFd> {
     if TABLE.forked() {
         return Err(Errno::EBADF);
     }
+    if worker::is_busy() {
+        return Err(Errno::EBUSY);
+    }
     let hub = Hub::current().ok_or(Errno::ENETDOWN)?;
     let kernel = EpollSet::kernel()?;
     let fd = if let Some(owner) = worker::current_owner() {

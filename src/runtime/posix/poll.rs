@@ -11,8 +11,11 @@ use std::time::Duration;
 /// time-out: for ever.
 ///
 /// # Errors
-/// `EINTR`, `ENETDOWN`.
+/// `EINTR`, `ENETDOWN`; `EBUSY` from within a call.
 pub fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> Result<usize> {
+    if worker::is_busy() {
+        return Err(Errno::EBUSY);
+    }
     worker::run_due_turn();
     let deadline = timeout.map(now_plus);
     let mut kernel: Vec<libc::pollfd> = Vec::new();

@@ -8,6 +8,7 @@ mod datagrams;
 mod edges;
 mod ends;
 mod flags;
+mod handlers;
 mod manners;
 mod own;
 mod partly;
