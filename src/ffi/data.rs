@@ -5,11 +5,11 @@ use super::errno::{self, guard, shielded};
 use super::message::{self, Control};
 use super::own;
 use super::target::Target;
+use super::tell::{tell, tell_unread};
 use crate::errno::{Errno, Result};
-use crate::socket::linux::{TCP_CM_INQ, TCP_INQ};
-use crate::socket::{Figure, RecvMeta, SendMeta};
+use crate::socket::{RecvMeta, SendMeta};
 use core::ffi::{c_int, c_uint, c_void};
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use std::time::{Duration, Instant};
 
@@ -500,43 +500,6 @@ unsafe fn recv_message(
 /// datagram's whole length.
 pub(super) fn told(n: usize, meta: &RecvMeta, flags: c_int) -> usize {
     if flags & libc::MSG_TRUNC != 0 && meta.from.is_some() { meta.full_len } else { n }
-}
-
-/// Writes the ancillary data that a datagram socket's options ask for.
-fn tell(target: Target, fd: c_int, meta: &RecvMeta, control: &mut Control<'_>) {
-    let ip = |name| target.is_on(fd, libc::IPPROTO_IP, name);
-    match meta.to {
-        IpAddr::V4(to) if ip(libc::IP_PKTINFO) => {
-            control.put(libc::IPPROTO_IP, libc::IP_PKTINFO, &message::pktinfo(to, 0));
-        }
-        IpAddr::V6(to) if target.is_on(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) => {
-            let data = message::pktinfo6(to, 0);
-            control.put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data);
-        }
-        _ => {}
-    }
-    if ip(libc::IP_RECVTTL) {
-        control.put(libc::IPPROTO_IP, libc::IP_TTL, &c_int::from(meta.ttl).to_ne_bytes());
-    }
-    if ip(libc::IP_RECVTOS) {
-        control.put(libc::IPPROTO_IP, libc::IP_TOS, &[meta.tos]);
-    }
-}
-
-/// Writes how much of a stream is left to read, where TCP_INQ asks for it; 1 at the
-/// end, so that the program reads that too, as in Linux.
-fn tell_unread(target: Target, fd: c_int, control: &mut Control<'_>) {
-    if !target.is_on(fd, libc::IPPROTO_TCP, TCP_INQ) {
-        return;
-    }
-    let left = match target.figure(fd, Figure::Unread) {
-        Ok(0) => target.figure(fd, Figure::Ended),
-        left => left,
-    };
-    if let Ok(left) = left {
-        let left = c_int::try_from(left).unwrap_or(c_int::MAX);
-        control.put(libc::IPPROTO_TCP, TCP_CM_INQ, &left.to_ne_bytes());
-    }
 }
 
 /// recvmmsg(2): the number of messages received. MSG_WAITFORONE waits for the

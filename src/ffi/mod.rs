@@ -21,6 +21,7 @@ mod poll;
 mod sim;
 mod socket;
 mod target;
+mod tell;
 mod zero_copy;
 
 pub use config::{RR_OFF, RR_ON, RR_TCP_UTO};
