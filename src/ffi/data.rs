@@ -228,9 +228,11 @@ pub unsafe extern "C" fn rr_sendmsg(fd: c_int, msg: *const msghdr, flags: c_int)
         return unsafe { libc::sendmsg(fd, msg, flags) };
     };
     // SAFETY: the caller's promise.
-    sending(target, fd, flags, || unsafe { send_message(target, fd, msg, flags) })
+    sending(target, fd, flags, || unsafe { send_message(target, fd, msg, flags) }.map(|(sent, _)| sent))
 }
 
+/// How many bytes were sent, and how many there are.
+///
 /// # Safety
 /// As [`rr_sendmsg`].
 unsafe fn send_message(
@@ -238,7 +240,7 @@ unsafe fn send_message(
     fd: c_int,
     msg: *const msghdr,
     flags: c_int,
-) -> Result<usize> {
+) -> Result<(usize, usize)> {
     let blame = |e| target.blame(fd, e);
     // SAFETY: null or valid by the caller's promise.
     let msg = unsafe { msg.as_ref() }.ok_or(Errno::EFAULT).map_err(blame)?;
@@ -249,7 +251,8 @@ unsafe fn send_message(
     // SAFETY: the caller's promise.
     let control = unsafe { message::bytes(msg.msg_control, msg.msg_controllen) }.map_err(blame)?;
     let meta = message::wishes(control).map_err(blame)?;
-    target.send_message(fd, &parts, flags, to, &meta)
+    let whole = parts.iter().map(|p| p.len()).sum();
+    Ok((target.send_message(fd, &parts, flags, to, &meta)?, whole))
 }
 
 /// sendmmsg(2): the number of messages sent.
@@ -277,8 +280,14 @@ pub unsafe extern "C" fn rr_sendmmsg(
             let msg = unsafe { msgs.add(i) };
             // SAFETY: the caller's promise.
             match unsafe { send_message(target, fd, &raw const (*msg).msg_hdr, flags) } {
-                // SAFETY: the caller's promise.
-                Ok(n) => unsafe { (*msg).msg_len = n as c_uint },
+                Ok((n, whole)) => {
+                    // SAFETY: the caller's promise.
+                    unsafe { (*msg).msg_len = n as c_uint };
+                    // What follows in a stream must not come before its rest.
+                    if n < whole {
+                        return Ok(i + 1);
+                    }
+                }
                 Err(error) if i == 0 => return Err(error),
                 Err(error) => {
                     // What is the datagram's own comes again with it.

@@ -1,0 +1,155 @@
+//! The C layer on a worker's own thread and its own sockets: calls that do a part of
+//! what they were asked, or wait, or whose socket becomes any thread's.
+
+use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_in};
+use ringroad::device::Device;
+use ringroad::device::memory::{Wire, WireConfig};
+use ringroad::ffi::*;
+use ringroad::frame::{Arena, Pool};
+use ringroad::runtime::{Config, Runtime, Station, Wait};
+use ringroad::socket::Sockets;
+use ringroad::stack::{self, Stack};
+use std::net::{IpAddr, Ipv4Addr};
+use std::ptr::null_mut;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+
+/// The runtime that calls go to is the process's: one test after the other.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Runs this on a worker whose sockets get ports of this range.
+fn on_worker(ports: (u16, u16), f: fn()) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (wire, device, _other) = Wire::new(WireConfig { mtu: 9000, ..WireConfig::default() }, 5);
+    let config = stack::Config {
+        mode: stack::Mode::Owned,
+        addresses: vec![(IpAddr::V4(OWN), 24)],
+        mac: ringroad::wire::ethernet::Mac(device.capabilities().mac),
+        mtu: 9000,
+        ephemeral_ports: ports,
+        ..stack::Config::default()
+    };
+    let sockets = Sockets::new(Stack::new(config, Pool::new(Arena::heap(2048, 2048), 0, 2048), 11));
+    let tick: Box<dyn FnMut(_) + Send> = Box::new(move |now| wire.advance(now));
+    let station = Station { device, sockets, fd: None, mirror: None, tick: Some(tick) };
+    let config = Config { wait: Wait::Block, seed: Some(7), ..Config::new("memory") };
+    let runtime = Runtime::with_stations(config, vec![station]).unwrap();
+    runtime.install().unwrap();
+    let ran = runtime.run_loop(move || {
+        f();
+        false
+    });
+    ran.unwrap();
+}
+
+const MANY: (u16, u16) = (32768, 60999);
+
+fn errno() -> c_int {
+    std::io::Error::last_os_error().raw_os_error().unwrap()
+}
+
+fn failed(result: isize) -> c_int {
+    assert_eq!(result, -1);
+    errno()
+}
+
+fn address(port: u16) -> sockaddr_in {
+    sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(OWN).to_be() },
+        sin_zero: [0; 8],
+    }
+}
+
+fn bound(kind: c_int, port: u16) -> c_int {
+    let fd = rr_socket(libc::AF_INET, kind, 0);
+    let at = address(port);
+    // SAFETY: a valid address, and its length.
+    assert_eq!(unsafe { rr_bind(fd, (&raw const at).cast(), size_of_val(&at) as u32) }, 0);
+    fd
+}
+
+fn send(fd: c_int, data: &[u8], flags: c_int) -> isize {
+    // SAFETY: so many readable bytes.
+    unsafe { rr_send(fd, data.as_ptr().cast(), data.len(), flags) }
+}
+
+fn send_to(fd: c_int, data: &[u8], flags: c_int, port: u16) -> isize {
+    let at = address(port);
+    // SAFETY: so many readable bytes, and a valid address.
+    unsafe { rr_sendto(fd, data.as_ptr().cast(), data.len(), flags, (&raw const at).cast(), size_of_val(&at) as u32) }
+}
+
+fn recv(fd: c_int, out: &mut [u8], flags: c_int) -> isize {
+    // SAFETY: so many writable bytes.
+    unsafe { rr_recv(fd, out.as_mut_ptr().cast(), out.len(), flags) }
+}
+
+fn set<T>(fd: c_int, name: c_int, value: T) {
+    let at: *const c_void = (&raw const value).cast();
+    // SAFETY: a valid option of this length.
+    assert_eq!(unsafe { rr_setsockopt(fd, libc::SOL_SOCKET, name, at, size_of::<T>() as u32) }, 0);
+}
+
+fn seconds(span: Duration) -> libc::timeval {
+    libc::timeval { tv_sec: span.as_secs() as i64, tv_usec: span.subsec_micros().into() }
+}
+
+/// Both ends of a connection, which block.
+fn connection(port: u16) -> [c_int; 2] {
+    let listener = bound(libc::SOCK_STREAM, port);
+    assert_eq!(rr_listen(listener, 4), 0);
+    let (fd, at) = (rr_socket(libc::AF_INET, libc::SOCK_STREAM, 0), address(port));
+    // SAFETY: a valid address, and its length; null pointers are allowed.
+    unsafe {
+        assert_eq!(rr_connect(fd, (&raw const at).cast(), size_of_val(&at) as u32), 0);
+        let accepted = rr_accept4(listener, null_mut(), null_mut(), 0);
+        assert!(accepted >= 0);
+        assert_eq!(rr_close(listener), 0);
+        [fd, accepted]
+    }
+}
+
+fn message(part: &mut iovec) -> mmsghdr {
+    // SAFETY: all zeros is an empty message.
+    let mut message: mmsghdr = unsafe { std::mem::zeroed() };
+    (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (part, 1);
+    message
+}
+
+fn part(data: &mut [u8]) -> iovec {
+    iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() }
+}
+
+const NO_FRAME: rr_zc_frame = rr_zc_frame { data: null_mut(), len: 0, id: 0 };
+
+#[test]
+fn a_message_that_is_sent_in_part_is_the_last_of_its_call() {
+    on_worker(MANY, || {
+        let [far, near] = connection(9);
+        set(far, libc::SO_SNDTIMEO, seconds(Duration::from_millis(600)));
+        let (mut large, mut small) = (vec![b'A'; 16 << 20], *b"B");
+        let (mut one, mut two) = (part(&mut large), part(&mut small));
+        let mut messages = [message(&mut one), message(&mut two)];
+        let reader = std::thread::spawn(move || {
+            // Room comes while the second would wait.
+            std::thread::sleep(Duration::from_millis(900));
+            recv(near, &mut vec![0; 1 << 20], libc::MSG_WAITALL)
+        });
+        // SAFETY: valid messages.
+        let sent = unsafe { rr_sendmmsg(far, messages.as_mut_ptr(), 2, 0) };
+        assert_eq!(sent, 1);
+        assert!((1..16 << 20).contains(&messages[0].msg_len), "{}", messages[0].msg_len);
+        assert_eq!(rr_shutdown(far, libc::SHUT_WR), 0);
+        let (set, mut event) = (rr_epoll_create1(0), libc::epoll_event { events: 0, u64: 0 });
+        while !reader.is_finished() {
+            // The worker's turns. SAFETY: room for one event.
+            assert_eq!(unsafe { rr_epoll_wait(set, &mut event, 1, 1) }, 0);
+        }
+        assert!(reader.join().unwrap() > 0);
+        assert_eq!([rr_close(near), rr_close(far), rr_close(set)], [0; 3]);
+    });
+}
