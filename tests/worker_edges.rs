@@ -153,3 +153,29 @@ fn a_message_that_is_sent_in_part_is_the_last_of_its_call() {
         assert_eq!([rr_close(near), rr_close(far), rr_close(set)], [0; 3]);
     });
 }
+
+#[test]
+fn a_datagram_larger_than_a_frame_is_not_lent_and_not_lost() {
+    on_worker(MANY, || {
+        let (to, from) = (bound(libc::SOCK_DGRAM, 7), bound(libc::SOCK_DGRAM, 8));
+        for len in [3, 5000, 4] {
+            assert_eq!(send_to(from, &vec![1; len], 0, 7), len as isize);
+        }
+        assert_eq!(recv(to, &mut [0; 1], libc::MSG_PEEK), 1);
+        let mut frames = [NO_FRAME; 4];
+        let mut lend = || {
+            // SAFETY: room for four frames.
+            let n = unsafe { rr_zc_recv(to, frames.as_mut_ptr(), 4, libc::MSG_DONTWAIT) };
+            if n < 0 {
+                return Err(errno());
+            }
+            // SAFETY: they were lent just now.
+            assert_eq!(unsafe { rr_zc_release(to, frames.as_mut_ptr(), n as usize) }, n);
+            Ok(n)
+        };
+        assert_eq!([lend(), lend(), lend()], [Ok(1), Err(libc::EMSGSIZE), Err(libc::EMSGSIZE)]);
+        assert_eq!(recv(to, &mut [0; 9000], 0), 5000);
+        assert_eq!([lend(), lend()], [Ok(1), Err(libc::EAGAIN)]);
+        assert_eq!((rr_close(to), rr_close(from)), (0, 0));
+    });
+}

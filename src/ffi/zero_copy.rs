@@ -25,7 +25,8 @@ pub struct rr_zc_frame {
 /// as well. Flags: MSG_DONTWAIT.
 /// As recv(2) in blocking and errors; ENOTSOCK for a descriptor of the system's;
 /// ENOBUFS where an urgent mark is within the next frame and none is free for the
-/// part before it (rr_recv needs none). Frames are lent in rr_run's loop, by that
+/// part before it (rr_recv needs none); EMSGSIZE where a datagram larger than a
+/// frame is next, which stays for rr_recv. Frames are lent in rr_run's loop, by that
 /// worker's sockets, and in simulation; EOPNOTSUPP elsewhere.
 ///
 /// # Safety

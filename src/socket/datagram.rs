@@ -6,7 +6,6 @@ use super::table::{Flags, Kind};
 use super::types::Handle;
 use super::{RecvMeta, SendMeta, Sockets};
 use crate::errno::{Errno, Result};
-use crate::frame::Frame;
 use crate::stack::datagram::PathMtu;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -186,16 +185,6 @@ impl Sockets {
             _ => return Err(Errno::ENOTSOCK),
         };
         Ok((meta.full_len.min(buf.len()), meta))
-    }
-
-    /// The next datagram in its frame.
-    pub(super) fn datagram_frame(&mut self, id: u32) -> Result<Frame> {
-        let (packet, _) = self.stack.udp.recv_packet(&mut self.stack.core, id)?;
-        if packet.rest.is_some() {
-            packet.free(&mut self.stack.core.pool);
-            return Err(Errno::EMSGSIZE);
-        }
-        Ok(packet.head)
     }
 
     pub(super) fn datagram_shutdown(&mut self, h: Handle, read: bool, write: bool) -> Result<()> {

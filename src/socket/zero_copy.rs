@@ -27,7 +27,8 @@ impl Sockets {
     /// # Errors
     /// `ESHUTDOWN` at the end of the stream; `EAGAIN`; `ENOTCONN`; what ended the
     /// connection; `ENOBUFS` (an urgent mark is within the next frame, and there is
-    /// none free for the part before it: [`Sockets::recv`] needs none); `EMSGSIZE` (a datagram larger than a frame: it is lost);
+    /// none free for the part before it: [`Sockets::recv`] needs none); `EMSGSIZE` (a datagram larger
+    /// than a frame is next: it stays, for [`Sockets::recv`]);
     /// `EOPNOTSUPP` (neither TCP nor UDP); `EBADF`.
     pub fn zc_recv(&mut self, h: Handle) -> Result<Frame> {
         let socket = self.table.get(h)?;
@@ -43,7 +44,7 @@ impl Sockets {
                     };
                 }
             },
-            Kind::Udp(id) => self.datagram_frame(id)?,
+            Kind::Udp(id) => self.stack.udp.recv_frame(&mut self.stack.core, id)?,
             Kind::Idle | Kind::Listener(_) => return Err(Errno::ENOTCONN),
             _ => return Err(Errno::EOPNOTSUPP),
         };

@@ -237,6 +237,17 @@ impl Queue {
         Ok(meta)
     }
 
+    /// Takes the oldest datagram off in its one frame.
+    ///
+    /// # Errors
+    /// `EAGAIN`; `EMSGSIZE`: it is larger than a frame, and stays.
+    pub fn recv_frame(&mut self, core: &mut Core) -> Result<Frame> {
+        if matches!(self.items.front(), Some(Item { payload: Payload::Frames(packet), .. }) if packet.rest.is_some()) {
+            return Err(Errno::EMSGSIZE);
+        }
+        Ok(self.recv_packet(core)?.0.head)
+    }
+
     /// Takes the next datagram in frames. A copied one is put into a frame first.
     pub fn recv_packet(&mut self, core: &mut Core) -> Result<(Packet, RecvMeta)> {
         let item = self.items.front().ok_or(Errno::EAGAIN)?;

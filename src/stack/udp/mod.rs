@@ -12,7 +12,7 @@ use super::route::Path;
 use super::sockets::Sockets;
 use super::Core;
 use crate::errno::{Errno, Result};
-use crate::frame::Packet;
+use crate::frame::{Frame, Packet};
 use crate::rng::Rng;
 use crate::tcp::Readiness;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -359,6 +359,18 @@ impl Table {
         match socket.error.take() {
             Some(error) => Err(error),
             None => socket.queue.recv_packet(core),
+        }
+    }
+
+    /// Takes the oldest datagram off in its one frame.
+    ///
+    /// # Errors
+    /// As [`Table::recv`]; `EMSGSIZE`: it is larger than a frame, and stays.
+    pub fn recv_frame(&mut self, core: &mut Core, id: u32) -> Result<Frame> {
+        let socket = self.sockets.get_mut(id);
+        match socket.error.take() {
+            Some(error) => Err(error),
+            None => socket.queue.recv_frame(core),
         }
     }
 
