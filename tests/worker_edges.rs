@@ -179,3 +179,25 @@ fn a_datagram_larger_than_a_frame_is_not_lent_and_not_lost() {
         assert_eq!((rr_close(to), rr_close(from)), (0, 0));
     });
 }
+
+#[test]
+fn a_lent_frame_is_given_back_by_its_worker_also_where_the_socket_is_any_threads_by_now() {
+    on_worker(MANY, || {
+        let [far, near] = connection(9);
+        assert_eq!(send(far, b"hello", 0), 5);
+        let mut frames = [NO_FRAME; 2];
+        // SAFETY: room for what is lent; takes numbers only.
+        unsafe {
+            assert_eq!((rr_zc_recv(near, &mut frames[0], 1, 0), frames[0].len), (1, 5));
+            assert_eq!(rr_zc_alloc(near, &mut frames[1], 1), 1);
+            let other = rr_fcntl(near, libc::F_DUPFD, 0);
+            assert!(other >= 0);
+            let copy = &mut { frames[0] };
+            assert_eq!(failed(rr_zc_send(near, &mut frames[0], 1, 0)), libc::EOPNOTSUPP);
+            assert_eq!(rr_zc_release(near, frames.as_mut_ptr(), 2), 2);
+            assert_eq!(failed(rr_zc_release(near, copy, 1)), libc::EINVAL, "twice");
+            assert_eq!((send(far, b"more", 0), recv(near, &mut [0; 9], 0)), (4, 4));
+            assert_eq!([rr_close(near), rr_close(other), rr_close(far)], [0; 3]);
+        }
+    });
+}

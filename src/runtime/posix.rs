@@ -124,6 +124,19 @@ pub(super) fn on_shared<R>(fd: RawFd, f: impl FnOnce(&mut Thread, &Arc<SharedSoc
     on_socket(fd, |_, _| Err(Errno::EBADF), f)
 }
 
+/// Runs `f` on a socket that any thread may use, where this thread is its worker's.
+pub(super) fn on_shared_here<R>(fd: RawFd, f: impl FnOnce(&mut Sockets, Handle) -> R) -> Option<R> {
+    let owner = worker::current_owner()?;
+    let Ok(Some(Entry::Shared(guard))) = TABLE.lookup(fd) else { return None };
+    let Object::Socket(socket) = &*guard else { return None };
+    let (id, h) = socket.at_worker(owner)?;
+    worker::with_own_core(owner, |core| {
+        let result = f(&mut core.sockets, h);
+        core.pump(id, 0);
+        result
+    })
+}
+
 /// True where the descriptor is one of ours.
 #[inline]
 pub fn is_ours(fd: RawFd) -> bool {

@@ -45,11 +45,12 @@ pub fn alloc(fd: RawFd) -> Result<Frame> {
     local.unwrap_or_else(|| Err(elsewhere(fd)))
 }
 
-/// Takes a frame back, read or unsent.
+/// Takes a frame back, read or unsent; also where the socket, since it lent that, became
+/// one that any thread may use.
 ///
 /// # Errors
-/// The frame comes back with `EOPNOTSUPP` or `EBADF` where the socket is not this
-/// worker's own.
+/// The frame comes back with `EOPNOTSUPP` or `EBADF` where the socket is not on this
+/// worker.
 pub fn release(fd: RawFd, frame: Frame) -> core::result::Result<(), Refused> {
     let mut given = Some(frame);
     let now = libc::MSG_DONTWAIT;
@@ -57,7 +58,10 @@ pub fn release(fd: RawFd, frame: Frame) -> core::result::Result<(), Refused> {
     if let Some(Ok(())) = posix::on_own(fd, now, &mut give) {
         return Ok(());
     }
-    let done = posix::on_local(fd, now, libc::SO_RCVTIMEO, give);
+    let mut done = posix::on_local(fd, now, libc::SO_RCVTIMEO, &mut give);
+    if done.is_none() {
+        done = posix::on_shared_here(fd, give);
+    }
     match given {
         Some(frame) => Err((done.map_or_else(|| elsewhere(fd), |r| r.err().unwrap_or(Errno::EBADF)), frame)),
         None => Ok(()),

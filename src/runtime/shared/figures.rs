@@ -7,9 +7,9 @@ use crate::errno::{Errno, Result};
 use crate::frame::Frame;
 use crate::runtime::channel::Thread;
 use crate::runtime::descriptors::Owner;
-use crate::runtime::link::Rx;
+use crate::runtime::link::{LinkId, Rx};
 use crate::runtime::sys;
-use crate::socket::Figure;
+use crate::socket::{Figure, Handle};
 use core::sync::atomic::Ordering;
 
 /// How often `close` asks whether all has arrived, in ns: at first, and at last.
@@ -30,6 +30,13 @@ impl SharedSocket {
     pub fn was(&self, owner: Owner, raw: u64) -> bool {
         let home = &self.home;
         (self.hub.number, home.worker, home.handle.to_raw()) == (owner.runtime, owner.worker.into(), raw)
+    }
+
+    /// Its link and handle at home, where that is this worker.
+    pub fn at_worker(&self, owner: Owner) -> Option<(LinkId, Handle)> {
+        let home = &self.home;
+        let here = (self.hub.number, home.worker) == (owner.runtime, owner.worker.into());
+        here.then_some((home.id, home.handle))
     }
 
     /// Puts an error back that a call took which returns something else.
