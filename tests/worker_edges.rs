@@ -201,3 +201,28 @@ fn a_lent_frame_is_given_back_by_its_worker_also_where_the_socket_is_any_threads
         }
     });
 }
+
+#[test]
+fn a_frame_that_is_sent_behind_msg_more_ends_the_wait_for_more() {
+    on_worker(MANY, || {
+        let [far, near] = connection(9);
+        let round = || {
+            assert_eq!(send(far, b"x", libc::MSG_MORE), 1);
+            let mut frame = NO_FRAME;
+            // SAFETY: room for what is handed out, which has room for four bytes.
+            unsafe {
+                assert_eq!(rr_zc_alloc(far, &mut frame, 1), 1);
+                frame.data.cast::<[u8; 4]>().write(*b"body");
+                frame.len = 4;
+                assert_eq!(rr_zc_send(far, &mut frame, 1, 0), 1);
+            }
+            let (begun, mut buf) = (Instant::now(), [0; 5]);
+            assert_eq!((recv(near, &mut buf, libc::MSG_WAITALL), &buf), (5, b"xbody"));
+            begun.elapsed()
+        };
+        // What is held back goes after 0.2 s.
+        let least = (0..5).map(|_| round()).min().unwrap();
+        assert!(least < Duration::from_millis(150), "{least:?}");
+        assert_eq!((rr_close(near), rr_close(far)), (0, 0));
+    });
+}

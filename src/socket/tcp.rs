@@ -259,6 +259,18 @@ impl Sockets {
     }
 
     /// `send` where the fast way does not do.
+    /// Ends what MSG_MORE of the last send asked for.
+    #[inline]
+    pub(super) fn uncork(&mut self, h: Handle) {
+        let Ok(socket) = self.table.get_mut(h) else { return };
+        if let (true, Kind::Stream(conn)) = (socket.flags.contains(Flags::MORE), socket.kind) {
+            socket.flags.remove(Flags::MORE);
+            let cork = socket.options.cork;
+            let _ = self.stack.tcp.conn_mut(conn).set_cork(cork);
+            self.stack.tcp.changed(conn);
+        }
+    }
+
     pub(super) fn tcp_send(&mut self, h: Handle, data: &[u8], flags: i32) -> Result<usize> {
         let socket = self.table.get_mut(h)?;
         let Kind::Stream(conn) = socket.kind else { return Err(Errno::EPIPE) };

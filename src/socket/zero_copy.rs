@@ -157,6 +157,7 @@ impl Sockets {
             _ => Err((Errno::EOPNOTSUPP, frame)),
         };
         if sent.is_ok() {
+            self.uncork(h);
             self.lent[index as usize] = Lent::No;
             self.stack.core.lent -= 1;
         }
