@@ -226,3 +226,20 @@ fn a_frame_that_is_sent_behind_msg_more_ends_the_wait_for_more() {
         assert_eq!((rr_close(near), rr_close(far)), (0, 0));
     });
 }
+
+#[test]
+fn an_opening_without_data_waits_for_its_end() {
+    on_worker(MANY, || {
+        let fd = rr_socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        assert_eq!(failed(send_to(fd, b"", libc::MSG_FASTOPEN, 4999)), libc::ECONNREFUSED);
+        assert_eq!(rr_close(fd), 0);
+        let listener = bound(libc::SOCK_STREAM, 9);
+        assert_eq!(rr_listen(listener, 4), 0);
+        let fd = rr_socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        assert_eq!(send_to(fd, b"", libc::MSG_FASTOPEN, 9), 0);
+        assert_eq!(send(fd, b"x", 0), 1);
+        let fd2 = rr_socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
+        assert_eq!(failed(send_to(fd2, b"", libc::MSG_FASTOPEN, 9)), libc::EINPROGRESS);
+        assert_eq!([rr_close(fd), rr_close(fd2), rr_close(listener)], [0; 3]);
+    });
+}

@@ -22,10 +22,13 @@ pub(super) fn send(
         s.send_message(h, parts, first, Some(to), meta)
     });
     let later = flags & !libc::MSG_FASTOPEN;
+    let want = parts.iter().map(|p| p.len()).sum::<usize>();
+    // Without data it is `connect`.
+    let bare = want == 0 && begun.is_some();
     let sent = match begun {
         Some(Ok(n)) => n,
         // Nothing was taken yet.
-        Some(Err(Errno::EINPROGRESS)) => 0,
+        Some(Err(Errno::EINPROGRESS)) if waits || !bare => 0,
         Some(Err(error)) => return Err(error),
         // A socket of any thread: its data goes by a ring, behind the SYN.
         None => {
@@ -33,14 +36,14 @@ pub(super) fn send(
             0
         }
     };
-    if waits && sent > 0 {
+    if waits && (sent > 0 || bare) {
         // As Linux: the call ends with the handshake, well or not, or in time.
         match connect(fd, to) {
-            Err(Errno::EINPROGRESS) => return Ok(sent),
+            Err(Errno::EINPROGRESS) if !bare => return Ok(sent),
             result => result?,
         }
     }
-    if sent == parts.iter().map(|p| p.len()).sum::<usize>() {
+    if sent == want {
         return Ok(sent);
     }
     match posix::send_rest(fd, parts, later, None, meta, sent) {
