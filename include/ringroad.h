@@ -518,7 +518,8 @@ ssize_t rr_readv(int fd, const struct iovec *parts, int count);
 ssize_t rr_recvmsg(int fd, struct msghdr *msg, int flags);
 
 // recvmmsg(2): the number of messages received. MSG_WAITFORONE waits for the
-// first only; the time-out is looked at after each message, as in Linux.
+// first only; the time-out is looked at after each message, as in Linux, and says
+// then how much of it is left.
 int rr_recvmmsg(int fd,
                 struct mmsghdr *msgs,
                 unsigned int count,

@@ -243,3 +243,24 @@ fn an_opening_without_data_waits_for_its_end() {
         assert_eq!([rr_close(fd), rr_close(fd2), rr_close(listener)], [0; 3]);
     });
 }
+
+#[test]
+fn recvmmsg_says_how_much_of_its_time_is_left() {
+    on_worker(MANY, || {
+        let (to, from) = (bound(libc::SOCK_DGRAM, 7), bound(libc::SOCK_DGRAM, 8));
+        assert_eq!(send_to(from, b"x", 0, 7), 1);
+        let mut buf = [0; 8];
+        let mut part = part(&mut buf);
+        let mut message = message(&mut part);
+        let mut time = libc::timespec { tv_sec: 600, tv_nsec: 0 };
+        // SAFETY: a valid message and time.
+        assert_eq!(unsafe { rr_recvmmsg(to, &mut message, 1, 0, &mut time) }, 1);
+        assert!((500..600).contains(&time.tv_sec), "{}", time.tv_sec);
+        assert!((0..1_000_000_000).contains(&time.tv_nsec));
+        let left = (time.tv_sec, time.tv_nsec);
+        // SAFETY: as above.
+        let none = unsafe { rr_recvmmsg(to, &mut message, 1, libc::MSG_DONTWAIT, &mut time) };
+        assert_eq!((failed(none as isize), (time.tv_sec, time.tv_nsec)), (libc::EAGAIN, left));
+        assert_eq!((rr_close(to), rr_close(from)), (0, 0));
+    });
+}

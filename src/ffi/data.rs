@@ -512,7 +512,8 @@ pub(super) fn told(n: usize, meta: &RecvMeta, flags: c_int) -> usize {
 }
 
 /// recvmmsg(2): the number of messages received. MSG_WAITFORONE waits for the
-/// first only; the time-out is looked at after each message, as in Linux.
+/// first only; the time-out is looked at after each message, as in Linux, and says
+/// then how much of it is left.
 ///
 /// # Safety
 /// `msgs` is null or `count` valid structs; `timeout` is null or valid.
@@ -553,8 +554,13 @@ pub unsafe extern "C" fn rr_recvmmsg(
             if flags & libc::MSG_WAITFORONE != 0 {
                 flags |= libc::MSG_DONTWAIT;
             }
-            if end.is_some_and(|end| Instant::now() >= end) {
-                return Ok(i as c_int + 1);
+            if let Some(end) = end {
+                let left = end.saturating_duration_since(Instant::now());
+                // SAFETY: there is a time, so it is the caller's.
+                unsafe { *timeout = timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() } };
+                if left.is_zero() {
+                    return Ok(i as c_int + 1);
+                }
             }
         }
         Ok(count as c_int)
