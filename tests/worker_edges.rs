@@ -264,3 +264,23 @@ fn recvmmsg_says_how_much_of_its_time_is_left() {
         assert_eq!((rr_close(to), rr_close(from)), (0, 0));
     });
 }
+
+#[test]
+fn a_datagram_without_a_free_port_to_come_from_is_refused_at_once() {
+    on_worker((40_000, 40_000), || {
+        let open = || rr_socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        let (first, own, shared) = (open(), open(), open());
+        assert_eq!(send_to(first, b"x", 0, 7), 1);
+        for fd in [own, shared] {
+            set(fd, libc::SO_SNDTIMEO, seconds(Duration::from_secs(5)));
+        }
+        // SAFETY: takes numbers only.
+        let other = unsafe { rr_fcntl(shared, libc::F_DUPFD, 0) };
+        for fd in [own, shared] {
+            let begun = Instant::now();
+            assert_eq!(failed(send_to(fd, b"x", 0, 7)), libc::EAGAIN);
+            assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        }
+        assert_eq!([first, own, shared, other].map(|fd| rr_close(fd)), [0; 4]);
+    });
+}

@@ -68,6 +68,12 @@ impl Sockets {
         }
     }
 
+    /// Whether "try again" of a send says that no port is free to send from, for which
+    /// nobody waits.
+    pub fn lacks_port(&self, h: Handle) -> bool {
+        matches!(self.table.get(h).map(|s| s.kind), Ok(Kind::Udp(id)) if !self.stack.udp.is_bound(id))
+    }
+
     /// Binds a UDP socket that is not bound to any free port.
     #[inline]
     fn auto_bind(&mut self, h: Handle, id: u32) -> Result<()> {

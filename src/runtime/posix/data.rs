@@ -202,9 +202,14 @@ pub(in crate::runtime) fn send_rest(
     let want: usize = parts.iter().map(|p| p.len()).sum();
     let mut call = Call::new(fd, flags, libc::SO_SNDTIMEO);
     call.begun.moved = moved;
+    let mut portless = false;
     let local = call.on_local(|s, h, sent| {
         *sent += if *sent == 0 {
-            s.send_message(h, parts, flags, to, meta)?
+            s.send_message(h, parts, flags, to, meta).map_err(|error| {
+                portless = error == Errno::EAGAIN && s.lacks_port(h);
+                // Not the kind of "try again" that is waited for.
+                if portless { Errno::EADDRNOTAVAIL } else { error }
+            })?
         } else if s.has_error(h) {
             return Err(Errno::EPIPE);
         } else {
@@ -215,6 +220,9 @@ pub(in crate::runtime) fn send_rest(
         };
         if *sent < want { Err(Errno::EAGAIN) } else { Ok(*sent) }
     });
+    if portless {
+        return Err(Errno::EAGAIN);
+    }
     let shared = |t: &mut Thread, s: &Arc<SharedSocket>, begun| s.send(t, parts, flags, to, meta, begun);
     call.count(local.unwrap_or_else(|| call.on_shared(shared)))
 }

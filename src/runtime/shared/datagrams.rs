@@ -81,16 +81,16 @@ impl SharedSocket {
             let mut data = vec![0; want];
             gather(parts, 0, &mut data);
             let (id, meta) = (link.id, *meta);
-            let result = self.on(thread, link, move |core, h| {
+            let (result, portless) = self.on(thread, link, move |core, h| {
                 core.pump(id, 0);
                 let result = core.sockets.send_to(h, &data, flags, to, &meta);
                 // Noted here, where what makes it void is done, too, before it or after it.
                 *link.way.hold() = result.is_ok().then_some(Way { to, meta, len: want });
                 core.pump(id, 0);
-                result
+                (result, core.sockets.lacks_port(h))
             })?;
             // One that finds no room now, and may wait, waits in the ring.
-            if result != Err(Errno::EAGAIN) || !self.blocks(flags) {
+            if result != Err(Errno::EAGAIN) || portless || !self.blocks(flags) {
                 return result;
             }
         }
