@@ -284,3 +284,24 @@ fn a_datagram_without_a_free_port_to_come_from_is_refused_at_once() {
         assert_eq!([first, own, shared, other].map(|fd| rr_close(fd)), [0; 4]);
     });
 }
+
+#[test]
+fn a_close_lingers_once_also_where_its_socket_becomes_any_threads() {
+    on_worker(MANY, || {
+        let [far, near] = connection(9);
+        set(far, libc::SO_LINGER, libc::linger { l_onoff: 1, l_linger: 3 });
+        while send(far, &[0; 1 << 16], libc::MSG_DONTWAIT) > 0 {}
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            let (mut kind, mut len): (c_int, u32) = (0, 4);
+            // SAFETY: an option of four bytes.
+            unsafe { rr_getsockopt(far, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &mut len) }
+        });
+        let begun = Instant::now();
+        assert_eq!(rr_close(far), 0);
+        let took = begun.elapsed();
+        assert!((Duration::from_millis(2900)..Duration::from_millis(5500)).contains(&took), "{took:?}");
+        assert_eq!(other.join().unwrap(), 0);
+        assert_eq!(rr_close(near), 0);
+    });
+}

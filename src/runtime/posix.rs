@@ -264,10 +264,11 @@ pub fn shutdown(fd: RawFd, how: i32) -> Result<()> {
 
 /// SO_LINGER with a time: `close` waits until the peer has everything, FIN
 /// included, or the time is over; O_NONBLOCK or not, as in Linux. Meanwhile another
-/// thread may use the descriptor, or close it: what it stands for then is looked up anew.
-fn linger(fd: RawFd, owner: Owner, h: Handle) -> Result<Found<'static>> {
+/// thread may use the descriptor, or close it: what it stands for then is looked up anew,
+/// and is to linger until the same time.
+fn linger(fd: RawFd, owner: Owner, h: Handle) -> Result<(Found<'static>, Option<u64>)> {
     let options = worker::with_sockets(owner, |s| s.blocking_options(h));
-    let Some(Ok((_, _, Some(seconds @ 1..)))) = options else { return Ok(Found::Local(owner, h)) };
+    let Some(Ok((_, _, Some(seconds @ 1..)))) = options else { return Ok((Found::Local(owner, h), None)) };
     let deadline = now_plus(Duration::from_secs(seconds as u64));
     // What was not read makes it a reset, which waits for nothing.
     let begun = worker::with_sockets(owner, |s| {
@@ -286,7 +287,7 @@ fn linger(fd: RawFd, owner: Owner, h: Handle) -> Result<Found<'static>> {
         Found::LocalSet(..) => false,
         Found::Shared(guard) => matches!(&**guard, Object::Socket(s) if s.was(owner, h.to_raw())),
     };
-    if same { Ok(found) } else { Err(Errno::EBADF) }
+    if same { Ok((found, Some(deadline))) } else { Err(Errno::EBADF) }
 }
 
 /// `close`.
@@ -294,9 +295,9 @@ fn linger(fd: RawFd, owner: Owner, h: Handle) -> Result<Found<'static>> {
 /// # Errors
 /// `EBADF`.
 pub fn close(fd: RawFd) -> Result<()> {
-    let found = match find(fd)? {
+    let (found, deadline) = match find(fd)? {
         Found::Local(owner, h) => linger(fd, owner, h)?,
-        found => found,
+        found => (found, None),
     };
     match found {
         Found::Local(owner, h) => {
@@ -324,7 +325,7 @@ pub fn close(fd: RawFd) -> Result<()> {
                         // Others are in calls on it: they end with EBADF.
                         socket.nudge(thread);
                     }
-                    socket.linger(thread);
+                    socket.linger(thread, deadline);
                     Ok(())
                 });
             }

@@ -51,15 +51,17 @@ impl SharedSocket {
 
     /// SO_LINGER with a time: the last descriptor is gone, and `close` waits until the
     /// peer has everything, FIN included, the time is over, or a signal comes. The
-    /// worker is asked again and again: nothing else tells of a FIN that arrived.
-    pub fn linger(&self, thread: &mut Thread) {
+    /// worker is asked again and again: nothing else tells of a FIN that arrived. One
+    /// that began as a worker's own has a deadline from there.
+    pub fn linger(&self, thread: &mut Thread, deadline: Option<u64>) {
         if !self.stream || self.spread.get().is_some() || !self.lingers.load(Ordering::Relaxed) {
             return;
         }
         let (id, worker) = (self.home.id, self.home.worker);
         let begun = thread.call(self.hub, worker, move |core| core.begin_linger(id));
         let Ok(Some(seconds)) = begun else { return };
-        let deadline = sys::monotonic_ns().saturating_add(seconds.saturating_mul(1_000_000_000));
+        let whole = || sys::monotonic_ns().saturating_add(seconds.saturating_mul(1_000_000_000));
+        let deadline = deadline.unwrap_or_else(whole);
         let mut nap = ASK.0;
         while thread.call(self.hub, worker, move |core| core.is_link_delivered(id)) == Ok(false) {
             let now = sys::monotonic_ns();
