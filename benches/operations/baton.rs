@@ -1,8 +1,8 @@
 //! Workers that run one at a time, a turn each.
 //!
 //! Valgrind lets one thread run at a time anyway, and when it changes depends on the
-//! machine; two workers that spin would be counted with whatever the other one did
-//! meanwhile. With a baton both always do the same: the second one's n-th turn lies
+//! machine; workers that spin would be counted with whatever the other one did
+//! meanwhile. With a baton all always do the same: the second one's n-th turn lies
 //! between the first one's n-th and its next. Who waits for it sleeps, apart from what
 //! is counted and watched.
 
@@ -16,11 +16,20 @@ use std::sync::{Condvar, Mutex, PoisonError};
 struct Game {
     /// Whose turn it is.
     turn: usize,
-    /// Players that are not done, all of them or one.
-    left: usize,
+    /// A bit for each player that is not done.
+    playing: u32,
 }
 
-static GAME: Mutex<Game> = Mutex::new(Game { turn: 0, left: 1 });
+impl Game {
+    /// Whoever comes after this player in the round.
+    fn pass(&mut self, from: usize) {
+        let (bits, after) = (self.playing, from as u32 + 1);
+        self.turn = ((after + bits.rotate_right(after).trailing_zeros()) % u32::BITS) as usize;
+        MOVED.notify_all();
+    }
+}
+
+static GAME: Mutex<Game> = Mutex::new(Game { turn: 0, playing: 1 });
 static MOVED: Condvar = Condvar::new();
 
 /// Each mark is written to when something happens, which is how a tool that sees all
@@ -55,7 +64,7 @@ thread_local! {
 
 /// So many workers play. Before the first one begins.
 pub fn players(workers: usize) {
-    GAME.lock().unwrap_or_else(PoisonError::into_inner).left = workers;
+    GAME.lock().unwrap_or_else(PoisonError::into_inner).playing = (1 << workers) - 1;
 }
 
 /// A turn of this player's is over, if it had one; returns when it has its next.
@@ -66,11 +75,10 @@ pub fn next_turn(me: usize) {
         mark(Mark::Given);
     }
     let mut game = GAME.lock().unwrap_or_else(PoisonError::into_inner);
-    if played && game.left > 1 {
-        game.turn = 1 - me;
-        MOVED.notify_all();
+    if played {
+        game.pass(me);
     }
-    let waited = MOVED.wait_while(game, |game| game.turn != me && game.left > 1);
+    let waited = MOVED.wait_while(game, |game| game.turn != me);
     drop(waited.unwrap_or_else(PoisonError::into_inner));
     mark(Mark::Taken);
 }
@@ -83,8 +91,9 @@ pub fn aside<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// This player is done: the other one goes on by itself.
-pub fn done() {
-    GAME.lock().unwrap_or_else(PoisonError::into_inner).left -= 1;
-    MOVED.notify_all();
+/// This player, whose turn it is, is done: the others go on by themselves.
+pub fn done(me: usize) {
+    let mut game = GAME.lock().unwrap_or_else(PoisonError::into_inner);
+    game.playing &= !(1 << me);
+    game.pass(me);
 }

@@ -102,7 +102,7 @@ fn marks(entry: &Entry) -> (&'static [&'static str], &'static [&'static str]) {
                 "--dump-before=*worker::last_turn*",
                 "--separate-threads=yes",
             ],
-            &["out.1-", "out.2-"][..workers],
+            &["out.1-", "out.2-", "out.3-", "out.4-"][..workers],
         ),
     }
 }

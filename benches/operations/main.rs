@@ -48,13 +48,19 @@ const fn on_worker(name: &'static str, what: &'static str, serves: Serves) -> En
     Entry { name, what, run: Run::Worker(serves, 1), warm: 200, steps: 1000 }
 }
 
-const fn on_two_workers(name: &'static str, what: &'static str, serves: Serves) -> Entry {
-    Entry { name, what, run: Run::Worker(serves, 2), warm: 200, steps: 1000 }
+const fn in_company(workers: usize, name: &'static str, what: &'static str, serves: Serves) -> Entry {
+    Entry { name, what, run: Run::Worker(serves, workers), warm: 200, steps: 1000 }
 }
 
-/// By what part an operation may take more on two workers than on one, and what is compared.
+/// By what part an operation may take more on one of several workers than on one alone, and
+/// what is compared.
 const COMPANY: f64 = 0.02;
-const IN_COMPANY: [(&str, &str); 2] = [("two-workers/tcp-echo", "tcp-echo-c"), ("two-workers/udp-echo", "udp-echo-c")];
+const IN_COMPANY: [(&str, &str); 4] = [
+    ("two-workers/tcp-echo", "tcp-echo-c"),
+    ("two-workers/udp-echo", "udp-echo-c"),
+    ("four-workers/tcp-echo", "tcp-echo-c"),
+    ("four-workers/udp-echo", "udp-echo-c"),
+];
 
 /// The name of the run that counts nothing.
 const EMPTY: &str = "empty";
@@ -73,8 +79,10 @@ const ENTRIES: &[Entry] = &[
     entry("connection", "a connection at the server, from SYN to closed", || Box::new(tcp::Life::new())),
     entry("udp-echo", "UDP echo of 64 bytes, the server's half", || Box::new(tcp::Datagram::new())),
     on_worker("udp-echo-c", "the same through the C layer, on a worker", Serves::Datagrams),
-    on_two_workers("two-workers/tcp-echo", "tcp-echo-c on two workers that serve", Serves::Streams),
-    on_two_workers("two-workers/udp-echo", "udp-echo-c, likewise", Serves::Datagrams),
+    in_company(2, "two-workers/tcp-echo", "tcp-echo-c on two workers that serve", Serves::Streams),
+    in_company(2, "two-workers/udp-echo", "udp-echo-c, likewise", Serves::Datagrams),
+    in_company(4, "four-workers/tcp-echo", "tcp-echo-c on four", Serves::Streams),
+    in_company(4, "four-workers/udp-echo", "udp-echo-c, likewise", Serves::Datagrams),
     entry("smoltcp/tcp-echo", "TCP echo of 64 bytes, both ends, a round trip", || Box::new(smol::Echo::new(true))),
     entry("smoltcp/tcp-echo-server", "TCP echo of 64 bytes, the server's half", || Box::new(smol::Echo::new(false))),
     entry("smoltcp/bulk-in", "a full segment in, of 32", || Box::new(smol::Bulk::new(Part::In))),

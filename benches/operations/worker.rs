@@ -7,8 +7,8 @@
 //! writes down what it has at `last_turn`. The worker's time is made here, too, so
 //! that no timer is due because the machine is busy.
 //!
-//! Where there are two workers, each serves a client of its own, a turn each by turns
-//! (`baton.rs`), and what both do counts.
+//! Where there are several workers, each serves a client of its own, a turn each by turns
+//! (`baton.rs`), and what all do counts.
 
 use crate::baton::{self, Mark};
 use crate::ours::{self, End, SERVER};
@@ -162,7 +162,7 @@ impl Client {
         } else if self.answers == self.warm + self.steps {
             last_turn();
             DONE.set(true);
-            baton::done();
+            baton::done(WORKER.get());
         }
     }
 }

@@ -8,7 +8,7 @@
 //! holds. A packet is handed over once: whom it was handed to treats it as its
 //! own, so a wrong guess ends in a reset and never in a circle.
 
-use super::ring::{Consumer, Producer, ring};
+use super::inbox::{Inbox, Outbox, inbox};
 use super::worker::Core;
 use crate::frame::{Batch, Frame, Packet};
 use crate::telemetry::DropReason;
@@ -26,65 +26,51 @@ pub(super) enum Parcel {
 }
 
 /// One worker's ends of the rings to all others.
-#[derive(Default)]
 pub(super) struct Exchange {
-    /// By worker; `None` for oneself. All workers' are made by one thread: without the
-    /// padding the end of one's would lie in a line with the beginning of another's.
-    to: Vec<Option<CachePadded<Producer<Parcel>>>>,
-    from: Vec<Option<CachePadded<Consumer<Parcel>>>>,
+    /// By worker; `None` for oneself. Padded as an inbox's ends are.
+    to: Vec<Option<CachePadded<Outbox<Parcel>>>>,
+    from: Inbox<Parcel>,
     /// By worker: frames that found no room.
     late: Vec<VecDeque<Frame>>,
     /// Frames are still to be carried.
     pub again: bool,
-    /// Whose ring is looked at first: a batch that is full of one's leaves the others'
-    /// for later.
-    first: usize,
 }
 
 impl Exchange {
     /// The ends of every worker, for so many workers.
     pub fn new(workers: usize) -> Vec<Self> {
-        let mut all: Vec<Self> = (0..workers)
-            .map(|_| Self {
-                to: (0..workers).map(|_| None).collect(),
-                from: (0..workers).map(|_| None).collect(),
+        let (all, to): (Vec<_>, Vec<_>) = (0..workers).map(|worker| inbox(worker, workers, STRAYS)).unzip();
+        let mut all: Vec<Self> = all
+            .into_iter()
+            .map(|from| Self {
+                to: Vec::with_capacity(workers),
+                from,
                 late: (0..workers).map(|_| VecDeque::new()).collect(),
                 again: false,
-                first: 0,
             })
             .collect();
-        for a in 0..workers {
-            for b in (0..workers).filter(|b| *b != a) {
-                let (to, from) = ring(STRAYS);
-                all[a].to[b] = Some(CachePadded::new(to));
-                all[b].from[a] = Some(CachePadded::new(from));
+        for ends in to {
+            for (worker, end) in all.iter_mut().zip(ends) {
+                worker.to.push(end.map(CachePadded::new));
             }
         }
         all
     }
 
-    /// True where another worker put something in a ring: a load and two comparisons for
-    /// each of them, of a line that nobody writes to meanwhile.
-    ///
-    /// Memory ordering: the load is an Acquire, so that what is seen in a ring is whole.
-    /// It may miss what is just being put there, and no fence would change that; the next
-    /// turn sees it. Only a worker that goes to sleep has no next turn: it asks once more
-    /// between its announcement with a full fence and the sleep (`Worker::sleep`), and who
-    /// put something there looks for the announcement after a full fence
-    /// (`Sleeper::wake`). One of the two sees the other (see sleep.rs).
-    #[inline]
-    pub fn has_work(&mut self) -> bool {
-        self.from.iter_mut().flatten().any(|ring| !ring.is_empty())
+    /// True where another worker put something in a ring: a load and a comparison, however
+    /// many the others are. What it may miss, and why no worker sleeps over it: inbox.rs.
+    #[inline(always)]
+    pub fn has_work(&self) -> bool {
+        self.from.has_work()
     }
 }
 
 impl Core {
     /// Takes in what other workers handed over: whether there was anything. Where
-    /// nobody did, as almost always, that is 25 instructions with one other worker.
+    /// nobody did, as almost always, that is a load and a comparison.
     #[inline]
     pub(super) fn exchange_turn(&mut self, batch: &mut Batch) -> bool {
-        let alone = self.exchange.from.len() <= 1;
-        if alone || self.sockets.stack.core.strays.is_empty() && !self.exchange.has_work() {
+        if self.sockets.stack.core.strays.is_empty() && !self.exchange.has_work() {
             return false;
         }
         self.take_parcels(batch)
@@ -97,20 +83,14 @@ impl Core {
             self.hand_over(worker, packet);
         }
         self.sockets.stack.core.strays = strays;
-        let Exchange { from, first, .. } = &mut self.exchange;
-        *first = (*first + 1) % from.len();
-        let (later, sooner) = from.split_at_mut(*first);
-        for ring in sooner.iter_mut().chain(later).flatten() {
-            while !batch.is_full() {
-                match ring.take() {
-                    Some(Parcel::Stray(packet)) => batch.push(packet),
-                    Some(Parcel::Home(frame)) => self.sockets.stack.core.pool.free(frame),
-                    None => break,
-                }
-                any = true;
+        debug_assert!(batch.is_empty(), "what came in was taken");
+        any |= self.exchange.from.take(|parcel| {
+            match parcel {
+                Parcel::Stray(packet) => batch.push(packet),
+                Parcel::Home(frame) => self.sockets.stack.core.pool.free(frame),
             }
-            ring.release();
-        }
+            !batch.is_full()
+        });
         if !batch.is_empty() {
             // Whatever it is, it is handed over only once.
             self.sockets.stack.core.handed_over = true;
@@ -143,8 +123,7 @@ impl Core {
             }
             let Some(ring) = &mut exchange.to[worker] else { continue };
             let mut frames = core::iter::from_fn(|| late.pop_front().map(Parcel::Home));
-            let room = ring.room();
-            ring.push_batch(&mut frames.by_ref().take(room));
+            ring.push_batch(&mut frames);
             exchange.again |= !late.is_empty();
             self.hub.seats[worker].sleeper.wake();
         }

@@ -14,6 +14,7 @@ pub mod error;
 mod exchange;
 mod here;
 mod hub;
+mod inbox;
 pub mod kernel;
 mod late;
 mod link;
