@@ -252,7 +252,8 @@ impl Connection {
         self.cold.fast_open.take().and_then(|f| f.owner)
     }
 
-    /// Data may be sent: the state allows it, or the peer's cookie did.
+    /// Data may be sent: the state allows it, or the peer's cookie did. No state that does
+    /// has a FIN queued; SYN-RECEIVED may.
     #[inline]
     pub fn may_send(&self) -> bool {
         self.hot.state.can_send() || self.is_early() && !self.hot.bits.contains(Bits::FIN_QUEUED)

@@ -72,7 +72,7 @@ impl Connection {
     /// Bytes that `send` takes now, memory permitting.
     #[inline]
     pub fn send_space(&self) -> usize {
-        if !self.may_send() || self.hot.bits.contains(Bits::FIN_QUEUED) {
+        if !self.may_send() {
             return 0;
         }
         self.hot.snd_buf.saturating_sub(self.queued()) as usize
