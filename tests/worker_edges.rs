@@ -279,6 +279,7 @@ fn a_datagram_without_a_free_port_to_come_from_is_refused_at_once() {
         for fd in [own, shared] {
             let begun = Instant::now();
             assert_eq!(failed(send_to(fd, b"x", 0, 7)), libc::EAGAIN);
+            assert_eq!(failed(send(fd, b"x", 0)), libc::EAGAIN, "as Linux, before it asks where to");
             assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
         }
         assert_eq!([first, own, shared, other].map(|fd| rr_close(fd)), [0; 4]);

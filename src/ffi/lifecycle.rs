@@ -211,7 +211,8 @@ unsafe impl Sync for Argument {}
 ///
 /// Signal handlers on a worker: beside rr_stop they may send and receive without
 /// waiting (rr_send, rr_sendto, rr_write, rr_recv, rr_recvfrom, rr_read, with
-/// O_NONBLOCK or MSG_DONTWAIT) on sockets that were made on that worker. EBUSY
+/// O_NONBLOCK or MSG_DONTWAIT) on sockets that were made on that worker, where the
+/// loop has no sockets or epoll sets that other threads use, too. EBUSY
 /// means that the handler interrupted a call, also one that waits, or what the
 /// worker does between two calls of `loop`: nothing was done; try again outside
 /// of the handler. They may use malloc, so not where malloc is interrupted.

@@ -261,8 +261,11 @@ impl SharedSocket {
             if error != Errno::EAGAIN || flags & libc::MSG_OOB != 0 || !self.blocks(flags) {
                 return if got > 0 { Ok((got, stream_meta(got))) } else { Err(error) };
             }
-            if let Err(error) = self.wait(thread, SOME, deadline) {
-                return if got > 0 { Ok((got, stream_meta(got))) } else { Err(error) };
+            match self.wait(thread, SOME, deadline) {
+                // The last that came is still to be had; behind it, this is the end.
+                Ok(()) | Err(Errno::ENETDOWN) => {}
+                Err(_) if got > 0 => return Ok((got, stream_meta(got))),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -365,11 +368,20 @@ impl SharedSocket {
             return self.everywhere(thread, |core, h| core.sockets.shutdown(h, how));
         }
         let id = self.home.id;
-        thread.call(self.hub, self.home.worker, move |core| core.shutdown_link(id, how))??;
-        if how != libc::SHUT_RD {
-            self.shut.store(true, Ordering::Relaxed);
+        let ends = matches!(how, libc::SHUT_WR | libc::SHUT_RDWR);
+        // First: who waits for room is woken below, and finds it.
+        let before = ends && self.shut.swap(true, Ordering::Relaxed);
+        let result = thread.call(self.hub, self.home.worker, move |core| {
+            core.shutdown_link(id, how)?;
+            if ends {
+                core.wake_writers(id);
+            }
+            Ok(())
+        });
+        if ends && !before && !matches!(result, Ok(Ok(()))) {
+            self.shut.store(false, Ordering::Relaxed);
         }
-        Ok(())
+        result?
     }
 
     /// `setsockopt`.

@@ -150,7 +150,7 @@ impl<D: Device + 'static> Worker<D> {
                 (*this).wait(deadline, None);
             }
             // What was closed is said to the peers as far as one turn goes.
-            (*this).core.end_program();
+            Self::end_program(this);
             (*this).receive_half();
             (*this).send_half();
             let losses = Losses::of(&(*this).device, &(*this).core.sockets.stack.core.counters);
@@ -198,8 +198,22 @@ impl<D: Device + 'static> Worker<D> {
         };
         if !goes_on {
             // SAFETY: as above.
-            unsafe { (*this).core.end_program() };
+            unsafe { Self::end_program(this) };
         }
+    }
+
+    /// Ends the program, if there is one. What it owns may close its sockets meanwhile.
+    ///
+    /// # Safety
+    /// As of [`Worker::program`].
+    unsafe fn end_program(this: *mut Self) {
+        // SAFETY: the caller's promise; the borrow ends with the statement.
+        let program = unsafe { (*this).core.program.take() };
+        let inside = InLoop::enter();
+        drop(program);
+        drop(inside);
+        // SAFETY: as above.
+        unsafe { (*this).core.end_program() };
     }
 
     #[inline(always)]

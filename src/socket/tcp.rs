@@ -258,7 +258,6 @@ impl Sockets {
         Ok(())
     }
 
-    /// `send` where the fast way does not do.
     /// Ends what MSG_MORE of the last send asked for.
     #[inline]
     pub(super) fn uncork(&mut self, h: Handle) {
@@ -271,6 +270,7 @@ impl Sockets {
         }
     }
 
+    /// `send` where the fast way does not do.
     pub(super) fn tcp_send(&mut self, h: Handle, data: &[u8], flags: i32) -> Result<usize> {
         let socket = self.table.get_mut(h)?;
         let Kind::Stream(conn) = socket.kind else { return Err(Errno::EPIPE) };

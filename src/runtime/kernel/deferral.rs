@@ -149,7 +149,8 @@ impl Deferral {
         open_notes(&places.notes).ok()?;
         let path = note_path(places, interface.index);
         let note = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
-        let turn = Turn::take(&places.notes).ok()?;
+        // Who only looks does not hold up a start for long.
+        let turn = Turn::take_within(&places.notes, TRIES).ok()?;
         note.try_lock().ok()?;
         Some((turn, Self::of(places, interface, note)))
     }

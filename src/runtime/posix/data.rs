@@ -156,18 +156,31 @@ pub fn leave_error(fd: RawFd, error: Errno) -> Result<()> {
 #[inline]
 pub fn send(fd: RawFd, data: &[u8], flags: i32) -> Result<usize> {
     let mut call = Call::new(fd, flags, libc::SO_SNDTIMEO);
+    let mut portless = false;
     let local = call.on_local(|s, h, sent| {
         *sent += match *sent {
-            0 => s.send(h, data, flags)?,
+            0 => s.send(h, data, flags).map_err(|error| not_waited_for(s, h, error, &mut portless))?,
             at => s.send_on(h, &data[at..], flags)?,
         };
         // A blocking write takes everything.
         if *sent < data.len() { Err(Errno::EAGAIN) } else { Ok(*sent) }
     });
+    if portless {
+        worker::found_nothing();
+        return Err(Errno::EAGAIN);
+    }
     let shared = |t: &mut Thread, s: &Arc<SharedSocket>, begun| {
         s.send(t, &[IoSlice::new(data)], flags, None, &SendMeta::default(), begun)
     };
     call.count(local.unwrap_or_else(|| call.on_shared(shared)))
+}
+
+/// Sets where "try again" says that no port is free, which is not the kind that is waited
+/// for: another error stands for it meanwhile.
+#[cold]
+fn not_waited_for(sockets: &Sockets, h: Handle, error: Errno, portless: &mut bool) -> Errno {
+    *portless = error == Errno::EAGAIN && sockets.lacks_port(h);
+    if *portless { Errno::EADDRNOTAVAIL } else { error }
 }
 
 /// `sendmsg`.
@@ -205,11 +218,8 @@ pub(in crate::runtime) fn send_rest(
     let mut portless = false;
     let local = call.on_local(|s, h, sent| {
         *sent += if *sent == 0 {
-            s.send_message(h, parts, flags, to, meta).map_err(|error| {
-                portless = error == Errno::EAGAIN && s.lacks_port(h);
-                // Not the kind of "try again" that is waited for.
-                if portless { Errno::EADDRNOTAVAIL } else { error }
-            })?
+            let sent = s.send_message(h, parts, flags, to, meta);
+            sent.map_err(|error| not_waited_for(s, h, error, &mut portless))?
         } else if s.has_error(h) {
             return Err(Errno::EPIPE);
         } else {
@@ -221,6 +231,7 @@ pub(in crate::runtime) fn send_rest(
         if *sent < want { Err(Errno::EAGAIN) } else { Ok(*sent) }
     });
     if portless {
+        worker::found_nothing();
         return Err(Errno::EAGAIN);
     }
     let shared = |t: &mut Thread, s: &Arc<SharedSocket>, begun| s.send(t, parts, flags, to, meta, begun);

@@ -112,7 +112,11 @@ impl SharedSocket {
             if !self.blocks(0) {
                 return Err(Errno::EAGAIN);
             }
-            self.wait(thread, IN, deadline)?;
+            match self.wait(thread, IN, deadline) {
+                // The last that were accepted are still to be had.
+                Err(Errno::ENETDOWN) => {}
+                other => other?,
+            }
         }
     }
 }

@@ -51,6 +51,24 @@ fn a_read_of_datagrams_ends_where_it_is_shut_down() {
 }
 
 #[test]
+fn a_write_that_waits_for_room_ends_where_its_stream_is_shut_down() {
+    let _bed = Bed::new(Wait::Block);
+    let listener = listen();
+    for how in [libc::SHUT_RDWR, libc::SHUT_WR] {
+        let fd = posix::socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        posix::connect(fd, at(A, 8)).unwrap();
+        let (peer, _) = posix::accept4(listener, 0).unwrap();
+        // More than all buffers hold, which nobody reads.
+        let write = move || posix::send(fd, &vec![7; 64 << 20], libc::MSG_NOSIGNAL);
+        let got = ended_by(1, write, || posix::shutdown(fd, how).unwrap());
+        assert!(matches!(got[0], Ok(n) if 0 < n && n < 64 << 20), "{got:?}");
+        assert_eq!(posix::send(fd, b"x", libc::MSG_NOSIGNAL), Err(Errno::EPIPE));
+        [fd, peer].into_iter().for_each(|fd| posix::close(fd).unwrap());
+    }
+    posix::close(listener).unwrap();
+}
+
+#[test]
 fn all_who_wait_for_edges_hear_of_the_end_of_the_network() {
     let _turn = super::threads::one_at_a_time();
     let (a, b) = pair(Wait::Block);

@@ -187,3 +187,38 @@ fn a_handler_in_the_middle_of_calls_and_sleeps_loses_no_byte_and_adds_none() {
     })
     .unwrap();
 }
+
+/// What a program owns closes a descriptor when the worker ends it.
+struct Closes {
+    fd: RawFd,
+    told: std::sync::mpsc::Sender<crate::errno::Result<()>>,
+    by_worker: bool,
+}
+
+impl Clone for Closes {
+    fn clone(&self) -> Self {
+        Self { fd: self.fd, told: self.told.clone(), by_worker: true }
+    }
+}
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        if self.by_worker {
+            let _ = self.told.send(posix::close(self.fd));
+        }
+    }
+}
+
+#[test]
+fn what_a_program_owns_may_close_sockets_when_it_ends() {
+    let bed = Bed::new(Wait::Block);
+    let (told, heard) = std::sync::mpsc::channel();
+    let shared = posix::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
+    let closes = Closes { fd: shared, told, by_worker: false };
+    bed.a().run_loop(move || {
+        let _owned = &closes;
+        false
+    }).unwrap();
+    assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok(Ok(())));
+    assert_eq!(posix::close(shared), Err(Errno::EBADF));
+}

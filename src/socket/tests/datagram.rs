@@ -128,6 +128,7 @@ fn shutdown_of_datagram_sockets() {
     net.a.connect(h, addr(2, 53)).unwrap();
     net.a.shutdown(h, SHUT_RDWR).unwrap();
     assert_eq!(recv(&mut net.a, h), Ok(vec![]));
+    assert_eq!(net.a.zc_recv(h).err(), Some(Errno::ESHUTDOWN));
     assert_eq!(net.a.send(h, b"x", 0), Err(Errno::EPIPE));
 }
 

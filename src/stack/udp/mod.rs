@@ -365,11 +365,13 @@ impl Table {
     /// Takes the oldest datagram off in its one frame.
     ///
     /// # Errors
-    /// As [`Table::recv`]; `EMSGSIZE`: it is larger than a frame, and stays.
+    /// As [`Table::recv`]; `EMSGSIZE`: it is larger than a frame, and stays; `ESHUTDOWN`
+    /// where nothing comes any more.
     pub fn recv_frame(&mut self, core: &mut Core, id: u32) -> Result<Frame> {
         let socket = self.sockets.get_mut(id);
         match socket.error.take() {
             Some(error) => Err(error),
+            None if socket.queue.is_empty() && socket.shut_read => Err(Errno::ESHUTDOWN),
             None => socket.queue.recv_frame(core),
         }
     }
